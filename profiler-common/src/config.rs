@@ -1,0 +1,96 @@
+//! The read-only settings that the loader writes into the object before it is loaded.
+
+use crate::comm::CommGlob;
+
+/// Sample only processes in the table of targets.
+pub const FILTER_TARGETS: u32 = 1;
+/// Sample only tasks in one cgroup (v2) or below it.
+pub const FILTER_CGROUP: u32 = 2;
+/// Sample only processes whose main thread's name matches a glob.
+pub const FILTER_COMM: u32 = 4;
+
+/// What the loader tells the programs. Tasks are sampled that pass every filter set in `filters`.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Settings {
+    /// `FILTER_*` bits.
+    pub filters: u32,
+    /// Depth of the wanted cgroup below the root, which is 0.
+    pub cgroup_level: u32,
+    /// Id of the wanted cgroup: the inode number of its directory.
+    pub cgroup_id: u64,
+    /// The wanted name.
+    pub comm: CommGlob,
+    /// Where this kernel keeps what the programs read.
+    pub offsets: KernelOffsets,
+}
+
+/// Byte offsets of kernel structure members, from the running kernel's BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct KernelOffsets {
+    /// `task_struct.flags`
+    pub task_flags: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
+}
+
+impl Settings {
+    /// What the object holds before the loader has written anything: no filter, no offsets.
+    pub const UNSET: Self = Self {
+        filters: 0,
+        cgroup_level: 0,
+        cgroup_id: 0,
+        comm: CommGlob::EMPTY,
+        offsets: KernelOffsets {
+            task_flags: 0,
+            task_mm: 0,
+            task_tgid: 0,
+            task_group_leader: 0,
+            task_comm: 0,
+            task_signal: 0,
+            signal_live: 0,
+            padding: 0,
+        },
+    };
+}
+
+const _: () = assert!(size_of::<Settings>() == 80 && align_of::<Settings>() == 8);
+
+/// Value bits of the table of targets.
+pub mod target {
+    /// Processes created by this one become targets.
+    pub const FOLLOW: u32 = 1;
+    /// Not sampled before its next exec: the command that the profiler is about to start.
+    pub const AWAIT_EXEC: u32 = 2;
+}

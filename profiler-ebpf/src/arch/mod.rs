@@ -1,0 +1,36 @@
+//! What differs by processor: the user registers and how to read them. Each file has the same names.
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod aarch64;
+#[cfg(bpf_target_arch = "x86_64")]
+mod x86_64;
+
+use core::ffi::c_void;
+
+#[cfg(bpf_target_arch = "aarch64")]
+pub(crate) use aarch64::{frame, hit_user_mode, in_syscall, is_32_bit};
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{bpf_task_pt_regs, generated},
+};
+#[cfg(bpf_target_arch = "x86_64")]
+pub(crate) use x86_64::{frame, hit_user_mode, in_syscall, is_32_bit};
+
+use crate::task::Task;
+
+/// Reads the user registers that the kernel saved when the task last entered it: right for a sample
+/// in user mode too, as the interrupt that took it is an entry. Says whether it could.
+#[inline(always)]
+pub(crate) fn read_user_registers(task: Task, registers: *mut pt_regs) -> bool {
+    // SAFETY: the task is the running one and has user memory.
+    let saved = unsafe { bpf_task_pt_regs(task.0) } as *const c_void;
+    // SAFETY: the helper checks the source; the destination is a live map value of that size.
+    let result = unsafe {
+        generated::bpf_probe_read_kernel(
+            registers.cast(),
+            size_of::<pt_regs>() as u32,
+            saved.cast_mut(),
+        )
+    };
+    result == 0
+}

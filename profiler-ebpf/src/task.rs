@@ -1,0 +1,72 @@
+//! Reads of the kernel's task structures, at the offsets the loader took from BTF. `bpf_probe_read_kernel`
+//! rather than direct access, as Rust has no CO-RE relocations.
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel},
+};
+use profiler_common::limits::COMM_LEN;
+
+use crate::maps::setting;
+
+/// `PF_KTHREAD | PF_USER_WORKER | PF_IO_WORKER` of `include/linux/sched.h`: a task without user code.
+const PF_NO_USER_CODE: u32 = 0x0020_0000 | 0x0000_4000 | 0x0000_0010;
+
+/// A task of the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Task(pub(crate) *mut task_struct);
+
+impl Task {
+    /// The running task.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: always callable from tracing programs.
+        Self(unsafe { bpf_get_current_task_btf() })
+    }
+
+    #[inline(always)]
+    fn read<T>(self, offset: u32) -> Option<T> {
+        read_at(self.0 as u64, offset)
+    }
+
+    /// Whether it never runs user code.
+    #[inline(always)]
+    pub(crate) fn is_kernel_thread(self) -> bool {
+        self.read::<u32>(setting!(offsets.task_flags))
+            .is_some_and(|flags| flags & PF_NO_USER_CODE != 0)
+    }
+
+    /// Whether it has a user address space.
+    #[inline(always)]
+    pub(crate) fn has_memory(self) -> bool {
+        self.read::<u64>(setting!(offsets.task_mm))
+            .is_some_and(|mm| mm != 0)
+    }
+
+    /// Its process id.
+    #[inline(always)]
+    pub(crate) fn tgid(self) -> Option<u32> {
+        self.read(setting!(offsets.task_tgid))
+    }
+
+    /// The name of its process, which is that of the main thread.
+    #[inline(always)]
+    pub(crate) fn process_comm(self) -> Option<[u8; COMM_LEN]> {
+        let leader: u64 = self.read(setting!(offsets.task_group_leader))?;
+        read_at(leader, setting!(offsets.task_comm))
+    }
+
+    /// Threads of its process that have not begun to exit.
+    #[inline(always)]
+    pub(crate) fn live_threads(self) -> Option<i32> {
+        let signal: u64 = self.read(setting!(offsets.task_signal))?;
+        read_at(signal, setting!(offsets.signal_live))
+    }
+}
+
+#[inline(always)]
+fn read_at<T>(base: u64, offset: u32) -> Option<T> {
+    let address = base + u64::from(offset);
+    // SAFETY: the helper checks the address and fails where it is not readable.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}

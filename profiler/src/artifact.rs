@@ -1,0 +1,212 @@
+//! Output files that are whole or not there at all.
+//!
+//! A file is opened before recording starts, so that a bad path fails first, without a name in its
+//! folder; it gets its name, replacing an older file of that name, only when every byte is written.
+//! A process killed in between leaves nothing.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file, replaced whole.
+    File(PathBuf),
+}
+
+/// A destination that was found writable.
+#[derive(Debug)]
+pub struct Artifact {
+    path: Option<PathBuf>,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Stdout,
+    /// An unnamed file in the folder of the destination.
+    Unnamed(File),
+    /// The same, on file systems without unnamed files.
+    Named(tempfile::NamedTempFile),
+    /// Something that is no regular file, such as `/dev/null` or a pipe: written in place.
+    Special(File),
+}
+
+/// Why a result cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", path.display())]
+pub struct ArtifactError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl ArtifactError {
+    /// What mends it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self.source.kind() {
+            io::ErrorKind::NotFound => "create its folder first, or choose another with -o FILE",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "choose a place you may write to with -o FILE"
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free some space, or choose another disk with -o FILE; nothing half-written was left"
+            }
+            io::ErrorKind::IsADirectory => "name a file in it",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl Artifact {
+    /// Opens the destination without touching what may be there.
+    pub fn open(destination: &Destination) -> Result<Self, ArtifactError> {
+        match destination {
+            Destination::Stdout => Ok(Self {
+                path: None,
+                sink: Sink::Stdout,
+            }),
+            Destination::File(path) => {
+                let sink = open_sink(path).map_err(|source| ArtifactError {
+                    path: path.clone(),
+                    source,
+                })?;
+                Ok(Self {
+                    path: Some(path.clone()),
+                    sink,
+                })
+            }
+        }
+    }
+
+    /// Its path, unless it is standard output.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Writes everything and gives the file its name. A reader that closed the pipe is no error.
+    pub fn write(self, bytes: &[u8]) -> Result<(), ArtifactError> {
+        let path = self
+            .path
+            .unwrap_or_else(|| PathBuf::from("standard output"));
+        let result = match self.sink {
+            Sink::Stdout => write_stdout(bytes),
+            Sink::Unnamed(file) => write_unnamed(file, &path, bytes),
+            Sink::Named(file) => write_named(file, &path, bytes),
+            Sink::Special(mut file) => file.write_all(bytes),
+        };
+        match result {
+            Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+                Err(ArtifactError { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn open_sink(path: &Path) -> io::Result<Sink> {
+    match path.metadata() {
+        Ok(existing) if existing.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(existing) if !existing.is_file() => {
+            return Ok(Sink::Special(File::options().write(true).open(path)?));
+        }
+        _ => {}
+    }
+    let mode = Mode::from_raw_mode(0o666);
+    match rustix::fs::open(
+        folder(path),
+        OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC,
+        mode,
+    ) {
+        Ok(file) => Ok(Sink::Unnamed(File::from(file))),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => Ok(Sink::Named(
+            tempfile::Builder::new()
+                .prefix(".profiler-")
+                .tempfile_in(folder(path))?,
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write_unnamed(mut file: File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // A link cannot replace a name, a rename can: link beside it, whole already, then rename.
+    let beside = tempfile::Builder::new()
+        .prefix(".profiler-")
+        .make_in(folder(path), |name| {
+            Ok(rustix::fs::linkat(
+                CWD,
+                &source,
+                CWD,
+                name,
+                AtFlags::SYMLINK_FOLLOW,
+            )?)
+        })?;
+    beside
+        .into_temp_path()
+        .persist(path)
+        .map_err(|error| error.error)
+}
+
+fn write_named(mut file: tempfile::NamedTempFile, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.as_file().sync_data()?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Artifact, Destination};
+
+    /// The old file stays until the new one is whole, and no other name is left behind.
+    #[test]
+    fn replaces_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.svg");
+        std::fs::write(&path, "old").unwrap();
+        let artifact = Artifact::open(&Destination::File(path.clone())).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        artifact.write(b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    /// An artifact that is never written leaves nothing.
+    #[test]
+    fn abandoned_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Artifact::open(&Destination::File(folder.path().join("out.svg"))).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// A bad path fails at opening, with a hint.
+    #[test]
+    fn bad_path_fails_first() {
+        let error = Artifact::open(&Destination::File("/nonexistent/out.svg".into())).unwrap_err();
+        assert!(error.hint().unwrap().contains("folder"), "{error}");
+        assert!(Artifact::open(&Destination::File("/tmp".into())).is_err());
+    }
+}

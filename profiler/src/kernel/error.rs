@@ -1,0 +1,98 @@
+//! What can go wrong between us and the kernel, and what mends it.
+
+use std::io;
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+
+/// A refusal by the kernel, or a kernel that lacks something.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The object could not be loaded.
+    #[error("cannot load the BPF object: {0}")]
+    Object(#[source] Box<EbpfError>),
+    /// A program was refused or could not be attached.
+    #[error("cannot {action} the BPF program `{program}`: {source}")]
+    Program {
+        /// `load` or `attach`.
+        action: &'static str,
+        /// Its name.
+        program: &'static str,
+        /// The kernel's words.
+        source: Box<ProgramError>,
+    },
+    /// The perf event was refused.
+    #[error("cannot sample CPU {cpu} at {frequency_hz} Hz: {source}")]
+    PerfEvent {
+        /// The CPU.
+        cpu: u32,
+        /// The rate asked for.
+        frequency_hz: u64,
+        /// The kernel's words.
+        source: Box<ProgramError>,
+    },
+    /// A map of the object failed.
+    #[error("cannot use the BPF map `{map}`: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// The kernel's words.
+        source: Box<MapError>,
+    },
+    /// More processes than the table of targets holds.
+    #[error("more than {limit} target processes")]
+    TooManyTargets {
+        /// Its size.
+        limit: usize,
+    },
+    /// Something the object must hold is not there: the object and the program do not match.
+    #[error("the BPF object holds no `{0}`")]
+    Missing(&'static str),
+    /// The list of CPUs could not be read.
+    #[error("cannot read {path}: {source}")]
+    Cpus {
+        /// The file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl KernelError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Object(_) | Self::Program { .. } | Self::PerfEvent { .. }
+                if self.is_permission() =>
+            {
+                "run as root, or with CAP_BPF and CAP_PERFMON; `profiler doctor` shows what is missing"
+            }
+            Self::Object(_) | Self::Program { .. } | Self::PerfEvent { .. } => {
+                "`profiler doctor` shows what this kernel allows"
+            }
+            Self::TooManyTargets { .. } => {
+                "use --all with --comm, --cgroup or --unit instead of a list of PIDs"
+            }
+            Self::Missing(_) => {
+                "rebuild: the profiler and its BPF object come from different versions"
+            }
+            Self::Map { .. } | Self::Cpus { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// Whether the kernel refused for want of privilege.
+    fn is_permission(&self) -> bool {
+        let mut source: Option<&(dyn std::error::Error + 'static)> =
+            std::error::Error::source(self);
+        while let Some(error) = source {
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
+}

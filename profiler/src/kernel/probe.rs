@@ -1,0 +1,96 @@
+//! Asks the kernel what it allows by trying it: loads a program of each type, makes a map of each
+//! type, opens an event. What was made is gone again at once.
+
+use aya::{
+    maps::MapType,
+    programs::ProgramType,
+    sys::{is_map_supported, is_program_supported},
+};
+use profiler_common::config::{FILTER_TARGETS, Settings};
+
+use super::{Kernel, kernel_offsets};
+use crate::profile::Event;
+
+/// What came of trying something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// It works.
+    Works,
+    /// It does not, in the kernel's words.
+    Refused(String),
+}
+
+impl Tried {
+    fn of(result: Result<bool, impl std::error::Error>) -> Self {
+        match result {
+            Ok(true) => Self::Works,
+            Ok(false) => Self::Refused("not supported by this kernel".to_owned()),
+            Err(error) => Self::Refused(chain(&error)),
+        }
+    }
+
+    /// Whether it works.
+    pub fn works(&self) -> bool {
+        *self == Self::Works
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    // The verifier's log is for developers.
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Loads one trivial program of each type that the profiler uses or will use.
+pub fn program_types() -> Vec<(&'static str, Tried)> {
+    let types = [
+        ("perf event program", ProgramType::PerfEvent),
+        ("raw tracepoint program", ProgramType::RawTracePoint),
+        ("tracing program (fentry)", ProgramType::Tracing),
+        ("tracepoint program", ProgramType::TracePoint),
+        ("kprobe and uprobe program", ProgramType::KProbe),
+    ];
+    types
+        .into_iter()
+        .map(|(name, kind)| (name, Tried::of(is_program_supported(kind))))
+        .collect()
+}
+
+/// Makes one map of each type that the profiler uses or will use.
+pub fn map_types() -> Vec<(&'static str, Tried)> {
+    let types = [
+        ("hash map", MapType::Hash),
+        ("per-CPU array map", MapType::PerCpuArray),
+        ("ring buffer map", MapType::RingBuf),
+        ("LPM trie map", MapType::LpmTrie),
+        ("array of maps", MapType::ArrayOfMaps),
+    ];
+    types
+        .into_iter()
+        .map(|(name, kind)| (name, Tried::of(is_map_supported(kind))))
+        .collect()
+}
+
+/// Loads our own programs, attaches their tracepoints and starts the clock, with no target: nothing
+/// is sampled. Tells which event drives the clock.
+pub fn recording() -> Result<Event, String> {
+    let offsets = kernel_offsets().map_err(|error| chain(&error))?;
+    let settings = Settings {
+        filters: FILTER_TARGETS,
+        offsets,
+        ..Settings::UNSET
+    };
+    let (mut kernel, _ring) = Kernel::load(&settings).map_err(|error| chain(&error))?;
+    kernel.attach_lifecycle().map_err(|error| chain(&error))?;
+    let clock = kernel.start_clock(1).map_err(|error| chain(&error))?;
+    Ok(clock.event)
+}

@@ -1,0 +1,53 @@
+//! See where a running process spends its time, without touching its code.
+//!
+//! # Architecture
+//!
+//! A recording is a one-way pipeline of plain values; each arrow is a function call, and no room
+//! knows what comes after it:
+//!
+//! ```text
+//! kernel ─► process ─► record::aggregate ─► symbolize ─► profile ─► output
+//! (aya)     (where?)   (how often?)         (what name?) (the value) (bytes)
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`cli`] is what can be typed, [`config`] what is meant, [`error`] what can go wrong with
+//!   setting up. [`preflight`] finds out what this machine allows (`profiler doctor`).
+//! - [`kernel`] loads and attaches the BPF programs of `profiler-ebpf` and hands out records. It is
+//!   the only room that names aya.
+//! - [`process`] knows which processes live and which file lies behind an address. It keeps files
+//!   pinned by descriptor and gives no names.
+//! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
+//!   it and `main` know about time, signals and tokio.
+//! - [`symbolize`] gives names to places, on a thread of its own, from pinned files, never from a live
+//!   process. It is the only room that names blazesym.
+//! - [`profile`] is the value at which everything meets: plain lists, no I/O.
+//! - [`output`] turns a profile into bytes of any format, and never sees a process or a map. Only its
+//!   `flamegraph` names inferno. [`report`] reads bytes back into a profile.
+//! - [`artifact`] writes files whole or not at all. [`cgroup`] finds cgroups and units.
+//!
+//! What both sides of the kernel border share is in `profiler-common`: records, settings, limits,
+//! outcomes, the unwind step. Time is `CLOCK_MONOTONIC` in ns everywhere, ids are those of the initial
+//! pid namespace, addresses below a process, offsets below a file.
+//!
+//! # Invariants
+//!
+//! - Nothing is lost silently: a sample is in the profile, or counted in its
+//!   [account](profile::Account) under a cause; the two sums are compared at the end of each recording.
+//! - The target is never stopped, signalled or written to.
+//! - Nothing is pinned in the kernel: what the profiler attached ends with it.
+
+pub mod artifact;
+pub mod cgroup;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod kernel;
+pub mod output;
+pub mod preflight;
+pub mod process;
+pub mod profile;
+pub mod record;
+pub mod report;
+pub mod symbolize;

@@ -1,0 +1,51 @@
+//! Parses, runs, reports.
+
+#![expect(
+    clippy::print_stderr,
+    reason = "the one place that talks to the user about errors"
+)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use profiler::{
+    cli::{Cli, Verb},
+    error::{Error, Exit},
+    preflight::{self, Form},
+    record, report,
+};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("profiler: error: {}", chain(&error));
+            if let Some(hint) = error.hint() {
+                eprintln!("hint: {hint}");
+            }
+            error.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Error> {
+    match cli.verb {
+        Verb::Record(args) => record::run(args.resolve()?),
+        Verb::Report(args) => report::run(&args.resolve()?),
+        Verb::Doctor(args) => preflight::doctor(if args.json { Form::Json } else { Form::Text }),
+    }
+}
+
+/// The error and its causes on one line, without saying anything twice.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! The profiler's own JSON: everything that a profile holds, for programs.
+//!
+//! One object. Times are nanoseconds, addresses hexadecimal text (JSON numbers lose the low bits of
+//! a kernel address), lists refer to each other by position:
+//!
+//! - `version`: 1; grows when a key changes its meaning, not when one is added
+//! - `meta`: `title`, `command_line`, `event`, `frequency_hz`, `started_unix_ns`,
+//!   `started_monotonic_ns`, `duration_ns`; 0 or `""` where not known
+//! - `account`: `known`, `taken`, `shown`, `lost` {cause: samples}, `complete_stacks` and
+//!   `cut_stacks` {reason: samples}, `notes` {what: times}, `cost` {`bpf_ns`, `process_ns`}, and
+//!   `text`, the same in words
+//! - `processes`: `pid`, `comm`; `threads`: `process`, `tid`, `name`
+//! - `modules`: `path`, `build_id`, `start`, `end`, `file_offset`
+//! - `locations`: `kind` (`kernel`, `native`, `jit`, `marker`), `module` or null, `address`,
+//!   `frames`, the innermost first: `name`, and where known `system_name`, `file`, `line`
+//! - `stacks`: lists of locations, leaf first
+//! - `samples`: `thread`, `stack`, `count`
+//! - `timeline`: `time_ns` (monotonic), `cpu`, `thread`, `stack`; empty unless it was recorded
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{OutputError, account, figures::hexadecimal};
+use crate::profile::{Account, Frame, FrameKind, Location, Meta, Module, Profile};
+
+/// The version of the schema.
+const VERSION: u32 = 1;
+
+/// The profile as a file.
+pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
+    let list = |values: Vec<Value>| Value::Array(values);
+    let file = json!({
+        "version": VERSION,
+        "meta": meta(&profile.meta),
+        "processes": list(profile.processes.iter().map(|process| json!({
+            "pid": process.pid, "comm": process.comm,
+        })).collect()),
+        "threads": list(profile.threads.iter().map(|thread| json!({
+            "process": thread.process.0, "tid": thread.tid, "name": thread.name,
+        })).collect()),
+        "modules": list(profile.modules.iter().map(module).collect()),
+        "locations": list(profile.locations.iter().map(location).collect()),
+        "stacks": list(profile.stacks.iter().map(|stack| {
+            stack.locations.iter().map(|id| id.0).collect()
+        }).collect()),
+        "samples": list(profile.samples.iter().map(|sample| json!({
+            "thread": sample.thread.0, "stack": sample.stack.0, "count": sample.count,
+        })).collect()),
+        "timeline": list(profile.timeline.iter().map(|tick| json!({
+            "time_ns": tick.time_ns, "cpu": tick.cpu, "thread": tick.thread.0, "stack": tick.stack.0,
+        })).collect()),
+        "account": statement(profile),
+    });
+    Ok(serde_json::to_vec(&file)?)
+}
+
+fn meta(meta: &Meta) -> Value {
+    json!({
+        "title": meta.title,
+        "command_line": meta.command_line,
+        "event": meta.event.name(),
+        "frequency_hz": meta.frequency_hz,
+        "started_unix_ns": nanoseconds(meta.started),
+        "started_monotonic_ns": meta.started_mono_ns,
+        "duration_ns": nanoseconds(meta.duration),
+    })
+}
+
+fn module(module: &Module) -> Value {
+    let build_id = hexadecimal(&module.build_id);
+    json!({
+        "path": module.path,
+        "build_id": build_id,
+        "start": address(module.start),
+        "end": address(module.end),
+        "file_offset": address(module.file_offset),
+    })
+}
+
+fn location(location: &Location) -> Value {
+    let kind = match location.kind {
+        FrameKind::Kernel => "kernel",
+        FrameKind::Native => "native",
+        FrameKind::Jit => "jit",
+        FrameKind::Marker => "marker",
+    };
+    json!({
+        "kind": kind,
+        "module": location.module.map(|id| id.0),
+        "address": address(location.address),
+        "frames": location.frames.iter().map(frame).collect::<Vec<_>>(),
+    })
+}
+
+fn frame(frame: &Frame) -> Value {
+    let mut value = json!({ "name": frame.name });
+    let optional = [
+        ("system_name", frame.system_name.as_deref().map(Value::from)),
+        ("file", frame.file.as_deref().map(Value::from)),
+        ("line", frame.line.map(Value::from)),
+    ];
+    for (key, known) in optional {
+        if let Some(known) = known {
+            value[key] = known;
+        }
+    }
+    value
+}
+
+fn statement(profile: &Profile) -> Value {
+    let Account {
+        taken,
+        shown,
+        lost,
+        stacks,
+        notes,
+        cost,
+    } = &profile.account;
+    let lost: BTreeMap<&str, u64> = lost
+        .iter()
+        .map(|(cause, count)| (cause.text(), *count))
+        .collect();
+    let (complete, cut): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        stacks.iter().partition(|(reason, _)| reason.is_complete());
+    let by_text =
+        |stacks: BTreeMap<&profiler_common::outcome::StopReason, &u64>| -> BTreeMap<&str, u64> {
+            stacks
+                .into_iter()
+                .map(|(reason, count)| (reason.text(), *count))
+                .collect()
+        };
+    json!({
+        "known": profile.account.is_known(),
+        "taken": taken,
+        "shown": shown,
+        "lost": lost,
+        "complete_stacks": by_text(complete),
+        "cut_stacks": by_text(cut),
+        "notes": notes,
+        "cost": { "bpf_ns": nanoseconds(cost.bpf), "process_ns": nanoseconds(cost.process) },
+        "text": account::lines(profile),
+    })
+}
+
+fn address(address: u64) -> String {
+    format!("{address:#x}")
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::output::{Format, Options, example, render};
+
+    /// The values of the documented keys.
+    #[test]
+    fn file_holds_everything_under_the_documented_keys() {
+        let file = render(&example::profile(), Format::Json, &Options::default()).unwrap();
+        let file: Value = serde_json::from_slice(&file).unwrap();
+        assert_eq!(file["version"], 1);
+        assert_eq!(file["meta"]["frequency_hz"], 99);
+        assert_eq!(file["meta"]["duration_ns"], 1_000_000_000);
+        assert_eq!(
+            file["account"]["lost"],
+            json!({"ring buffer full": 3, "unexplained": 1})
+        );
+        assert_eq!(
+            file["account"]["cut_stacks"],
+            json!({"no frame pointer": 10})
+        );
+        assert_eq!(file["account"]["text"][0], "taken: 104 samples");
+        assert_eq!(file["locations"][3]["address"], "0xffff800000001000");
+        assert_eq!(file["locations"][2]["frames"][0]["line"], 400);
+        assert_eq!(file["locations"][5]["module"], Value::Null);
+        assert_eq!(
+            file["locations"][5]["frames"][0],
+            json!({"name": "regexp;run"})
+        );
+        assert_eq!(file["stacks"][1], json!([4, 3, 2]));
+        assert_eq!(
+            file["samples"][0],
+            json!({"thread": 0, "stack": 0, "count": 60})
+        );
+        assert_eq!(file["threads"][1]["name"], "pool 2");
+        assert_eq!(file["modules"][1]["build_id"], "deadbeef");
+    }
+}

@@ -1,0 +1,14 @@
+//! What runs, and what is mapped where.
+//!
+//! [`Processes`] follows the targets' lives and answers one question: in which file, at which
+//! offset, does an address of a process lie? Files are pinned by descriptor when they are first seen,
+//! so that the answer stays good when the process ends or its file is deleted or replaced. Giving
+//! names to places is [`symbolize`](crate::symbolize)'s business.
+
+mod files;
+mod mappings;
+mod scan;
+mod table;
+
+pub use files::{FileId, PinnedFile};
+pub use table::{LifeId, Place, Processes};

@@ -1,0 +1,334 @@
+//! The table of processes: lives, mappings, and the look-up of an address.
+//!
+//! An address in no known mapping (a library loaded since) triggers a new scan, with a growing pause
+//! between scans of one process that find nothing new, so that wild addresses cost little.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    fs::File,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    files::{FileId, Files, PinnedFile},
+    mappings::{Backing, Mappings},
+    scan,
+};
+
+/// First pause after a scan that did not help; doubled each time.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause: a library loaded after a wild address is found within this.
+const PAUSE_MAX: Duration = Duration::from_millis(640);
+/// Most foreign mount namespaces whose debug information is looked for.
+const DEBUG_DIRECTORIES_MAX: usize = 16;
+
+/// One life of a process: a process that executes another program, or another one under the same
+/// id, is another life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LifeId(u32);
+
+impl LifeId {
+    /// The position in the list of lives.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where an address lies, good beyond the life of its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// At this address of the kernel.
+    Kernel(u64),
+    /// At this offset of a file.
+    File {
+        /// Which.
+        file: FileId,
+        /// Bytes from its beginning.
+        offset: u64,
+    },
+    /// At this offset of the kernel's virtual library.
+    Vdso {
+        /// Bytes from its beginning.
+        offset: u64,
+    },
+    /// In code that a runtime made.
+    Anonymous {
+        /// By which process.
+        life: LifeId,
+        /// Where.
+        address: u64,
+    },
+    /// In no mapping, or the process ended before its mappings were read.
+    Unmapped {
+        /// Where.
+        address: u64,
+    },
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Processes {
+    known: HashMap<u32, Known>,
+    files: Files,
+    /// The perf map of each life, once one was needed and found.
+    perf_maps: Vec<Option<Arc<File>>>,
+    debug_directories: Vec<PathBuf>,
+    ended_unread: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    life: LifeId,
+    comm: Option<String>,
+    command_line: Option<String>,
+    mappings: Mappings,
+    pause: Duration,
+    next_scan: Option<Instant>,
+}
+
+impl Processes {
+    /// An empty table. Raises this process's limit of open files.
+    pub fn new() -> Self {
+        Self {
+            known: HashMap::new(),
+            files: Files::new(),
+            perf_maps: Vec::new(),
+            debug_directories: Vec::new(),
+            ended_unread: 0,
+        }
+    }
+
+    /// First sight of a process: reads its name and mappings and pins its files. Does nothing for
+    /// one that is known.
+    pub fn observe(&mut self, pid: u32) {
+        if self.known.contains_key(&pid) {
+            return;
+        }
+        let life = self.begin_life();
+        let mappings = scan::mappings(pid, &mut self.files);
+        if mappings.is_none() {
+            self.ended_unread += 1;
+        }
+        if let Some(directory) = scan::debug_directory(pid)
+            && self.debug_directories.len() < DEBUG_DIRECTORIES_MAX
+        {
+            self.debug_directories.push(directory);
+        }
+        let known = Known {
+            life,
+            comm: scan::comm(pid),
+            command_line: scan::command_line(pid),
+            mappings: mappings.unwrap_or_default(),
+            pause: PAUSE_MIN,
+            next_scan: None,
+        };
+        self.known.insert(pid, known);
+    }
+
+    /// A known process created another one, which begins with the same mappings: nothing is read.
+    pub fn forked(&mut self, parent: u32, child: u32, comm: &str) {
+        let life = self.begin_life();
+        let Some(known) = self.known.get(&parent) else {
+            return;
+        };
+        let child_known = Known {
+            life,
+            comm: Some(comm.to_owned()),
+            command_line: known.command_line.clone(),
+            mappings: known.mappings.clone(),
+            pause: PAUSE_MIN,
+            next_scan: None,
+        };
+        self.known.insert(child, child_known);
+    }
+
+    /// A process executes another program: nothing known of it holds, the next address triggers a
+    /// scan.
+    pub fn execed(&mut self, pid: u32, comm: &str) {
+        let life = self.begin_life();
+        let known = Known {
+            life,
+            comm: Some(comm.to_owned()),
+            command_line: scan::command_line(pid),
+            mappings: scan::mappings(pid, &mut self.files).unwrap_or_default(),
+            pause: PAUSE_MIN,
+            next_scan: None,
+        };
+        self.known.insert(pid, known);
+    }
+
+    /// A process ended. Files stay pinned, for what was sampled in them.
+    pub fn exited(&mut self, pid: u32) {
+        self.known.remove(&pid);
+    }
+
+    /// Where an address of a process lies, now.
+    pub fn locate(&mut self, pid: u32, address: u64) -> Place {
+        self.locate_at(pid, address, Instant::now())
+    }
+
+    fn locate_at(&mut self, pid: u32, address: u64, now: Instant) -> Place {
+        let Self { known, files, .. } = self;
+        let Entry::Occupied(mut entry) = known.entry(pid) else {
+            return Place::Unmapped { address };
+        };
+        let process = entry.get_mut();
+        if process.mappings.find(address).is_none()
+            && process.next_scan.is_none_or(|due| now >= due)
+        {
+            if let Some(mappings) = scan::mappings(pid, files) {
+                process.mappings = mappings;
+            }
+            process.rescanned(address, now);
+        }
+        let Some(mapping) = process.mappings.find(address) else {
+            return Place::Unmapped { address };
+        };
+        let from_start = address - mapping.start;
+        match mapping.backing {
+            Backing::File(file) => Place::File {
+                file,
+                offset: mapping.file_offset + from_start,
+            },
+            Backing::Vdso => Place::Vdso { offset: from_start },
+            Backing::Anonymous => {
+                let life = process.life;
+                self.find_perf_map(pid, life);
+                Place::Anonymous { life, address }
+            }
+        }
+    }
+
+    /// Name of a process's main thread, if the process is known.
+    pub fn comm(&self, pid: u32) -> Option<String> {
+        self.known.get(&pid)?.comm.clone()
+    }
+
+    /// Command line of a process, if it is known.
+    pub fn command_line(&self, pid: u32) -> Option<String> {
+        self.known.get(&pid)?.command_line.clone()
+    }
+
+    /// Every file seen, by the position of its [`FileId`].
+    pub fn files(&self) -> &[Arc<PinnedFile>] {
+        &self.files.list
+    }
+
+    /// The perf map of each life, by the position of its [`LifeId`].
+    pub fn perf_maps(&self) -> &[Option<Arc<File>>] {
+        &self.perf_maps
+    }
+
+    /// Where processes in other mount namespaces keep debug information.
+    pub fn debug_directories(&self) -> &[PathBuf] {
+        &self.debug_directories
+    }
+
+    /// What went wrong without costing a sample, with how often.
+    pub fn notes(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::from([
+            (
+                "process ended before its mappings were read",
+                self.ended_unread,
+            ),
+            (
+                "mapped file could not be opened, its code has no names",
+                self.files.unopened,
+            ),
+            (
+                "mapped file not opened, too many open",
+                self.files.over_limit,
+            ),
+        ])
+    }
+
+    fn begin_life(&mut self) -> LifeId {
+        self.perf_maps.push(None);
+        LifeId(u32::try_from(self.perf_maps.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    /// Opened while the process lives: its root is gone with it.
+    fn find_perf_map(&mut self, pid: u32, life: LifeId) {
+        if let Some(slot @ None) = self.perf_maps.get_mut(life.index()) {
+            *slot = scan::perf_map(pid).map(Arc::new);
+        }
+    }
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Known {
+    /// After a scan for an address: if it helped, the next unknown address may scan at once.
+    fn rescanned(&mut self, address: u64, now: Instant) {
+        if self.mappings.find(address).is_some() {
+            self.pause = PAUSE_MIN;
+            self.next_scan = None;
+        } else {
+            self.next_scan = Some(now + self.pause);
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::{PAUSE_MIN, Place, Processes};
+
+    /// Our own code lies in our own executable, a wild address nowhere.
+    #[test]
+    fn locates_our_own_code() {
+        let mut processes = Processes::new();
+        let pid = std::process::id();
+        processes.observe(pid);
+        let address = locates_our_own_code as *const () as u64;
+        let Place::File { file, .. } = processes.locate(pid, address) else {
+            panic!("not in a file")
+        };
+        let pinned = &processes.files()[file.index()];
+        assert_eq!(pinned.path, std::env::current_exe().unwrap());
+        assert!(pinned.file.is_some());
+        assert_eq!(processes.locate(pid, 16), Place::Unmapped { address: 16 });
+    }
+
+    /// Wild addresses do not make us read the mappings every time.
+    #[test]
+    fn scans_pause_after_a_miss() {
+        let mut processes = Processes::new();
+        let pid = std::process::id();
+        processes.observe(pid);
+        let now = Instant::now();
+        processes.locate_at(pid, 16, now);
+        assert_eq!(processes.known[&pid].next_scan, Some(now + PAUSE_MIN));
+        processes.locate_at(pid, 16, now + PAUSE_MIN / 2);
+        assert_eq!(processes.known[&pid].next_scan, Some(now + PAUSE_MIN));
+        processes.locate_at(pid, 16, now + PAUSE_MIN);
+        assert!(processes.known[&pid].next_scan > Some(now + PAUSE_MIN * 2));
+    }
+
+    /// A child has its parent's mappings without a look at it; a process that is gone has none.
+    #[test]
+    fn fork_copies_and_exit_forgets() {
+        let mut processes = Processes::new();
+        let (pid, child) = (std::process::id(), u32::MAX);
+        processes.observe(pid);
+        processes.forked(pid, child, "child");
+        let address = fork_copies_and_exit_forgets as *const () as u64;
+        assert!(matches!(
+            processes.locate(child, address),
+            Place::File { .. }
+        ));
+        processes.exited(child);
+        assert_eq!(
+            processes.locate(child, address),
+            Place::Unmapped { address }
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! Samples in, a bounded table of distinct stacks out. Pure: where an address lies is asked of the
+//! caller, names come at the end.
+//!
+//! Addresses are interned twice: each distinct place once, each distinct stack of places once; so
+//! a recording's memory grows with the code it meets, not with its samples.
+
+use std::{collections::BTreeMap, hash::Hash};
+
+use profiler_common::{
+    limits::COMM_LEN,
+    outcome::StopReason,
+    sample::{ORIGIN_SYSCALL, Sample as Record},
+};
+use rustc_hash::FxHashMap;
+
+use crate::profile::{Process, ProcessId, Sample, StackId, Thread, ThreadId, Tick};
+
+/// Most distinct stacks of one recording; further ones are counted as lost. At 40 frames each,
+/// 160 bytes and some, they take about 100 MiB.
+pub const STACKS_MAX: usize = 500_000;
+
+/// Most distinct code addresses of one recording, likewise. They take about 100 MiB.
+pub const PLACES_MAX: usize = 2_000_000;
+
+/// Most samples kept with their time, for formats with a time axis: 24 MiB.
+pub const TICKS_MAX: usize = 1_000_000;
+
+/// Where an address was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// In the kernel.
+    Kernel,
+    /// In the process.
+    User,
+}
+
+/// A stack as interned: places leaf first, and why it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StackKey {
+    /// Positions in [`Aggregate::places`], leaf first.
+    pub places: Box<[u32]>,
+    /// Why the user stack ended.
+    pub stop: StopReason,
+}
+
+/// Whether each sample is kept with its time too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeline {
+    /// Only counts.
+    Drop,
+    /// Up to [`TICKS_MAX`].
+    Keep,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Aggregate<P> {
+    timeline: Timeline,
+    place_ids: FxHashMap<P, u32>,
+    /// Every distinct place with the address it was first seen at.
+    pub places: Vec<(P, u64)>,
+    stack_ids: FxHashMap<StackKey, StackId>,
+    /// Every distinct stack.
+    pub stacks: Vec<StackKey>,
+    process_ids: FxHashMap<u32, ProcessId>,
+    thread_ids: FxHashMap<(ProcessId, u32), ThreadId>,
+    /// Every process with a sample; a process that executes another program is another one.
+    pub processes: Vec<Process>,
+    /// Every thread with a sample.
+    pub threads: Vec<Thread>,
+    counts: FxHashMap<(ThreadId, StackId), u64>,
+    /// Samples with their times, if wanted.
+    pub ticks: Vec<Tick>,
+    /// Samples that are in `ticks` no more because it was full.
+    pub ticks_lost: u64,
+    /// Samples counted in the table, by how their user stack ended.
+    pub by_stop: BTreeMap<StopReason, u64>,
+    /// Samples that found the table full.
+    pub overflowed: u64,
+}
+
+impl<P: Copy + Eq + Hash> Aggregate<P> {
+    /// An empty table.
+    pub fn new(timeline: Timeline) -> Self {
+        Self {
+            timeline,
+            place_ids: FxHashMap::default(),
+            places: Vec::new(),
+            stack_ids: FxHashMap::default(),
+            stacks: Vec::new(),
+            process_ids: FxHashMap::default(),
+            thread_ids: FxHashMap::default(),
+            processes: Vec::new(),
+            threads: Vec::new(),
+            counts: FxHashMap::default(),
+            ticks: Vec::new(),
+            ticks_lost: 0,
+            by_stop: BTreeMap::new(),
+            overflowed: 0,
+        }
+    }
+
+    /// Counts one sample. `place` says where an address lies; `process_comm` names a process that
+    /// is new here.
+    pub fn add(
+        &mut self,
+        record: &Record<'_>,
+        mut place: impl FnMut(Space, u64) -> P,
+        process_comm: impl FnOnce(u32) -> Option<String>,
+    ) {
+        let frames = record.kernel.len() + record.user.len();
+        if self.places.len() + frames > PLACES_MAX {
+            self.overflowed += 1;
+            return;
+        }
+        let mut places = Vec::with_capacity(frames);
+        call_addresses(record, |space, address| {
+            places.push(self.place_ids_get(place(space, address), address));
+        });
+        let key = StackKey {
+            places: places.into_boxed_slice(),
+            stop: record.stop,
+        };
+        let Some(stack) = self.stack_id(key) else {
+            self.overflowed += 1;
+            return;
+        };
+        let thread = self.thread_id(record, process_comm);
+        *self.counts.entry((thread, stack)).or_default() += 1;
+        *self.by_stop.entry(record.stop).or_default() += 1;
+        self.tick(Tick {
+            time_ns: record.header.time_ns,
+            cpu: record.header.cpu,
+            thread,
+            stack,
+        });
+    }
+
+    /// The process executes another program, or is gone: what comes under its id is another process.
+    pub fn forget_process(&mut self, pid: u32) {
+        self.process_ids.remove(&pid);
+    }
+
+    /// Samples counted so far.
+    pub fn total(&self) -> u64 {
+        self.by_stop.values().sum()
+    }
+
+    /// The counts, in a stable order.
+    pub fn samples(&self) -> Vec<Sample> {
+        let mut samples: Vec<Sample> = self
+            .counts
+            .iter()
+            .map(|(&(thread, stack), &count)| Sample {
+                thread,
+                stack,
+                count,
+            })
+            .collect();
+        samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack));
+        samples
+    }
+
+    fn place_ids_get(&mut self, place: P, address: u64) -> u32 {
+        let Self {
+            place_ids, places, ..
+        } = self;
+        *place_ids.entry(place).or_insert_with(|| {
+            places.push((place, address));
+            index(places.len() - 1)
+        })
+    }
+
+    fn stack_id(&mut self, key: StackKey) -> Option<StackId> {
+        if let Some(&id) = self.stack_ids.get(&key) {
+            return Some(id);
+        }
+        if self.stacks.len() >= STACKS_MAX {
+            return None;
+        }
+        let id = StackId(index(self.stacks.len()));
+        self.stacks.push(key.clone());
+        self.stack_ids.insert(key, id);
+        Some(id)
+    }
+
+    fn thread_id(
+        &mut self,
+        record: &Record<'_>,
+        process_comm: impl FnOnce(u32) -> Option<String>,
+    ) -> ThreadId {
+        let (pid, tid) = (record.header.tgid, record.header.tid);
+        let Self {
+            process_ids,
+            processes,
+            thread_ids,
+            threads,
+            ..
+        } = self;
+        let name = comm_text(&record.header.comm);
+        let process = *process_ids.entry(pid).or_insert_with(|| {
+            processes.push(Process {
+                pid,
+                comm: process_comm(pid).unwrap_or_else(|| name.clone()),
+            });
+            ProcessId(index(processes.len() - 1))
+        });
+        *thread_ids.entry((process, tid)).or_insert_with(|| {
+            threads.push(Thread { process, tid, name });
+            ThreadId(index(threads.len() - 1))
+        })
+    }
+
+    fn tick(&mut self, tick: Tick) {
+        match self.timeline {
+            Timeline::Drop => {}
+            Timeline::Keep if self.ticks.len() < TICKS_MAX => self.ticks.push(tick),
+            Timeline::Keep => self.ticks_lost += 1,
+        }
+    }
+}
+
+/// Hands on every address of a sample, leaf first. A return address is handed on less one, so that
+/// it falls inside the call; a leaf is the instruction itself, unless the thread was in a system
+/// call, where it is the address after the call.
+fn call_addresses(record: &Record<'_>, mut each: impl FnMut(Space, u64)) {
+    let mut kernel = record.kernel.iter();
+    if let Some(&leaf) = kernel.next() {
+        each(Space::Kernel, leaf);
+    }
+    kernel.for_each(|&address| each(Space::Kernel, address.wrapping_sub(1)));
+    let mut user = record.user.iter();
+    if let Some(&leaf) = user.next() {
+        let back = u64::from(record.header.origin == ORIGIN_SYSCALL);
+        each(Space::User, leaf.wrapping_sub(back));
+    }
+    user.for_each(|&address| each(Space::User, address.wrapping_sub(1)));
+}
+
+/// A task's name as text.
+pub fn comm_text(comm: &[u8; COMM_LEN]) -> String {
+    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(COMM_LEN);
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+fn index(position: usize) -> u32 {
+    // Every table here is bounded far below.
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_common::sample::{KIND_SAMPLE, ORIGIN_USER, SampleHeader};
+
+    use super::{Aggregate, ORIGIN_SYSCALL, Record, Space, StopReason, Timeline};
+
+    fn header(tid: u32, origin: u8) -> SampleHeader {
+        let mut comm = [0; 16];
+        comm[..3].copy_from_slice(b"app");
+        SampleHeader {
+            kind: KIND_SAMPLE,
+            cpu: 0,
+            time_ns: 1,
+            tgid: 7,
+            tid,
+            comm,
+            kernel_len: 0,
+            user_len: 0,
+            stop: 0,
+            origin,
+            padding: 0,
+        }
+    }
+
+    fn add(
+        aggregate: &mut Aggregate<(bool, u64)>,
+        header: &SampleHeader,
+        kernel: &[u64],
+        user: &[u64],
+    ) {
+        let record = Record {
+            header,
+            kernel,
+            user,
+            stop: StopReason::FramePointersEnd,
+        };
+        aggregate.add(
+            &record,
+            |space, address| (space == Space::Kernel, address),
+            |_| None,
+        );
+    }
+
+    /// Equal stacks of one thread are one entry; another thread has its own.
+    #[test]
+    fn equal_stacks_are_counted_together() {
+        let mut aggregate = Aggregate::new(Timeline::Keep);
+        for tid in [7, 7, 8] {
+            add(
+                &mut aggregate,
+                &header(tid, ORIGIN_USER),
+                &[],
+                &[0x10, 0x20],
+            );
+        }
+        let counts: Vec<u64> = aggregate
+            .samples()
+            .iter()
+            .map(|sample| sample.count)
+            .collect();
+        assert_eq!(
+            (counts, aggregate.stacks.len(), aggregate.total()),
+            (vec![2, 1], 1, 3)
+        );
+        assert_eq!(
+            (
+                aggregate.processes.len(),
+                aggregate.threads.len(),
+                aggregate.ticks.len()
+            ),
+            (1, 2, 3)
+        );
+    }
+
+    /// Return addresses are looked up inside the call, a leaf is not moved.
+    #[test]
+    fn return_addresses_fall_inside_their_call() {
+        let mut aggregate = Aggregate::new(Timeline::Drop);
+        add(
+            &mut aggregate,
+            &header(7, ORIGIN_SYSCALL),
+            &[0x500, 0x600],
+            &[0x10, 0x20],
+        );
+        add(&mut aggregate, &header(7, ORIGIN_USER), &[], &[0x10]);
+        let places: Vec<_> = aggregate.places.iter().map(|(place, _)| *place).collect();
+        assert_eq!(
+            places,
+            [
+                (true, 0x500),
+                (true, 0x5ff),
+                (false, 0xf),
+                (false, 0x1f),
+                (false, 0x10)
+            ]
+        );
+    }
+
+    /// A process id that comes to mean another program is another process.
+    #[test]
+    fn exec_starts_another_process() {
+        let mut aggregate = Aggregate::new(Timeline::Drop);
+        add(&mut aggregate, &header(7, ORIGIN_USER), &[], &[0x10]);
+        aggregate.forget_process(7);
+        add(&mut aggregate, &header(7, ORIGIN_USER), &[], &[0x10]);
+        assert_eq!((aggregate.processes.len(), aggregate.total()), (2, 2));
+    }
+}

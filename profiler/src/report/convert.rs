@@ -1,0 +1,70 @@
+//! `profiler report`: recordings in, one profile out, in any format or as a table. Needs no
+//! privileges beyond reading its files.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the table is the data of this verb, and the note its talk"
+)]
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use super::{merge, read};
+use crate::{
+    artifact::Artifact,
+    cli::Report,
+    error::{Error, Exit},
+    output::{self, top},
+    profile::Profile,
+};
+
+/// Runs the verb.
+pub fn run(report: &Report) -> Result<Exit, Error> {
+    // A bad output path fails before a long read.
+    let output = report.output.as_ref().map(|(destination, format)| {
+        Artifact::open(destination).map(|artifact| (artifact, *format))
+    });
+    let output = output.transpose()?;
+    let profiles: Vec<Profile> = report
+        .inputs
+        .iter()
+        .map(|path| read_one(path))
+        .collect::<Result<_, _>>()?;
+    let profile = merge(profiles);
+    if let Some((artifact, format)) = output {
+        let bytes = output::render(&profile, format, &report.options)?;
+        let path = artifact.path().map(|path| path.display().to_string());
+        artifact.write(&bytes)?;
+        if let Some(path) = path {
+            eprintln!("wrote {path}");
+        }
+    }
+    if let Some(rows) = report.top {
+        print!("{}", top::table(&profile, rows));
+    }
+    Ok(Exit::Done)
+}
+
+fn read_one(path: &Path) -> Result<Profile, Error> {
+    let bytes = read_bytes(path).map_err(|source| Error::Input {
+        path: path.to_owned(),
+        source,
+    })?;
+    read(&bytes).map_err(|source| Error::Recording {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    if path.as_os_str() != "-" {
+        return fs::read(path);
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

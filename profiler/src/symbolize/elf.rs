@@ -1,0 +1,86 @@
+//! What an ELF file tells beside names: its build id, its functions' ranges, its sections, and which
+//! address belongs to which offset. Files come from anywhere: what cannot be read is an error value.
+
+use std::fs::File;
+
+use object::{Object, ObjectSection, ObjectSegment, ReadCache};
+
+use super::functions::Functions;
+
+/// Facts of one file.
+#[derive(Debug, Default)]
+pub(super) struct Elf {
+    /// GNU build id, empty if there is none.
+    pub(super) build_id: Vec<u8>,
+    /// Ranges of functions.
+    pub(super) functions: Functions,
+    segments: Vec<Segment>,
+    sections: Vec<(u64, u64, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    file_offset: u64,
+    file_size: u64,
+    address: u64,
+}
+
+impl Elf {
+    /// Reads a file, `None` if it is no ELF file that can be understood.
+    pub(super) fn read(file: &File) -> Option<Self> {
+        let cache = ReadCache::new(file);
+        let object = object::File::parse(&cache).ok()?;
+        let build_id = object
+            .build_id()
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+            .to_vec();
+        let segments = object.segments().map(|segment| {
+            let (file_offset, file_size) = segment.file_range();
+            Segment {
+                file_offset,
+                file_size,
+                address: segment.address(),
+            }
+        });
+        let code = object
+            .sections()
+            .filter(|section| section.kind() == object::SectionKind::Text);
+        let sections = code.filter_map(|section| {
+            let name = section.name().ok()?.to_owned();
+            Some((
+                section.address(),
+                section.address().checked_add(section.size())?,
+                name,
+            ))
+        });
+        Some(Self {
+            build_id,
+            segments: segments.collect(),
+            sections: sections.collect(),
+            functions: Functions::read(&object),
+        })
+    }
+
+    /// The address that the linker gave to what is at an offset of the file. Where a segment's
+    /// offset and address differ (lld), so do these.
+    pub(super) fn address_of(&self, offset: u64) -> Option<u64> {
+        let holds = |segment: &&Segment| {
+            offset
+                .checked_sub(segment.file_offset)
+                .is_some_and(|inside| inside < segment.file_size)
+        };
+        let segment = self.segments.iter().find(holds)?;
+        segment.address.checked_add(offset - segment.file_offset)
+    }
+
+    /// The section of code that holds an address.
+    pub(super) fn section_of(&self, address: u64) -> Option<&str> {
+        let section = self
+            .sections
+            .iter()
+            .find(|(start, end, _)| (*start..*end).contains(&address))?;
+        Some(&section.2)
+    }
+}

@@ -1,0 +1,16 @@
+//! Live tests: load the BPF programs, record real programs that the tests build and start, and
+//! compare with what is known of those programs. They want root; without it they say so and are
+//! skipped, or fail where CI=true.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a test stops where its ground gives way"
+)]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
+
+mod bench;
+mod filters;
+mod lifecycle;
+mod names;
+mod refusals;
+mod shares;

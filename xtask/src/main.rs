@@ -1,0 +1,60 @@
+//! The verbs of working on `profiler`: `cargo xtask VERB`. One file a verb.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "xtask talks to the developer"
+)]
+
+mod check;
+mod demo;
+mod flamegraphs;
+mod postgres;
+mod setup;
+mod shell;
+mod test;
+#[path = "../../profiler/build/toolchain.rs"]
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The verbs of working on profiler
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find or install what building needs
+    Setup(setup::Options),
+    /// Record a throw-away Postgres and a Python program, and show the flamegraphs
+    Demo,
+    /// Run the whole test ladder; what CI runs
+    Test,
+    /// Run the quick rungs: format, lints, docs, budgets, unit tests
+    Check,
+    /// Compare the gallery with what the renderer makes of its stacks
+    Flamegraphs(flamegraphs::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Setup(options) => setup::run(&options),
+        Verb::Demo => demo::run(),
+        Verb::Test => test::run(),
+        Verb::Check => check::run(),
+        Verb::Flamegraphs(options) => flamegraphs::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A throw-away Postgres: own folder, own unix socket, no network, gone when dropped.
+
+use std::{
+    fs,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::shell::{output, run};
+
+/// A server that takes longer to start is not starting.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// A running server.
+pub(crate) struct Postgres {
+    folder: TempDir,
+    server: Child,
+    owner: Option<(u32, u32)>,
+}
+
+/// A program of Postgres, on PATH or where Debian keeps it.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut folders: Vec<PathBuf> = versions.map(|entry| entry.path().join("bin")).collect();
+    folders.sort();
+    folders.reverse();
+    folders.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
+    folders
+        .into_iter()
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Postgres refuses to run as root: whom it runs as then.
+fn owner() -> Result<Option<(u32, u32)>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let users = fs::read_to_string("/etc/passwd")?;
+    let line = users
+        .lines()
+        .find(|line| line.starts_with("postgres:"))
+        .context("no user `postgres`, as whom to run the server")?;
+    let mut numbers = line.split(':').skip(2).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(uid)), Some(Ok(gid))) => Ok(Some((uid, gid))),
+        _ => bail!("/etc/passwd has a malformed line for `postgres`"),
+    }
+}
+
+impl Postgres {
+    /// Makes a cluster and starts its server.
+    pub(crate) fn start() -> Result<Self> {
+        let owner = owner()?;
+        let folder = tempfile::Builder::new()
+            .prefix("profiler-demo-")
+            .tempdir()?;
+        if let Some((uid, gid)) = owner {
+            chown(folder.path(), Some(uid), Some(gid))?;
+        }
+        let data = folder.path().join("data");
+        let mut initdb = program("initdb", folder.path(), owner)?;
+        initdb
+            .args(["--no-sync", "--auth=trust", "--username=demo", "-D"])
+            .arg(&data)
+            .stdout(Stdio::null());
+        run(&mut initdb)?;
+        let mut server = program("postgres", folder.path(), owner)?;
+        server
+            .arg("-D")
+            .arg(&data)
+            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]);
+        server.arg(format!(
+            "unix_socket_directories={}",
+            folder.path().display()
+        ));
+        let log = fs::File::create(folder.path().join("log"))?;
+        dies_with_us(&mut server);
+        let server = server
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start postgres")?;
+        let postgres = Self {
+            folder,
+            server,
+            owner,
+        };
+        postgres.wait()?;
+        Ok(postgres)
+    }
+
+    fn wait(&self) -> Result<()> {
+        let started = Instant::now();
+        while output(&mut self.client("pg_isready")?).is_none() {
+            if started.elapsed() > START_MAX {
+                bail!(
+                    "postgres does not start: {}",
+                    fs::read_to_string(self.folder.path().join("log"))?
+                );
+            }
+            sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// A client program that talks to this server.
+    pub(crate) fn client(&self, name: &str) -> Result<Command> {
+        let mut client = program(name, self.folder.path(), self.owner)?;
+        client
+            .env("PGHOST", self.folder.path())
+            .env("PGUSER", "demo")
+            .env("PGDATABASE", "postgres");
+        dies_with_us(&mut client);
+        Ok(client)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SIGINT is Postgres's fast shutdown; the folder goes when its last process has.
+        let _ = kill_process(Pid::from_child(&self.server), Signal::INT);
+        let _ = self.server.wait();
+    }
+}
+
+fn program(name: &str, folder: &Path, owner: Option<(u32, u32)>) -> Result<Command> {
+    let path = find(name)
+        .with_context(|| format!("no `{name}`: `cargo xtask setup --tests` installs Postgres"))?;
+    let mut command = Command::new(path);
+    command.current_dir(folder).env("LC_ALL", "C");
+    if let Some((uid, gid)) = owner {
+        command.uid(uid).gid(gid);
+    }
+    Ok(command)
+}
+
+/// The kernel ends the program when we end, however that happens.
+pub(crate) fn dies_with_us(command: &mut Command) {
+    let death = || {
+        Ok(rustix::process::set_parent_process_death_signal(Some(
+            Signal::INT,
+        ))?)
+    };
+    // SAFETY: the closure makes one system call and nothing else.
+    unsafe { command.pre_exec(death) };
+}
