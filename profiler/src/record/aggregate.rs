@@ -252,7 +252,7 @@ fn index(position: usize) -> u32 {
 mod tests {
     use profiler_common::sample::{KIND_SAMPLE, ORIGIN_USER, SampleHeader};
 
-    use super::{Aggregate, ORIGIN_SYSCALL, Record, Space, StopReason, Timeline};
+    use super::{Aggregate, ORIGIN_SYSCALL, Record, STACKS_MAX, Space, StopReason, Timeline};
 
     fn header(tid: u32, origin: u8) -> SampleHeader {
         let mut comm = [0; 16];
@@ -354,5 +354,21 @@ mod tests {
         aggregate.forget_process(7);
         add(&mut aggregate, &header(7, ORIGIN_USER), &[], &[0x10]);
         assert_eq!((aggregate.processes.len(), aggregate.total()), (2, 2));
+    }
+
+    /// A full table keeps counting what it knows, and counts what it cannot take.
+    #[test]
+    fn a_full_table_loses_by_count() {
+        let mut aggregate = Aggregate::new(Timeline::Drop);
+        let distinct = u64::try_from(STACKS_MAX).unwrap() + 3;
+        for address in 0..distinct {
+            add(&mut aggregate, &header(7, ORIGIN_USER), &[], &[address]);
+        }
+        add(&mut aggregate, &header(7, ORIGIN_USER), &[], &[0]);
+        assert_eq!(
+            (aggregate.stacks.len(), aggregate.overflowed),
+            (STACKS_MAX, 3)
+        );
+        assert_eq!(aggregate.total() + aggregate.overflowed, distinct + 1);
     }
 }

@@ -159,10 +159,9 @@ impl Session {
         if let Some(held) = &held {
             kernel.add_target(held.pid(), follow | target::AWAIT_EXEC)?;
         }
-        let timeline = if config.format == Format::Firefox {
-            Timeline::Keep
-        } else {
-            Timeline::Drop
+        let timeline = match config.format {
+            Format::Firefox | Format::Json => Timeline::Keep,
+            Format::Svg | Format::Folded | Format::Pprof | Format::Speedscope => Timeline::Drop,
         };
         let alive = config
             .targets

@@ -1,5 +1,7 @@
 //! What a profile says of time is right, and adds up.
 
+use std::time::{Duration, Instant};
+
 use crate::bench::{SPLIT, Target, bench, text};
 
 /// A program with a known split shows it, within two points.
@@ -24,48 +26,38 @@ fn known_split_is_shown() {
 fn every_sample_is_accounted_for() {
     let Some(bench) = bench() else { return };
     let target = Target::start(&bench.compile("split", SPLIT, &[]), &[]);
-    let before = target.cpu_ns();
-    let output = bench.profiler(&[
-        "record",
-        "-p",
-        &target.pid(),
-        "-d",
-        "4s",
-        "-F",
-        "999",
-        "-f",
-        "json",
-        "-o",
-        "-",
-    ]);
-    let used_s = Duration::from_nanos(target.cpu_ns() - before).as_secs_f64();
+    let (before, started) = (target.cpu_ns(), Instant::now());
+    let pid = target.pid();
+    let record = [
+        "record", "-p", &pid, "-d", "6s", "-F", "999", "-f", "json", "-o", "-",
+    ];
+    let output = bench.profiler(&record);
+    let used = Duration::from_nanos(target.cpu_ns() - before);
+    // The share of one CPU that it had, setting up and finishing included.
+    let busy = used.as_secs_f64() / started.elapsed().as_secs_f64();
     let profile: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
     let account = &profile["account"];
-    let taken = account["taken"].as_u64().expect("a number");
-    let lost: u64 = account["lost"]
-        .as_object()
-        .expect("an object")
-        .values()
-        .filter_map(serde_json::Value::as_u64)
-        .sum();
+    let lost = account["lost"].as_object().expect("an object");
+    let lost_total: u64 = lost.values().map(number).sum();
     assert_eq!(
-        taken,
-        account["shown"].as_u64().expect("a number") + lost,
+        number(&account["taken"]),
+        number(&account["shown"]) + lost_total,
         "{account}"
     );
     assert!(
-        !account["lost"].to_string().contains("unexplained"),
+        !lost.keys().any(|cause| cause == "unexplained"),
         "{account}"
     );
-    // The target ran a little before and after the recording too.
-    let expected = used_s * 999.0;
+    let ticks = profile["timeline"].as_array().expect("a list").len() as u64;
+    assert_eq!(ticks, number(&account["shown"]));
+    let recorded = Duration::from_nanos(number(&profile["meta"]["duration_ns"]));
+    let expected = busy * recorded.as_secs_f64() * 999.0;
     #[expect(clippy::cast_precision_loss, reason = "a few thousand samples")]
-    let ratio = taken as f64 / expected;
+    let ratio = number(&account["taken"]) as f64 / expected;
     assert!(
-        (0.80..1.05).contains(&ratio),
-        "{taken} samples of {expected:.0}\n{}",
+        (0.85..1.15).contains(&ratio),
+        "{ratio}: {}",
         text(&output.stderr)
     );
 }
-
-use std::time::Duration;
