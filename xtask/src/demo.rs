@@ -102,7 +102,9 @@ fn load(server: &Postgres) -> Result<Running> {
 
 /// The process id of one of pgbench's connections.
 fn backend(server: &Postgres) -> Result<u32> {
-    let query = "select pid from pg_stat_activity where application_name = 'pgbench' limit 1";
+    // pgbench's first connection only looks at the tables, and is gone in an instant.
+    let query = "select pid from pg_stat_activity where application_name = 'pgbench' \
+                 and backend_start < now() - interval '1 second' limit 1";
     let started = Instant::now();
     while started.elapsed() < BACKEND_WAIT {
         check_interrupted()?;
