@@ -77,8 +77,7 @@ impl Kernel {
     pub fn add_target(&mut self, tgid: u32, bits: u32) -> Result<(), KernelError> {
         match self.targets.insert(tgid, bits, 0) {
             Ok(()) => Ok(()),
-            Err(source) if self.targets.keys().count() >= TARGETS_MAX => {
-                let _ = source;
+            Err(_) if self.targets.keys().count() >= TARGETS_MAX => {
                 Err(KernelError::TooManyTargets { limit: TARGETS_MAX })
             }
             Err(source) => Err(KernelError::Map {

@@ -115,7 +115,7 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
         }
         let mut places = Vec::with_capacity(frames);
         call_addresses(record, |space, address| {
-            places.push(self.place_ids_get(place(space, address), address));
+            places.push(self.place_id(place(space, address), address));
         });
         let key = StackKey {
             places: places.into_boxed_slice(),
@@ -161,7 +161,7 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
         samples
     }
 
-    fn place_ids_get(&mut self, place: P, address: u64) -> u32 {
+    fn place_id(&mut self, place: P, address: u64) -> u32 {
         let Self {
             place_ids, places, ..
         } = self;
