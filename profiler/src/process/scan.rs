@@ -1,9 +1,18 @@
 //! Reads what `/proc` tells of one process. A process that ends meanwhile is no error: what was read
 //! until then is used.
 
-use std::{fs, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
 
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+use procfs::{
+    FromBufRead,
+    process::{MMPermissions, MemoryMap, MemoryMaps, Process},
+};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::{
     files::{Files, Mapped},
@@ -32,32 +41,49 @@ pub(super) fn command_line(pid: u32) -> Option<String> {
 
 /// Its executable mappings, the files behind them pinned; `None` if it is gone.
 pub(super) fn mappings(pid: u32, files: &mut Files) -> Option<Mappings> {
-    let maps = Process::new(i32::try_from(pid).ok()?).ok()?.maps().ok()?;
-    let executable = maps
-        .iter()
-        .filter(|map| map.perms.contains(MMPermissions::EXECUTE));
+    let text = fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let lines = text.split(|&byte| byte == b'\n').filter_map(parse);
+    let executable = lines.filter(|(map, _)| map.perms.contains(MMPermissions::EXECUTE));
     Some(Mappings::new(
-        executable.map(|map| mapping(pid, map, files)).collect(),
+        executable
+            .map(|(map, name)| mapping(pid, &map, name, files))
+            .collect(),
     ))
 }
 
-fn mapping(pid: u32, map: &MemoryMap, files: &mut Files) -> Mapping {
+/// One line of a list of mappings: its numbers, and its name as bytes. `procfs` reads the numbers
+/// only: a target chooses its file names, and one that is not UTF-8 would cost the whole list, one
+/// such as `/SYSV1` a panic (procfs-core 0.18.0, `MMapPath::from` slices it unchecked).
+fn parse(line: &[u8]) -> Option<(MemoryMap, &[u8])> {
+    let blanks = line.iter().enumerate().filter(|&(_, &byte)| byte == b' ');
+    let end = blanks.map(|(at, _)| at).nth(4).unwrap_or(line.len());
+    let (numbers, name) = line.split_at(end);
+    let nameless = [numbers, b" \n"].concat();
+    let map = MemoryMaps::from_buf_read(nameless.as_slice())
+        .ok()?
+        .0
+        .pop()?;
+    Some((map, name.trim_ascii_start()))
+}
+
+fn mapping(pid: u32, map: &MemoryMap, name: &[u8], files: &mut Files) -> Mapping {
     let (start, end) = map.address;
-    let backing = match &map.pathname {
-        MMapPath::Vdso => Backing::Vdso,
-        MMapPath::Path(path) if is_file(path) => {
-            let identity = (map.dev.0, map.dev.1, map.inode);
-            let path = without_mark(path);
-            Backing::File(files.pin(&Mapped {
-                pid,
-                start,
-                end,
-                file_offset: map.offset,
-                identity,
-                path,
-            }))
-        }
-        _ => Backing::Anonymous,
+    let path = Path::new(OsStr::from_bytes(name));
+    let backing = if name == b"[vdso]" {
+        Backing::Vdso
+    } else if is_file(path) {
+        let identity = (map.dev.0, map.dev.1, map.inode);
+        let path = without_mark(path);
+        Backing::File(files.pin(&Mapped {
+            pid,
+            start,
+            end,
+            file_offset: map.offset,
+            identity,
+            path,
+        }))
+    } else {
+        Backing::Anonymous
     };
     Mapping {
         start,
@@ -70,27 +96,44 @@ fn mapping(pid: u32, map: &MemoryMap, files: &mut Files) -> Mapping {
 /// Whether a mapping's path is a file of code, rather than memory that only has a name: runtimes
 /// keep their compiled code in such.
 fn is_file(path: &Path) -> bool {
-    let memory = ["/memfd:", "/dev/zero", "/anon_hugepage", "/SYSV", "//anon"];
-    let text = path.to_string_lossy();
-    text.starts_with('/') && !memory.iter().any(|prefix| text.starts_with(prefix))
+    let memory: [&[u8]; 4] = [b"/memfd:", b"/dev/zero", b"/anon_hugepage", b"//anon"];
+    let name = path.as_os_str().as_bytes();
+    let is_segment = name
+        .strip_prefix(b"/SYSV")
+        .and_then(|key| key.get(..8))
+        .is_some_and(|key| key.iter().all(u8::is_ascii_hexdigit));
+    name.starts_with(b"/") && !is_segment && !memory.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The path without the mark that the kernel puts behind one that was unlinked.
 fn without_mark(path: &Path) -> &Path {
-    path.to_str()
-        .and_then(|text| text.strip_suffix(" (deleted)"))
-        .map_or(path, Path::new)
+    let name = path.as_os_str().as_bytes();
+    name.strip_suffix(b" (deleted)")
+        .map_or(path, |name| Path::new(OsStr::from_bytes(name)))
 }
 
 /// The perf map that a runtime may write for its compiled code, as the target sees it:
 /// `/tmp/perf-PID.map` below its root, PID being the one in its innermost pid namespace.
+///
+/// Anybody may put a file of that name into `/tmp`: a pipe must not stop us, a link must not lead out
+/// of the target's root, and only the target's own user or root is believed.
 pub(super) fn perf_map(pid: u32) -> Option<fs::File> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let numbers = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    let inner: u32 = numbers.split_whitespace().last()?.parse().ok()?;
-    fs::File::open(format!("/proc/{pid}/root/tmp/perf-{inner}.map")).ok()
+    let status = Process::new(i32::try_from(pid).ok()?).ok()?.status().ok()?;
+    let inner = status.nspid.as_ref()?.last().copied()?;
+    let root = fs::File::open(format!("/proc/{pid}/root")).ok()?;
+    let file = fs::File::from(
+        openat2(
+            root,
+            format!("tmp/perf-{inner}.map"),
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+        .ok()?,
+    );
+    let found = file.metadata().ok()?;
+    let trusted = found.is_file() && (found.uid() == status.euid || found.uid() == 0);
+    trusted.then_some(file)
 }
 
 /// Where a process in another mount namespace keeps debug information.
@@ -107,7 +150,30 @@ pub(super) fn debug_directory(pid: u32) -> Option<std::path::PathBuf> {
 mod tests {
     use std::path::Path;
 
-    use super::{is_file, without_mark};
+    use super::{is_file, parse, without_mark};
+
+    /// Names that a target may choose cost neither the list nor the profiler; lines that are none are
+    /// left out.
+    #[test]
+    fn foreign_names_are_read() {
+        for name in [
+            &b"/SYSV1"[..],
+            b"/\xff\xfe",
+            b"/SYSV\xc3\xa9",
+            b"",
+            b"[stack:\xc3\xa9",
+        ] {
+            let line = [&b"1000-2000 r-xp 00003000 fe:01 77 "[..], name].concat();
+            let (map, found) = parse(&line).unwrap();
+            assert_eq!(
+                (map.address, map.offset, map.inode),
+                ((0x1000, 0x2000), 0x3000, 77)
+            );
+            assert_eq!(found, name);
+        }
+        assert!(parse(b"nonsense").is_none() && parse(b"").is_none());
+        assert!(is_file(Path::new("/SYSV1")) && !is_file(Path::new("/SYSV00000000 (deleted)")));
+    }
 
     /// Named memory is told apart from files, and an unlinked file keeps its name.
     #[test]

@@ -33,6 +33,7 @@ const NO_KERNEL_NAMES: &str =
     "kernel address without a name (kernel.kptr_restrict, or no CAP_SYSLOG)";
 const NOT_ELF: &str = "mapped file that is no readable ELF file";
 const UNMAPPED: &str = "address outside every mapping";
+const NO_DEBUG_INFO: &str = "debug information not usable, only symbols used";
 const PERF_MAP_LINE: &str = "malformed line of a perf map";
 
 /// The state of the symbolizer's thread.
@@ -147,11 +148,14 @@ impl Names {
             if pinned.file.is_some() && elf.is_none() {
                 self.note(NOT_ELF);
             }
-            let symbols = pinned
-                .file
-                .as_ref()
+            // A file that is no ELF file is noted as such, once.
+            let readable = pinned.file.as_ref().filter(|_| elf.is_some());
+            let (symbols, note) = readable
                 .map(|file| self.lookup(file, &offsets))
                 .unwrap_or_default();
+            if let Some(note) = note {
+                self.note(note);
+            }
             let module = module(pinned, elf.as_ref());
             let mut symbols = symbols.into_iter();
             for (position, offset) in positions.into_iter().zip(offsets) {
@@ -177,7 +181,7 @@ impl Names {
             elf.get_or_insert_with(|| Elf::read(file).unwrap_or_default());
         }
         if let Some((file, _)) = &self.vdso {
-            symbols = self.lookup(file, &offsets);
+            (symbols, _) = self.lookup(file, &offsets);
         }
         let elf = self.vdso.as_ref().and_then(|(_, elf)| elf.as_ref());
         let module = Module {
@@ -208,13 +212,22 @@ impl Names {
         }
     }
 
-    /// What blazesym says of offsets in a file, in their order.
-    fn lookup(&self, file: &File, offsets: &[u64]) -> Vec<Option<Symbol>> {
+    /// What blazesym says of offsets in a file, in their order. Debug information that cannot be used
+    /// (that of the host's file of the same path, say) must not cost the file its own symbols.
+    fn lookup(&self, file: &File, offsets: &[u64]) -> (Vec<Option<Symbol>>, Option<&'static str>) {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let symbols = self.symbolizer.symbolize(
-            &Source::from(ElfSource::new(path)),
-            Input::FileOffset(offsets),
-        );
+        let mut source = ElfSource::new(path);
+        let mut note = None;
+        let mut symbols = self
+            .symbolizer
+            .symbolize(&Source::from(source.clone()), Input::FileOffset(offsets));
+        if symbols.is_err() {
+            note = Some(NO_DEBUG_INFO);
+            source.debug_syms = false;
+            symbols = self
+                .symbolizer
+                .symbolize(&Source::from(source), Input::FileOffset(offsets));
+        }
         let owned = symbols
             .unwrap_or_default()
             .into_iter()
@@ -226,7 +239,7 @@ impl Names {
                 }),
                 Symbolized::Unknown(_) => None,
             });
-        owned.collect()
+        (owned.collect(), note)
     }
 
     /// One sentence for all files whose functions had to be named by address.
@@ -262,8 +275,17 @@ fn in_file(symbol: Option<Symbol>, offset: u64, module: &Module, elf: Option<&El
     let function = elf
         .zip(address)
         .and_then(|(elf, address)| elf.functions.find(address));
+    // Without a size, a symbol may end long before: it is believed up to the end of its function, or,
+    // where nothing says where that is, of its section (`_init` does not reach into `.plt`).
     let covered = symbol.filter(|symbol| {
-        symbol.covers || function.is_none_or(|(start, _)| start <= symbol.address)
+        symbol.covers
+            || match function {
+                Some((start, _)) => start <= symbol.address,
+                None => elf.zip(address).is_some_and(|(elf, address)| {
+                    elf.section_of(address).is_some()
+                        && elf.section_of(address) == elf.section_of(symbol.address)
+                }),
+            }
     });
     let frames = match covered {
         Some(symbol) => symbol.frames,

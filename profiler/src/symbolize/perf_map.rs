@@ -2,25 +2,24 @@
 //! `START SIZE NAME`, both numbers hexadecimal (tools/perf/Documentation/jit-interface.txt of the
 //! kernel). Pure and tolerant: the file is written while we read, by somebody else.
 
+use std::{collections::BTreeMap, rc::Rc};
+
 /// Longest file that is read: V8 writes about 1 MB an hour.
 pub(super) const BYTES_MAX: u64 = 256 << 20;
 
 /// Names by address.
 #[derive(Debug, Default)]
 pub(super) struct PerfMap {
-    /// By start; of entries with the same start the last written.
-    entries: Vec<Entry>,
+    /// By start, without overlaps: what is written later is what holds now, as runtimes reuse memory.
+    entries: BTreeMap<u64, Entry>,
     /// Lines that could not be read.
     pub(super) malformed: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
-    start: u64,
     end: u64,
-    /// Position in the file: what is written later is what holds now, as runtimes reuse memory.
-    order: usize,
-    name: String,
+    name: Rc<str>,
 }
 
 impl PerfMap {
@@ -31,45 +30,56 @@ impl PerfMap {
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |end| end + 1);
         let mut map = Self::default();
-        for (order, line) in text[..whole].split(|&byte| byte == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
-            match entry(line, order) {
-                Some(entry) => map.entries.push(entry),
+        let lines = text[..whole].split(|&byte| byte == b'\n');
+        for line in lines.filter(|line| !line.is_empty()) {
+            match entry(line) {
+                Some((start, entry)) => map.insert(start, entry),
                 None => map.malformed += 1,
             }
         }
-        map.entries.sort_by_key(|entry| (entry.start, entry.order));
         map
     }
 
     /// The name of the code at an address: of the entries that hold it, the last written.
     pub(super) fn find(&self, address: u64) -> Option<&str> {
-        let after = self.entries.partition_point(|entry| entry.start <= address);
-        // Entries are short and rarely overlap: a few steps back find every one that matters.
-        let nearby = self.entries[..after].iter().rev().take(64);
-        let holding = nearby.filter(|entry| address < entry.end);
-        holding
-            .max_by_key(|entry| entry.order)
-            .map(|entry| entry.name.as_str())
+        let (_, entry) = self.entries.range(..=address).next_back()?;
+        (address < entry.end).then_some(&entry.name)
+    }
+
+    /// Adds an entry in the place of what it covers of older ones; the rest of those stays.
+    fn insert(&mut self, start: u64, new: Entry) {
+        if start >= new.end {
+            return;
+        }
+        if let Some((_, old)) = self.entries.range_mut(..start).next_back()
+            && old.end > start
+        {
+            let behind = old.clone();
+            old.end = start;
+            if behind.end > new.end {
+                self.entries.insert(new.end, behind);
+            }
+        }
+        while let Some((&covered, _)) = self.entries.range(start..new.end).next() {
+            if let Some(old) = self.entries.remove(&covered)
+                && old.end > new.end
+            {
+                self.entries.insert(new.end, old);
+            }
+        }
+        self.entries.insert(start, new);
     }
 }
 
-fn entry(line: &[u8], order: usize) -> Option<Entry> {
+fn entry(line: &[u8]) -> Option<(u64, Entry)> {
     let line = String::from_utf8_lossy(line);
     let mut words = line.trim_end_matches('\r').splitn(3, ' ');
     let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
     let start = number(words.next()?)?;
-    let size = number(words.next()?)?;
-    let name = words.next()?.trim();
-    let entry = Entry {
-        start,
-        end: start.checked_add(size)?,
-        order,
-        name: name.to_owned(),
-    };
-    (!name.is_empty()).then_some(entry)
+    let end = start.checked_add(number(words.next()?)?)?;
+    let name = Rc::from(words.next()?.trim());
+    let entry = Entry { end, name };
+    (!entry.name.is_empty()).then_some((start, entry))
 }
 
 #[cfg(test)]
@@ -97,6 +107,22 @@ mod tests {
         #[test]
         fn any_bytes_are_read(text in proptest::collection::vec(any::<u8>(), 0..400), address: u64) {
             PerfMap::parse(&text).find(address);
+        }
+
+        /// Whatever is written over what, every address has the last name written for it: compared
+        /// with a plain array.
+        #[test]
+        fn agrees_with_a_plain_array(entries in proptest::collection::vec((0_usize..200, 0_usize..60), 0..60)) {
+            let mut names = vec![None; 260];
+            let mut lines = Vec::new();
+            for (order, (start, length)) in entries.into_iter().enumerate() {
+                lines.push(format!("{start:x} {length:x} f{order}\n"));
+                names[start..start + length].fill(Some(format!("f{order}")));
+            }
+            let map = PerfMap::parse(lines.concat().as_bytes());
+            for (address, name) in (0_u64..).zip(&names) {
+                prop_assert_eq!(map.find(address), name.as_deref());
+            }
         }
 
         /// Lines as runtimes write them are all found.

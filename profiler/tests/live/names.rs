@@ -222,6 +222,25 @@ fn perf_maps_of_containers_are_found() {
     folded.assert_has(";main;LazyCompile:~handler app.js:7_[j]");
 }
 
+/// Somebody else's pipe in the place of a perf map does not stop the profiler.
+#[test]
+fn a_pipe_is_no_perf_map() {
+    let Some(bench) = bench() else { return };
+    let silent = JIT.replace(r#"fopen(path, "w")"#, r#"fopen("/dev/null", "w")"#);
+    let target = Target::start(&bench.compile("silent-jit", &silent, &[]), &[]);
+    let path = format!("/tmp/perf-{}.map", target.pid());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .expect("mkfifo runs")
+            .success()
+    );
+    let folded = bench.folded(&["-p", &target.pid(), "-d", "1s"]);
+    let _ = fs::remove_file(&path);
+    folded.assert_has(";main;[anonymous code]_[j]");
+}
+
 /// What a recording names is there for other tools: the stacks of a pprof file, read back.
 #[test]
 fn recordings_are_read_back() {
