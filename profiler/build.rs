@@ -3,13 +3,15 @@
 //! Without a BPF toolchain an empty object takes its place, so that `cargo check`, `clippy` and `doc`
 //! work anywhere; linking anything then fails, with a message that names `cargo xtask setup`.
 
+#[path = "build/compile.rs"]
+mod compile;
 #[path = "build/toolchain.rs"]
 mod toolchain;
 
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
 use toolchain::{Compiler, HIDE, Missing};
@@ -35,8 +37,12 @@ fn run() -> io::Result<()> {
         .and_then(|compiler| Ok((toolchain::linker(compiler.llvm)?, compiler)));
     match found {
         Ok((linker, compiler)) => {
-            let built = compile(workspace, &out, &compiler, &linker)?;
-            fs::copy(built, object).map(drop)
+            let arch = variable("CARGO_CFG_TARGET_ARCH")?;
+            let built = compile::object(workspace, &out.join("bpf"), &compiler, &linker, &arch)?;
+            match built {
+                Ok(built) => fs::copy(built, object).map(drop),
+                Err(talk) => refuse(&compiler, &talk),
+            }
         }
         Err(missing) => stand_in(&out, &object, &missing),
     }
@@ -57,58 +63,8 @@ fn watch(workspace: &Path) {
     }
 }
 
-/// Runs the BPF compiler in a target folder of its own. The profile is set here: optimized, since the verifier refuses debug code, and
-/// without panics and overflow checks, since it refuses those too.
-fn compile(
-    workspace: &Path,
-    out: &Path,
-    compiler: &Compiler,
-    linker: &Path,
-) -> io::Result<PathBuf> {
-    let arch = env::var("CARGO_CFG_TARGET_ARCH").map_err(io::Error::other)?;
-    let target_dir = out.join("bpf");
-    let flags = [
-        "-Cdebuginfo=2".to_owned(),
-        "-Clink-arg=--btf".to_owned(),
-        format!("-Clinker={}", linker.display()),
-        format!("--cfg=bpf_target_arch=\"{arch}\""),
-    ];
-    let mut cargo = clean_command(&compiler.cargo);
-    cargo
-        .current_dir(workspace)
-        .env("RUSTC", &compiler.rustc)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--quiet",
-            "-Zbuild-std=core",
-        ])
-        .args([
-            "--target",
-            "bpfel-unknown-none",
-            "--package",
-            "profiler-ebpf",
-        ])
-        .arg("--target-dir")
-        .arg(&target_dir);
-    for setting in [
-        "opt-level=3",
-        "panic=\"abort\"",
-        "lto=true",
-        "debug=2",
-        "codegen-units=1",
-        "overflow-checks=false",
-    ] {
-        cargo.args(["--config", &format!("profile.release.{setting}")]);
-    }
-    let output = cargo.output()?;
-    if output.status.success() {
-        return Ok(target_dir.join("bpfel-unknown-none/release/profiler-ebpf"));
-    }
-    for line in String::from_utf8_lossy(&output.stderr).lines() {
+fn refuse(compiler: &Compiler, talk: &str) -> io::Result<()> {
+    for line in talk.lines() {
         println!("cargo::warning={line}");
     }
     let compiler = compiler.rustc.display();
@@ -117,44 +73,14 @@ fn compile(
     )))
 }
 
-/// A command without what the outer cargo put into the environment, but with what the user set for
-/// any cargo.
-fn clean_command(program: &Path) -> Command {
-    const OUTER: [&str; 10] = [
-        "CARGO",
-        "RUST",
-        "CLIPPY",
-        "DEP_",
-        "OUT_DIR",
-        "TARGET",
-        "HOST",
-        "PROFILE",
-        "OPT_LEVEL",
-        "DEBUG",
-    ];
-    const USER: [&str; 6] = [
-        "CARGO_HOME",
-        "RUSTUP_HOME",
-        "CARGO_HTTP_",
-        "CARGO_REGISTR",
-        "CARGO_SOURCE_",
-        "CARGO_NET_",
-    ];
-    let mut command = Command::new(program);
-    for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| text.starts_with(prefix));
-        if begins(&OUTER) && !begins(&USER) {
-            command.env_remove(&name);
-        }
-    }
-    command
-}
-
 /// An empty object, and a linker script argument that no linker can satisfy: its name is the message,
 /// as a build script runs before anybody knows whether something will be linked.
 fn stand_in(out: &Path, object: &Path, missing: &Missing) -> io::Result<()> {
     fs::write(object, [])?;
+    // Nothing watched changes when the toolchain is installed; a file that never exists makes cargo look
+    // again at each build.
+    let never = out.join("no such file: look for the toolchain again");
+    println!("cargo::rerun-if-changed={}", never.display());
     println!("cargo::warning=no BPF toolchain: {missing}; run `cargo xtask setup`");
     let message = out.join("BPF object missing: run `cargo xtask setup`, then build again");
     println!("cargo::rustc-link-arg={}", message.display());

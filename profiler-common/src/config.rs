@@ -26,6 +26,17 @@ pub struct Settings {
     pub filters: u32,
     /// Depth of the wanted cgroup below the root, which is 0.
     pub cgroup_level: u32,
+    /// Nonzero in tests that walk each stack a second time: every sample comes with its registers and
+    /// stack, as if nothing had been walked yet.
+    pub witness: u32,
+    /// Nonzero where time off the CPU is followed.
+    pub off_cpu: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
+    /// Nonzero where the tracepoint tells the state of the task that leaves (from kernel 5.18).
+    pub switch_tells_state: u32,
+    /// Spans off the CPU shorter than this are only added up, ns.
+    pub min_block_ns: u64,
     /// Id of the wanted cgroup: the inode number of its directory.
     pub cgroup_id: u64,
     /// The wanted name.
@@ -61,8 +72,16 @@ pub struct KernelOffsets {
     pub task_signal: u32,
     /// `signal_struct.live`
     pub signal_live: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// `task_struct.in_execve`, in bits
+    pub task_in_execve: u32,
+    /// `task_struct.in_iowait`, in bits
+    pub task_in_iowait: u32,
+    /// `task_struct.__state`
+    pub task_state: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.thread.fsbase` of x86-64; 0 where the thread pointer is not read
+    pub task_thread_pointer: u32,
 }
 
 impl Settings {
@@ -70,6 +89,11 @@ impl Settings {
     pub const UNSET: Self = Self {
         filters: 0,
         cgroup_level: 0,
+        witness: 0,
+        off_cpu: 0,
+        padding: 0,
+        switch_tells_state: 0,
+        min_block_ns: 0,
         cgroup_id: 0,
         comm: CommGlob::EMPTY,
         offsets: KernelOffsets {
@@ -80,12 +104,16 @@ impl Settings {
             task_comm: 0,
             task_signal: 0,
             signal_live: 0,
-            padding: 0,
+            task_in_execve: 0,
+            task_in_iowait: 0,
+            task_state: 0,
+            task_pid: 0,
+            task_thread_pointer: 0,
         },
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 80 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 120 && align_of::<Settings>() == 8);
 
 /// Value bits of the table of targets.
 pub mod target {

@@ -2,7 +2,7 @@
 //!
 //! This crate is the border: records that cross it ([`sample`], [`event`]), the settings the loader
 //! writes before load ([`config`]), every bound ([`limits`]), every way a sample can end
-//! ([`outcome`]), and the algorithms that both sides run ([`comm`], [`unwind`]). It does no I/O,
+//! ([`outcome`]), and the algorithms that both sides run ([`comm`], [`python`], [`unwind`]). It does no I/O,
 //! allocates nothing and depends on nothing, so that the same code is compiled into the BPF object
 //! and run in plain unit tests.
 //!
@@ -17,6 +17,10 @@ pub mod comm;
 pub mod config;
 pub mod event;
 pub mod limits;
+pub mod off_cpu;
 pub mod outcome;
+pub mod python;
 pub mod sample;
+pub mod syscalls;
+pub mod tcp;
 pub mod unwind;

@@ -36,7 +36,7 @@ closed_enum! {
         /// ABI sets them up at process and thread start (System V x86-64 psABI §3.4.1).
         FramePointersEnd = 0 => "end of the frame pointer chain",
         /// The frame pointer register held no plausible frame record: code without frame pointers.
-        FramePointerLost = 1 => "no frame pointer",
+        FramePointerLost = 1 => "no unwind table and no frame pointer",
         /// The stack memory could not be read: usually a page that is not resident.
         ReadStack = 2 => "stack page not readable",
         /// The stack is deeper than [`USER_FRAMES_MAX`](crate::limits::USER_FRAMES_MAX).
@@ -49,6 +49,27 @@ closed_enum! {
         Exiting = 6 => "exiting process",
         /// The saved user registers could not be read.
         NoRegisters = 7 => "user registers not readable",
+        /// The outermost frame: its unwind table says that it has no caller, or its return address is zero.
+        Outermost = 8 => "outermost frame",
+        /// The process is not known to the unwinder yet: its first samples, until user space has read
+        /// its mappings.
+        NoProcess = 9 => "process not known yet",
+        /// An address outside of every executable mapping known: a library loaded just now.
+        NoMapping = 10 => "address in no known mapping",
+        /// The unwind table has a rule that the kernel side cannot apply there.
+        UnsupportedRule = 11 => "unwind rule not supported",
+        /// The stack pointer of the caller does not lie above that of the callee.
+        StackPointerLost = 12 => "stack pointer not growing",
+        /// The return address is none.
+        BadReturnAddress = 13 => "no code at the return address",
+        /// The task is replacing its program (execve): its user stack is gone, the new one has not begun.
+        Exec = 14 => "replacing its program",
+        /// No stack was taken when the thread left the CPU: it or the CPU was at its limit.
+        Limit = 15 => "limit of stacks reached",
+        /// The thread was off the CPU already when the recording began.
+        Before = 16 => "off the CPU since before the recording",
+        /// One of the first samples of a process, walked on a copy of its stack, which ended before the stack.
+        CopyEnd = 17 => "stack longer than its copy",
     }
 }
 
@@ -56,7 +77,26 @@ impl StopReason {
     /// Whether the stack holds everything down to its outermost frame.
     #[must_use]
     pub const fn is_complete(self) -> bool {
-        matches!(self, Self::FramePointersEnd | Self::KernelThread)
+        matches!(
+            self,
+            Self::FramePointersEnd | Self::KernelThread | Self::Outermost | Self::Exec
+        )
+    }
+}
+
+closed_enum! {
+    /// How the walk up the list of Python frames ended.
+    PythonStop: u8 {
+        /// There was none: the process maps no interpreter that is known.
+        None = 0 => "no Python",
+        /// All frames are there.
+        Outermost = 1 => "outermost Python frame",
+        /// Further out there are more than [`PYTHON_FRAMES_MAX`](crate::limits::PYTHON_FRAMES_MAX).
+        TooDeep = 2 => "Python stack deeper than 128 frames",
+        /// A frame or its code object could not be read.
+        Unreadable = 3 => "Python frame not readable",
+        /// The thread is none that the interpreter knows: a native one.
+        NoThread = 4 => "thread without Python",
     }
 }
 
@@ -75,6 +115,43 @@ closed_enum! {
         TargetsFull = 4 => "process not followed, table full",
         /// Samples whose kernel stack could not be taken; the sample is kept without it.
         NoKernelStack = 5 => "kernel stack not readable",
+        /// Forked processes whose parent's mappings could not be handed on because the table was full.
+        SpacesFull = 6 => "mappings of a forked process not handed on, table full",
+        /// Threads whose time off the CPU could not be followed.
+        ThreadsFull = 7 => "thread not followed, table full",
+        /// Spans off the CPU at least as long as the threshold.
+        SpansTaken = 8 => "spans off the CPU",
+        /// Of those, without a stack, because the thread or the CPU was at its limit.
+        NoSwitchStack = 9 => "span off the CPU without a stack, limit reached",
+        /// Forked processes whose parent's interpreter could not be handed on because the table was full.
+        PythonsFull = 10 => "Python of a forked process not handed on, table full",
+        /// System calls of followed threads that were entered.
+        CallsEntered = 11 => "system calls entered",
+        /// System calls that were not followed because the table of threads was full.
+        CallersFull = 12 => "system call not counted, table of threads full",
+        /// System calls that returned and found the table of sums full.
+        CellsFull = 13 => "system call not counted, table of sums full",
+        /// Times that a call's thread or descriptor found no room in the table of sums, so that it is counted with
+        /// others of its process.
+        CellsCoarse = 14 => "thread or descriptor found no room of its own, table of sums full",
+        /// Threads that entered a system call while they were in one: the return was not seen.
+        ReturnUnseen = 15 => "system call whose return was not seen",
+        /// Threads that returned from a system call that they were not seen to enter, such as one that a seccomp
+        /// filter refused.
+        EntryUnseen = 16 => "return from a system call whose entry was not seen",
+        /// Threads that were noted as being in a call when the recording began, and were not when they entered
+        /// another one.
+        EntryBefore = 17 => "system call under way at the beginning whose return was not seen",
+        /// Errors that found the table of errors full.
+        ErrorsFull = 18 => "error of a system call not counted by its number, table full",
+        /// Stacks taken in system calls.
+        CallStacks = 19 => "stacks in system calls",
+        /// Stacks not taken when they were due because the CPU was at its limit; a later one stands for the time.
+        CallStackLate = 20 => "stack in a system call taken late, limit reached",
+        /// TCP connections of targets that were begun or accepted.
+        ConnectionsBegun = 21 => "connections begun",
+        /// TCP sockets of targets that could not be followed because a table was full.
+        SocketsFull = 22 => "connection not followed, table full",
     }
 }
 

@@ -13,11 +13,21 @@ mod lifecycle;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod off_cpu;
+#[cfg(target_arch = "bpf")]
 mod on_cpu;
+#[cfg(target_arch = "bpf")]
+mod python;
 #[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
+mod syscalls;
+#[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod tcp;
+#[cfg(target_arch = "bpf")]
+mod unwind;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
@@ -26,12 +36,78 @@ mod programs {
         programs::{PerfEventContext, RawTracePointContext},
     };
 
-    use crate::{lifecycle, on_cpu};
+    use profiler_common::tcp::what;
+
+    use crate::{lifecycle, off_cpu, on_cpu, syscalls, tcp};
 
     /// Timer or counter overflow on one CPU.
     #[perf_event]
     fn cpu_sample(ctx: PerfEventContext) -> u32 {
         on_cpu::sample(&ctx);
+        0
+    }
+
+    /// `TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int
+    /// prev_state)`, the last from 5.18.
+    #[raw_tracepoint(tracepoint = "sched_switch")]
+    fn sched_switch(ctx: RawTracePointContext) -> i32 {
+        off_cpu::switched(&ctx);
+        0
+    }
+
+    /// `TP_PROTO(struct pt_regs *regs, long id)`, unchanged since 2.6.
+    #[raw_tracepoint(tracepoint = "sys_enter")]
+    fn sys_enter(ctx: RawTracePointContext) -> i32 {
+        syscalls::entered(&ctx);
+        0
+    }
+
+    /// `TP_PROTO(struct pt_regs *regs, long ret)`, unchanged since 2.6.
+    #[raw_tracepoint(tracepoint = "sys_exit")]
+    fn sys_exit(ctx: RawTracePointContext) -> i32 {
+        syscalls::returned::<false>(&ctx);
+        0
+    }
+
+    /// Likewise, with stacks.
+    #[raw_tracepoint(tracepoint = "sys_exit")]
+    fn sys_exit_stacks(ctx: RawTracePointContext) -> i32 {
+        syscalls::returned::<true>(&ctx);
+        0
+    }
+
+    /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, unchanged since 4.16.
+    #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+    fn tcp_state(ctx: RawTracePointContext) -> i32 {
+        tcp::state_changed(&ctx);
+        0
+    }
+
+    /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb)`, later also `int err`.
+    #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+    fn tcp_retransmit(ctx: RawTracePointContext) -> i32 {
+        tcp::happened(&ctx, what::RETRANSMIT);
+        0
+    }
+
+    /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb)`, later also the reason; either may be absent.
+    #[raw_tracepoint(tracepoint = "tcp_send_reset")]
+    fn tcp_reset_sent(ctx: RawTracePointContext) -> i32 {
+        tcp::happened(&ctx, what::RESET_SENT);
+        0
+    }
+
+    /// `TP_PROTO(struct sock *sk)`, unchanged since 4.16.
+    #[raw_tracepoint(tracepoint = "tcp_receive_reset")]
+    fn tcp_reset_received(ctx: RawTracePointContext) -> i32 {
+        tcp::happened(&ctx, what::RESET_RECEIVED);
+        0
+    }
+
+    /// `TP_PROTO(struct sock *sk)`, unchanged since 4.16.
+    #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+    fn tcp_destroyed(ctx: RawTracePointContext) -> i32 {
+        tcp::destroyed(&ctx);
         0
     }
 
@@ -44,8 +120,8 @@ mod programs {
 
     /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, unchanged since 3.4.
     #[raw_tracepoint(tracepoint = "sched_process_exec")]
-    fn process_exec(_ctx: RawTracePointContext) -> i32 {
-        lifecycle::execed();
+    fn process_exec(ctx: RawTracePointContext) -> i32 {
+        lifecycle::execed(&ctx);
         0
     }
 

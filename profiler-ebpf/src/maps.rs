@@ -2,15 +2,26 @@
 
 use aya_ebpf::{
     bindings::pt_regs,
-    btf_maps::{HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use profiler_common::{
     config::Settings,
-    limits::{KERNEL_FRAMES_MAX, RING_BYTES, TARGETS_MAX, USER_FRAMES_MAX},
+    limits::{
+        CALLERS_MAX, CELLS_MAX, ERRORS_MAX, LISTENERS_MAX, MAPPINGS_MAX, PAGES_MAX,
+        PYTHON_CACHE_MAX, PYTHONS_MAX, RING_BYTES, RULES_MAX, SEGMENTS_MAX, SOCKETS_MAX,
+        SPACES_MAX, TARGETS_MAX, THREADS_MAX,
+    },
+    off_cpu::ThreadTimes,
     outcome::{COUNTERS, Counter},
-    sample::SampleHeader,
-    unwind::Registers,
+    python::{FRAME_WORDS, HEAD_WORDS, Interpreter},
+    sample::{Rest, SampleHeader, WORDS_MAX},
+    syscalls::{Call, CallSettings, Cell, CellKey, ErrorKey},
+    tcp::{Listener, Socket, TcpEvent, TcpSettings},
+    unwind::{
+        LEAF_REGISTERS, Registers, Rule,
+        table::{BLOCKS_PER_SEGMENT, Bounds, Mapping, Page, ROWS_PER_BLOCK, Space},
+    },
 };
 
 /// Written by the loader before load, read by every program.
@@ -22,6 +33,43 @@ pub(crate) static SETTINGS: Settings = Settings::UNSET;
 #[btf_map]
 pub(crate) static TARGETS: HashMap<u32, u32, TARGETS_MAX> = HashMap::new();
 
+/// tgid → its range of `MAPPINGS`. Written by user space and, for a child, by fork; removed at exec
+/// and exit. Preallocated.
+#[btf_map]
+pub(crate) static SPACES: HashMap<u32, Space, SPACES_MAX> = HashMap::new();
+
+/// tgid → its Python interpreter. Written by user space and, for a child, by fork; removed at exec and
+/// exit. Preallocated.
+#[btf_map]
+pub(crate) static PYTHONS: HashMap<u32, Interpreter, PYTHONS_MAX> = HashMap::new();
+
+/// tid → address of its Python thread state, where that had to be looked for. Verified at each use.
+#[btf_map]
+pub(crate) static PYTHON_THREADS: LruHashMap<u32, u64, PYTHON_CACHE_MAX> = LruHashMap::new();
+
+/// Executable mappings, those of a process together and sorted. This and the three below are written
+/// by user space through shared memory, read here.
+#[btf_map]
+pub(crate) static MAPPINGS: Array<Mapping, MAPPINGS_MAX, MMAPABLE> = Array::new();
+
+/// Pages of files' unwind tables, those of a file together.
+#[btf_map]
+pub(crate) static PAGES: Array<Page, PAGES_MAX, MMAPABLE> = Array::new();
+
+/// Rules of files' unwind tables, those of a file together.
+#[btf_map]
+pub(crate) static RULES: Array<Rule, RULES_MAX, MMAPABLE> = Array::new();
+
+/// Rows of files' unwind tables, those of a page together. Segments come as they are needed.
+#[btf_map]
+pub(crate) static ROWS: ArrayOfMaps<Segment, SEGMENTS_MAX> = ArrayOfMaps::new();
+
+/// See [`ROWS`].
+pub(crate) type Segment = Array<[u32; ROWS_PER_BLOCK], BLOCKS_PER_SEGMENT, MMAPABLE>;
+
+/// `BPF_F_MMAPABLE`
+const MMAPABLE: usize = 1 << 10;
+
 /// Records to user space: samples and process events.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<u8, RING_BYTES> = RingBuf::new();
@@ -30,19 +78,124 @@ pub(crate) static EVENTS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 #[btf_map]
 pub(crate) static COUNTS: PerCpuArray<[u64; COUNTERS], 1> = PerCpuArray::new();
 
-/// The sample under construction and the state of the walk. One for each CPU; only `cpu_sample`
-/// uses it, which cannot interrupt itself.
+/// The record under construction and the state of the walk. One for each CPU and kind of program: none
+/// can interrupt itself, but a sample may hit within a switch.
 #[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 3> = PerCpuArray::new();
 
-/// See [`SCRATCH`]. `header` and `stacks` adjoin, as the record on the ring has them.
+/// Index in `SCRATCH` of `cpu_sample`.
+pub(crate) const FOR_SAMPLE: u32 = 0;
+/// Index in `SCRATCH` of `sched_switch`.
+pub(crate) const FOR_SWITCH: u32 = 1;
+
+/// Index in `SCRATCH` of `sys_exit_stacks`.
+pub(crate) const FOR_CALL: u32 = 2;
+
+/// Likewise, of system calls.
+#[unsafe(no_mangle)]
+pub(crate) static CALL_SETTINGS: CallSettings = CallSettings::UNSET;
+
+/// tid → the system call that it is in. Written by user space (threads that are there), fork, `sys_enter` and
+/// `sys_exit`, and by user space read at the end; removed when the thread ends. Preallocated.
+#[btf_map]
+pub(crate) static CALLERS: HashMap<u32, Call, CALLERS_MAX> = HashMap::new();
+
+/// Sums of system calls. Written by `sys_exit`, each CPU its own; read by user space. Preallocated.
+#[btf_map]
+pub(crate) static CELLS: PerCpuHashMap<CellKey, Cell, CELLS_MAX> = PerCpuHashMap::new();
+
+/// What a cell begins with: too large for a program's stack. Never written.
+#[btf_map]
+pub(crate) static EMPTY_CELL: Array<Cell, 1> = Array::new();
+
+/// Errors of system calls → how often. Written by `sys_exit`, each CPU its own; read by user space. Preallocated.
+#[btf_map]
+pub(crate) static ERRORS: PerCpuHashMap<ErrorKey, u64, ERRORS_MAX> = PerCpuHashMap::new();
+
+/// Stacks taken in system calls in the period under way, and its beginning.
+#[btf_map]
+pub(crate) static CALL_BUDGET: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// Likewise, of TCP connections.
+#[unsafe(no_mangle)]
+pub(crate) static TCP_SETTINGS: TcpSettings = TcpSettings::UNSET;
+
+/// Address of a socket → whose it is. Written when it connects, is accepted or is met for the first time; removed
+/// when it is destroyed. Preallocated.
+#[btf_map]
+pub(crate) static SOCKETS: HashMap<u64, Socket, SOCKETS_MAX> = HashMap::new();
+
+/// Cookie of a socket that was there before → whose it is. Written by user space. Preallocated.
+#[btf_map]
+pub(crate) static COOKIES: HashMap<u64, Socket, SOCKETS_MAX> = HashMap::new();
+
+/// Where targets listen → which of them. Written by user space (those that do already) and when a target begins
+/// to. Preallocated.
+#[btf_map]
+pub(crate) static LISTENERS: HashMap<Listener, u32, LISTENERS_MAX> = HashMap::new();
+
+/// The event under construction. One for each CPU and program: one of them may hit within another.
+#[btf_map]
+pub(crate) static TCP_SCRATCH: PerCpuArray<TcpEvent, 4> = PerCpuArray::new();
+
+/// tid → its account of time. Written by user space (threads that are there), fork and `sched_switch`,
+/// read by user space; removed when the thread ends. Preallocated.
+#[btf_map]
+pub(crate) static THREADS: HashMap<u32, ThreadTimes, THREADS_MAX> = HashMap::new();
+
+/// tid → what it left the CPU with. Written and read by `sched_switch`, and by user space for those that are
+/// still off the CPU at the end; removed when the thread ends. Preallocated.
+#[btf_map]
+pub(crate) static LEFT: HashMap<u32, Left, THREADS_MAX> = HashMap::new();
+
+/// Stacks taken at switches in the period under way, and its beginning.
+#[btf_map]
+pub(crate) static SWITCH_BUDGET: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// See [`LEFT`]: the beginning of a record.
+#[repr(C)]
+pub(crate) struct Left {
+    pub(crate) header: SampleHeader,
+    pub(crate) stacks: [u64; WORDS_MAX],
+}
+
+/// See [`SCRATCH`]. `header`, `stacks` and `rest` adjoin, as the record on the ring has them.
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) header: SampleHeader,
-    pub(crate) stacks: [u64; KERNEL_FRAMES_MAX + USER_FRAMES_MAX],
+    pub(crate) stacks: [u64; WORDS_MAX],
+    pub(crate) rest: Rest,
     pub(crate) walk: Walk,
+    pub(crate) python: Python,
     /// The task's user registers: too many for a program's stack of 512 bytes.
     pub(crate) registers: pt_regs,
+}
+
+/// Where the walk up the Python stack stands.
+#[repr(C)]
+pub(crate) struct Python {
+    pub(crate) interpreter: Interpreter,
+    /// Of the task; what `pthread_self` gives.
+    pub(crate) thread_pointer: u64,
+    /// The thread state, found or under inspection.
+    pub(crate) state: u64,
+    /// The interpreter whose thread states come next.
+    pub(crate) next_interpreter: u64,
+    /// The frame to be looked at next.
+    pub(crate) frame: u64,
+    /// That frame.
+    pub(crate) words: [u64; FRAME_WORDS],
+    /// The head of its code object.
+    pub(crate) head: [u32; HEAD_WORDS],
+    /// Whether `state` is the one.
+    pub(crate) found: u32,
+    /// Frames taken.
+    pub(crate) count: u32,
+    /// Where in `stacks` the next frame goes.
+    pub(crate) slot: u32,
+    /// Whether the next frame is the first one of its activation.
+    pub(crate) begins: u32,
+    pub(crate) stop: u32,
 }
 
 /// Where the walk up the user stack stands.
@@ -51,6 +204,22 @@ pub(crate) struct Walk {
     pub(crate) frame: Registers,
     pub(crate) frames: u32,
     pub(crate) stop: u32,
+    /// How the frame was come by: bits of `stack`.
+    pub(crate) how: u32,
+    /// Where in `stacks` the next frame goes.
+    pub(crate) slot: u32,
+    /// The mappings of the process.
+    pub(crate) space: Space,
+    /// The mapping found last: most frames lie in the one of their callee.
+    pub(crate) mapping: Mapping,
+    /// The rule found last.
+    pub(crate) rule: Rule,
+    /// Of the search under way.
+    pub(crate) bounds: Bounds,
+    /// The address read last.
+    pub(crate) address: u64,
+    /// The leaf's registers in DWARF numbering.
+    pub(crate) leaf: [u64; LEAF_REGISTERS],
 }
 
 /// The loader's settings; a volatile read, as the compiler must not fold the zeros above.
@@ -61,6 +230,24 @@ macro_rules! setting {
     }};
 }
 pub(crate) use setting;
+
+/// Likewise, of system calls.
+macro_rules! call_setting {
+    ($field:ident) => {{
+        // SAFETY: a live static of plain data, valid and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::CALL_SETTINGS.$field) }
+    }};
+}
+pub(crate) use call_setting;
+
+/// Likewise, of TCP connections.
+macro_rules! tcp_setting {
+    ($field:ident) => {{
+        // SAFETY: a live static of plain data, valid and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::TCP_SETTINGS.$field) }
+    }};
+}
+pub(crate) use tcp_setting;
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -8,13 +8,16 @@ use aya_ebpf::{
 };
 use profiler_common::{
     outcome::Counter,
-    sample::{FRAMES_MAX, HEADER_BYTES, KIND_SAMPLE, ORIGIN_INTERRUPT, ORIGIN_USER, SampleHeader},
+    sample::{
+        GIL_UNKNOWN, HEADER_BYTES, KIND_SAMPLE, KIND_SAMPLE_REST, ORIGIN_INTERRUPT, ORIGIN_USER,
+        SAMPLE_REST_BYTES, SampleHeader, WORDS_MAX,
+    },
 };
 
 use crate::{
     arch,
     filter::{self, Target},
-    maps::{EVENTS, SCRATCH, Scratch, count},
+    maps::{EVENTS, FOR_SAMPLE, SCRATCH, Scratch, count},
     stack,
 };
 
@@ -25,7 +28,7 @@ pub(crate) fn sample(ctx: &PerfEventContext) {
         return;
     };
     count(Counter::Taken);
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+    let Some(scratch) = SCRATCH.get_ptr_mut(FOR_SAMPLE) else {
         return;
     };
     let origin = if arch::hit_user_mode(ctx) {
@@ -35,12 +38,13 @@ pub(crate) fn sample(ctx: &PerfEventContext) {
     };
     // SAFETY: this CPU's own slot, which no other program uses.
     unsafe { (*scratch).header = header(target, origin) };
-    stack::take(ctx.as_ptr(), scratch);
+    stack::take::<FOR_SAMPLE>(ctx.as_ptr(), scratch);
     send(scratch, target);
 }
 
+/// A record of the running task, without its stacks.
 #[inline(always)]
-fn header(target: Target, origin: u8) -> SampleHeader {
+pub(crate) fn header(target: Target, origin: u8) -> SampleHeader {
     SampleHeader {
         kind: KIND_SAMPLE,
         // SAFETY: always callable.
@@ -54,24 +58,45 @@ fn header(target: Target, origin: u8) -> SampleHeader {
         user_len: 0,
         stop: 0,
         origin,
+        state: 0,
+        wait: 0,
+        fault: 0,
+        duration_ns: 0,
+        arguments: [0; 3],
+        syscall: -1,
+        owner: 0,
+        python_len: 0,
+        python_stop: 0,
+        gil: GIL_UNKNOWN,
         padding: 0,
     }
 }
 
-/// Sends the record at its actual length. A process seen for the first time wakes user space at
-/// once, which must read its mappings while it lives; else user space polls.
+/// Words of a record's stacks.
+#[inline(always)]
+pub(crate) fn words(header: &SampleHeader) -> usize {
+    let native = usize::from(header.kernel_len) + usize::from(header.user_len);
+    native + 2 * usize::from(header.python_len)
+}
+
+/// Sends the record at its actual length. A process seen for the first time, or in code that is not
+/// known, wakes user space at once, which must read its mappings while it lives; else user space polls.
 #[inline(always)]
 fn send(scratch: *mut Scratch, target: Target) {
     // SAFETY: a live map value.
     let header = unsafe { &(*scratch).header };
-    let frames = usize::from(header.kernel_len) + usize::from(header.user_len);
-    let bytes = HEADER_BYTES + frames.min(FRAMES_MAX) * size_of::<u64>();
-    let wakeup = if target.is_new {
+    let has_rest = header.kind == KIND_SAMPLE_REST;
+    let bytes = if has_rest {
+        SAMPLE_REST_BYTES
+    } else {
+        HEADER_BYTES + words(header).min(WORDS_MAX) * size_of::<u64>()
+    };
+    let wakeup = if target.is_new || has_rest {
         BPF_RB_FORCE_WAKEUP
     } else {
         BPF_RB_NO_WAKEUP
     };
-    // SAFETY: `stacks` adjoins `header` and `bytes` ends within it.
+    // SAFETY: `stacks` and `rest` adjoin `header` and `bytes` ends within them.
     let record = unsafe { core::slice::from_raw_parts(scratch.cast::<u8>(), bytes) };
     let sent = EVENTS.output_untyped::<[u8]>(record, u64::from(wakeup));
     count(if sent.is_ok() {

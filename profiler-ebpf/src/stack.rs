@@ -1,33 +1,41 @@
 //! Takes the stacks of the running task into a scratch record. One body for every program that samples.
 
-use core::{ffi::c_void, mem::transmute, ptr};
+use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_stack, bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::{bpf_get_stack, generated};
 use profiler_common::{
-    limits::{KERNEL_FRAMES_MAX, USER_FRAMES_MAX},
+    limits::{KERNEL_FRAMES_MAX, STACK_CHUNK_BYTES, STACK_COPY_BYTES, STACK_RED_ZONE_BYTES},
     outcome::{Counter, StopReason},
-    sample::{FRAMES_MAX, ORIGIN_INTERRUPT, ORIGIN_SYSCALL, ORIGIN_USER},
-    unwind::step_frame_pointer,
+    sample::{KIND_SAMPLE_REST, ORIGIN_INTERRUPT, ORIGIN_SYSCALL, ORIGIN_USER},
+    unwind::how::{LEAF, RETURN},
 };
 
 use crate::{
     arch,
-    maps::{SCRATCH, Scratch, count},
+    maps::{FOR_SAMPLE, SPACES, Scratch, count, setting},
+    python,
     task::Task,
+    unwind,
 };
 
-/// Takes both stacks and fills in the lengths and the stop reason of the header. `ctx` must be the
-/// context of the running program, as `bpf_get_stack` takes the kernel stack from it.
+/// Takes all stacks and fills in the lengths and the stop reason of the header. `ctx` must be the
+/// context of the running program, as `bpf_get_stack` takes the kernel stack from it. `FOR` is the
+/// index of the scratch.
 #[inline(always)]
-pub(crate) fn take(ctx: *mut c_void, scratch: *mut Scratch) {
+pub(crate) fn take<const FOR: u32>(ctx: *mut c_void, scratch: *mut Scratch) {
     let kernel_len = take_kernel(ctx, scratch);
     // SAFETY: `scratch` is a live map value.
     unsafe { (*scratch).header.kernel_len = kernel_len as u16 };
-    let stop = take_user(scratch);
+    // SAFETY: as above.
+    let tgid = unsafe { (*scratch).header.tgid };
+    let stop = take_user::<FOR>(scratch, tgid);
     // SAFETY: as above.
     unsafe { (*scratch).header.user_len = (*scratch).walk.frames as u16 };
     // SAFETY: as above.
     unsafe { (*scratch).header.stop = stop };
+    // SAFETY: as above.
+    unsafe { (*scratch).header.fault = (*scratch).walk.address };
+    python::take::<FOR>(scratch);
 }
 
 #[inline(always)]
@@ -47,9 +55,11 @@ fn take_kernel(ctx: *mut c_void, scratch: *mut Scratch) -> u32 {
 }
 
 #[inline(always)]
-fn take_user(scratch: *mut Scratch) -> u8 {
+fn take_user<const FOR: u32>(scratch: *mut Scratch, tgid: u32) -> u8 {
     // SAFETY: `scratch` is a live map value.
     unsafe { (*scratch).walk.frames = 0 };
+    // SAFETY: as above.
+    unsafe { (*scratch).walk.address = 0 };
     let task = Task::current();
     if task.is_kernel_thread() {
         return StopReason::KernelThread as u8;
@@ -67,7 +77,8 @@ fn take_user(scratch: *mut Scratch) -> u8 {
     if arch::is_32_bit(registers) {
         return StopReason::Ia32 as u8;
     }
-    if arch::in_syscall(registers) {
+    let in_syscall = arch::in_syscall(registers);
+    if in_syscall {
         // SAFETY: `scratch` is a live map value.
         let origin = unsafe { &mut (*scratch).header.origin };
         if *origin == ORIGIN_INTERRUPT {
@@ -75,53 +86,73 @@ fn take_user(scratch: *mut Scratch) -> u8 {
         }
     }
     // SAFETY: `scratch` is a live map value.
-    unsafe { (*scratch).walk.frame = arch::frame(registers) };
-    // SAFETY: as above.
-    unsafe { (*scratch).walk.stop = StopReason::TooDeep as u32 };
-    walk();
-    // SAFETY: as above.
-    unsafe { (*scratch).walk.stop as u8 }
-}
-
-#[inline(always)]
-fn walk() {
-    // SAFETY: a function pointer and a data pointer have one size; aya turns the relocation of the
-    // function item into the kernel's BPF_PSEUDO_FUNC.
-    let callback = unsafe {
-        transmute::<unsafe extern "C" fn(u32, *mut c_void) -> i64, *mut c_void>(push_frame)
-    };
-    // SAFETY: the callback matches the helper's prototype and needs no context: its state is in SCRATCH.
-    unsafe { bpf_loop(USER_FRAMES_MAX as u32, callback, ptr::null_mut(), 0) };
-}
-
-/// One iteration: push the frame, step to its caller. Returns 1 to end the loop.
-unsafe extern "C" fn push_frame(_index: u32, _context: *mut c_void) -> i64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-        return 1;
-    };
-    // SAFETY: this CPU's own slot, which no other program uses.
-    let scratch = unsafe { &mut *scratch };
-    let slot = u32::from(scratch.header.kernel_len) + scratch.walk.frames;
-    if slot >= FRAMES_MAX as u32 {
-        return 1;
+    let walk = unsafe { &mut (*scratch).walk };
+    walk.frame = arch::frame(registers);
+    arch::leaf_registers(registers, &mut walk.leaf);
+    walk.how = LEAF | if in_syscall { RETURN } else { 0 };
+    let is_sample = FOR == FOR_SAMPLE;
+    let is_witness = is_sample && setting!(witness) != 0;
+    if is_witness {
+        copy_rest(scratch);
     }
-    // SAFETY: checked right above; an index with a bounds check would hold a panic.
-    unsafe { *scratch.stacks.as_mut_ptr().add(slot as usize) = scratch.walk.frame.pc };
-    scratch.walk.frames += 1;
-    match step_frame_pointer(&scratch.walk.frame, read_words) {
-        Ok(caller) => {
-            scratch.walk.frame = caller;
-            0
+    // SAFETY: values are single words, read once.
+    let stop = match unsafe { SPACES.get(tgid) } {
+        Some(space) => {
+            walk.space = *space;
+            unwind::walk::<FOR>(walk);
+            walk.stop
         }
-        Err(stop) => {
-            scratch.walk.stop = stop as u32;
-            1
-        }
+        None => StopReason::NoProcess as u32,
+    };
+    if stop != StopReason::Outermost as u32 && task.in_execve() {
+        walk.frames = 0;
+        return StopReason::Exec as u8;
     }
+    let wants_mapping =
+        stop == StopReason::NoProcess as u32 || stop == StopReason::NoMapping as u32;
+    if wants_mapping && is_sample && !is_witness {
+        copy_rest(scratch);
+    }
+    stop as u8
 }
 
+/// Makes the record one that user space can go on with.
 #[inline(always)]
-fn read_words(address: u64) -> Option<[u64; 2]> {
-    // SAFETY: the helper checks the address and fails where it is not readable; it never faults a page in.
-    unsafe { bpf_probe_read_user(address as *const [u64; 2]) }.ok()
+fn copy_rest(scratch: *mut Scratch) {
+    // SAFETY: `scratch` is a live map value.
+    let Scratch {
+        header, rest, walk, ..
+    } = unsafe { &mut *scratch };
+    header.kind = KIND_SAMPLE_REST;
+    rest.frame = walk.frame;
+    rest.how = walk.how;
+    rest.bytes = STACK_RED_ZONE_BYTES as u32;
+    let stack = (&raw mut rest.stack).cast::<u8>();
+    // SAFETY: the red zone is the first part of the copy. The helper checks the source, and zeroes what it
+    // cannot read.
+    let _ = unsafe {
+        generated::bpf_probe_read_user(
+            stack.cast(),
+            STACK_RED_ZONE_BYTES as u32,
+            walk.frame.sp.wrapping_sub(STACK_RED_ZONE_BYTES as u64) as *const c_void,
+        )
+    };
+    for chunk in 0..STACK_COPY_BYTES / STACK_CHUNK_BYTES {
+        let offset = chunk * STACK_CHUNK_BYTES;
+        let from = walk.frame.sp + offset as u64;
+        // SAFETY: the chunk lies within the copy.
+        let to = unsafe { stack.add(STACK_RED_ZONE_BYTES + offset) };
+        // SAFETY: the helper checks the source and fails where it is not readable.
+        let result = unsafe {
+            generated::bpf_probe_read_user(
+                to.cast(),
+                STACK_CHUNK_BYTES as u32,
+                from as *const c_void,
+            )
+        };
+        if result != 0 {
+            break;
+        }
+        rest.bytes = (STACK_RED_ZONE_BYTES + offset + STACK_CHUNK_BYTES) as u32;
+    }
 }

@@ -43,6 +43,47 @@ impl Task {
             .is_some_and(|mm| mm != 0)
     }
 
+    /// Whether it is replacing its program: its memory is the new program's already, its registers are the
+    /// old one's.
+    #[inline(always)]
+    pub(crate) fn in_execve(self) -> bool {
+        self.bit(setting!(offsets.task_in_execve))
+    }
+
+    #[inline(always)]
+    fn bit(self, bits: u32) -> bool {
+        self.read::<u8>(bits / 8)
+            .is_some_and(|byte| byte >> (bits % 8) & 1 != 0)
+    }
+
+    /// Whether it waits for input or output.
+    #[inline(always)]
+    pub(crate) fn in_iowait(self) -> bool {
+        self.bit(setting!(offsets.task_in_iowait))
+    }
+
+    /// Its state: `TASK_*` of include/linux/sched.h.
+    #[inline(always)]
+    pub(crate) fn state(self) -> Option<u32> {
+        self.read(setting!(offsets.task_state))
+    }
+
+    /// Its thread id.
+    #[inline(always)]
+    pub(crate) fn tid(self) -> Option<u32> {
+        self.read(setting!(offsets.task_pid))
+    }
+
+    /// Where its thread's own data begins (fs base); `None` where that is not read on this processor.
+    #[inline(always)]
+    pub(crate) fn thread_pointer(self) -> Option<u64> {
+        let offset = setting!(offsets.task_thread_pointer);
+        if offset == 0 {
+            return None;
+        }
+        self.read(offset)
+    }
+
     /// Its process id.
     #[inline(always)]
     pub(crate) fn tgid(self) -> Option<u32> {
@@ -64,8 +105,9 @@ impl Task {
     }
 }
 
+/// Reads a member of a structure of the kernel.
 #[inline(always)]
-fn read_at<T>(base: u64, offset: u32) -> Option<T> {
+pub(crate) fn read_at<T>(base: u64, offset: u32) -> Option<T> {
     let address = base + u64::from(offset);
     // SAFETY: the helper checks the address and fails where it is not readable.
     unsafe { bpf_probe_read_kernel(address as *const T) }.ok()

@@ -64,6 +64,8 @@ pub(crate) enum Missing {
     },
 }
 
+impl std::error::Error for Missing {}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,17 +1,20 @@
 //! What can be typed. Turning it into what is meant is [`config`]'s business and
 //! done here by conversions that are tested.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
+mod syscalls;
+mod targets;
+mod tcp;
 
-use clap::{Args, Parser, Subcommand};
-use profiler_common::comm::CommGlob;
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+pub use self::{syscalls::SyscallsArgs, targets::TargetArgs, tcp::TcpArgs};
 use crate::{
     artifact::Destination,
-    cgroup,
-    config::{self, Descendants, Targets},
+    config::{self, Interpreter, Mode, PythonThreads},
     error::Error,
-    output::{self, Format, Threads},
+    output::{self, Format, Lines, Threads},
 };
 
 /// See where a running process spends its time, without touching its code
@@ -27,6 +30,8 @@ const EXAMPLES: &str = "\
 Examples:
   profiler record -p 4711                     a flamegraph of one process, 30 s
   profiler record -d 10 -o app.pb.gz -- ./app a command from its first instruction to its end
+  profiler syscalls -p 4711                   its system calls: how often, how long, errors
+  profiler tcp -p 4711 --by-peer              its connections: with whom, how often, how long
   profiler report app.pb.gz --top 10          the ten most expensive functions of a recording
   profiler doctor                             what works on this machine, and what mends the rest";
 
@@ -35,8 +40,14 @@ Examples:
 pub enum Verb {
     /// Record where processes spend their CPU time
     Record(RecordArgs),
+    /// Count system calls: how often, how long, with what errors
+    Syscalls(SyscallsArgs),
+    /// List TCP connections: with whom, how long, how much, how they ended
+    Tcp(TcpArgs),
     /// Convert, merge or summarize recordings; needs no privileges
     Report(ReportArgs),
+    /// Print the stack of every thread now, and what each waits for; stops nothing
+    Dump(DumpArgs),
     /// Show what this kernel and these privileges allow, and what mends the rest
     Doctor(DoctorArgs),
 }
@@ -45,8 +56,12 @@ const RECORD_EXAMPLES: &str = "\
 Examples:
   profiler record -p 4711                       30 s at 99 Hz, to profile-COMM-4711.svg
   profiler record -p 4711,4712 -d 10s -F 199    two processes
-  profiler record -p 4711 --descendants         and the workers it forks meanwhile
+  profiler record -p 4711 --descendants         and its workers, also those to come
   profiler record --unit nginx -d 1m            everything in a systemd unit
+  profiler record -p 4711 --off-cpu             where it waits, and for what
+  profiler record -p 4711 --wall --threads      all of its time, thread by thread
+  profiler record -p 4711 --lines line          Python code line by line
+  profiler record -p 4711 --gil                 only what held Python's lock
   profiler record --all --comm 'postgres*' -d 5 every process of that name
   profiler record -o app.speedscope.json -- python3 app.py
   profiler record -p 4711 -f folded -o -        folded stacks on standard output
@@ -56,26 +71,21 @@ Ctrl-C ends a recording early and still writes it. The format follows the suffix
 
 /// `profiler record`
 #[derive(Debug, Args)]
-#[command(after_help = RECORD_EXAMPLES)]
+#[command(after_help = RECORD_EXAMPLES, group = ArgGroup::new("waits").args(["off_cpu", "wall"]))]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct RecordArgs {
-    /// Processes to record, all their threads
-    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pub pids: Vec<u32>,
-    /// Record every process of the host
-    #[arg(short, long, conflicts_with_all = ["pids", "command"])]
-    pub all: bool,
-    /// Only processes whose name (of the main thread) matches, e.g. 'postgres*'
-    #[arg(long, value_name = "GLOB", conflicts_with = "command")]
-    pub comm: Option<String>,
-    /// Only processes in this cgroup (v2) or below it
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["unit", "command"])]
-    pub cgroup: Option<PathBuf>,
-    /// Only processes of this systemd unit
-    #[arg(long, value_name = "NAME", conflicts_with = "command")]
-    pub unit: Option<String>,
-    /// Also processes that the targets create meanwhile [default with a COMMAND]
+    /// Whom
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// Record where threads wait instead of where they run
+    #[arg(long, conflicts_with = "wall")]
+    pub off_cpu: bool,
+    /// Record both: running, runnable or blocked, and on what
     #[arg(long)]
-    pub descendants: bool,
+    pub wall: bool,
+    /// Only add up waits shorter than this: 1ms, 100us, 0 [default: 1ms]
+    #[arg(long, value_name = "TIME", requires = "waits", value_parser = parse_span)]
+    pub min_block: Option<Duration>,
     /// How long: 30, 30s, 500ms, 5m [default: 30s; with a COMMAND, to its end]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -91,9 +101,15 @@ pub struct RecordArgs {
     /// Tell threads apart by a frame with their name
     #[arg(long)]
     pub threads: bool,
-    /// Start this command, record it and its children, exit with its status
-    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
-    pub command: Vec<OsString>,
+    /// Python code by function or by line, in flamegraphs and folded stacks
+    #[arg(long, value_name = "WHAT", default_value = "function")]
+    pub lines: Lines,
+    /// Show the Python interpreter's own C functions too
+    #[arg(long)]
+    pub native: bool,
+    /// Only Python threads that hold their interpreter's lock (GIL) at the time
+    #[arg(long)]
+    pub gil: bool,
 }
 
 const REPORT_EXAMPLES: &str = "\
@@ -122,6 +138,42 @@ pub struct ReportArgs {
     /// Tell threads apart by a frame with their name
     #[arg(long)]
     pub threads: bool,
+    /// Python code by function or by line, in flamegraphs and folded stacks
+    #[arg(long, value_name = "WHAT", default_value = "function")]
+    pub lines: Lines,
+}
+
+/// `profiler dump`
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DumpArgs {
+    /// Process
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pid: u32,
+    /// Machine-readable
+    #[arg(long)]
+    pub json: bool,
+    /// Show the Python interpreter's own C functions too
+    #[arg(long)]
+    pub native: bool,
+}
+
+impl DumpArgs {
+    /// What is meant.
+    pub fn resolve(self) -> config::Dump {
+        config::Dump {
+            pid: self.pid,
+            json: self.json,
+            interpreter: interpreter(self.native),
+        }
+    }
+}
+
+fn interpreter(native: bool) -> Interpreter {
+    if native {
+        Interpreter::Show
+    } else {
+        Interpreter::Fold
+    }
 }
 
 /// `profiler doctor`
@@ -135,7 +187,7 @@ pub struct DoctorArgs {
 impl RecordArgs {
     /// What is meant. Looks up the cgroup, reads nothing else.
     pub fn resolve(self) -> Result<config::Record, Error> {
-        let targets = self.targets()?;
+        let targets = self.targets.resolve()?;
         let recording_command = targets.command.is_some();
         let duration = self.duration.or(if recording_command {
             None
@@ -144,56 +196,28 @@ impl RecordArgs {
         });
         let format = format_of(self.format, self.output.as_deref())?.unwrap_or(Format::Svg);
         let destination = self.output.as_deref().map(destination);
-        let options = options(self.threads);
+        let options = options(self.threads, self.lines);
+        let mode = match (self.off_cpu, self.wall) {
+            (true, _) => Mode::OffCpu,
+            (_, true) => Mode::Wall,
+            _ => Mode::OnCpu,
+        };
         Ok(config::Record {
             targets,
             duration,
+            mode,
+            min_block: self.min_block.unwrap_or(config::MIN_BLOCK),
             frequency_hz: self.frequency,
             destination,
             format,
             options,
-        })
-    }
-
-    fn targets(&self) -> Result<Targets, Error> {
-        let anyone =
-            self.all || self.comm.is_some() || self.cgroup.is_some() || self.unit.is_some();
-        if self.pids.is_empty() && self.command.is_empty() && !anyone {
-            return Err(Error::NoTarget);
-        }
-        let comm = self
-            .comm
-            .as_ref()
-            .map(|glob| match CommGlob::compile(glob.as_bytes()) {
-                Ok(compiled) => Ok((glob.clone(), compiled)),
-                Err(_) => Err(Error::CommTooLong { glob: glob.clone() }),
-            });
-        let command = (!self.command.is_empty()).then(|| self.command.clone());
-        let follow = self.descendants || command.is_some();
-        let mut pids = self.pids.clone();
-        pids.sort_unstable();
-        pids.dedup();
-        Ok(Targets {
-            pids,
-            command,
-            comm: comm.transpose()?,
-            cgroup: self.cgroup()?,
-            descendants: if follow {
-                Descendants::Follow
+            interpreter: interpreter(self.native),
+            python_threads: if self.gil {
+                PythonThreads::HoldingGil
             } else {
-                Descendants::Ignore
+                PythonThreads::All
             },
         })
-    }
-
-    fn cgroup(&self) -> Result<Option<(String, cgroup::Cgroup)>, Error> {
-        if let Some(path) = &self.cgroup {
-            return Ok(Some((path.display().to_string(), cgroup::resolve(path)?)));
-        }
-        if let Some(unit) = &self.unit {
-            return Ok(Some((unit.clone(), cgroup::unit(unit)?)));
-        }
-        Ok(None)
     }
 }
 
@@ -225,13 +249,14 @@ impl ReportArgs {
             inputs: self.inputs,
             output,
             top,
-            options: options(self.threads),
+            options: options(self.threads, self.lines),
         })
     }
 }
 
-fn options(threads: bool) -> output::Options {
+fn options(threads: bool, lines: Lines) -> output::Options {
     output::Options {
+        lines,
         threads: if threads {
             Threads::Split
         } else {
@@ -267,18 +292,7 @@ fn format_of(
 
 /// `30`, `30s`, `500ms`, `5m`, `1h`; a decimal point is allowed.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit_s = match &text[digits.len()..] {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        unit => return Err(format!("unknown unit `{unit}`: use ms, s, m or h")),
-    };
-    let number = f64::from_str(digits)
-        .map_err(|_| "expected a number with a unit, such as 30s".to_owned())?;
-    let duration =
-        Duration::try_from_secs_f64(number * unit_s).map_err(|error| error.to_string())?;
+    let duration = parse_span(text)?;
     if duration < Duration::from_millis(1) {
         Err("must be at least 1ms".to_owned())
     } else {
@@ -286,11 +300,28 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time that may be short, or nothing.
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_s = match &text[digits.len()..] {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("unknown unit `{unit}`: use us, ms, s, m or h")),
+    };
+    let number = f64::from_str(digits)
+        .map_err(|_| "expected a number with a unit, such as 30s".to_owned())?;
+    Duration::try_from_secs_f64(number * unit_s).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, Descendants, Duration, Format, Verb, config, parse_duration};
+    use super::{Cli, Duration, Format, Verb, config, parse_duration};
+    use crate::config::Descendants;
 
     fn record(arguments: &[&str]) -> config::Record {
         let cli = Cli::try_parse_from([&["profiler", "record"], arguments].concat()).unwrap();

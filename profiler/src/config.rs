@@ -8,13 +8,25 @@ use profiler_common::{
     config::{FILTER_CGROUP, FILTER_COMM, FILTER_TARGETS},
 };
 
-use crate::{artifact::Destination, cgroup::Cgroup, output};
+use crate::{
+    artifact::Destination,
+    cgroup::Cgroup,
+    output,
+    syscalls::{Form, SortBy},
+    tcp::{self, Rows},
+};
 
 /// Samples per second and CPU: an odd number, so as not to beat with timers at round rates.
 pub const FREQUENCY_HZ: u64 = 99;
 
+/// Shortest span off the CPU that is shown with its stack.
+pub const MIN_BLOCK: Duration = Duration::from_millis(1);
+
 /// How long a running process is recorded; a command is recorded to its end.
 pub const DURATION: Duration = Duration::from_secs(30);
+
+/// How long system calls of a running process are counted.
+pub const CALLS_DURATION: Duration = Duration::from_secs(10);
 
 /// `profiler record`
 #[derive(Clone, Debug)]
@@ -23,6 +35,10 @@ pub struct Record {
     pub targets: Targets,
     /// How long; `None` to the end of the command or until interrupted.
     pub duration: Option<Duration>,
+    /// What is recorded.
+    pub mode: Mode,
+    /// Spans off the CPU shorter than this are only added up.
+    pub min_block: Duration,
     /// How often, per CPU.
     pub frequency_hz: u64,
     /// Where to; `None` for a file named after the target.
@@ -31,6 +47,95 @@ pub struct Record {
     pub format: output::Format,
     /// How it is drawn.
     pub options: output::Options,
+    /// What becomes of a Python interpreter's own frames.
+    pub interpreter: Interpreter,
+    /// Which threads' samples are kept.
+    pub python_threads: PythonThreads,
+}
+
+/// Which threads' samples are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PythonThreads {
+    /// All.
+    #[default]
+    All,
+    /// Those that held their Python interpreter's lock (GIL) at the time.
+    HoldingGil,
+}
+
+/// Whether C functions of a Python interpreter are shown among Python frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpreter {
+    /// Only those that the innermost Python function called.
+    #[default]
+    Fold,
+    /// All.
+    Show,
+}
+
+/// `profiler dump`
+#[derive(Clone, Copy, Debug)]
+pub struct Dump {
+    /// Of which process.
+    pub pid: u32,
+    /// Machine-readable.
+    pub json: bool,
+    /// What becomes of a Python interpreter's own frames.
+    pub interpreter: Interpreter,
+}
+
+/// `profiler syscalls`
+#[derive(Clone, Debug)]
+pub struct Syscalls {
+    /// Whom.
+    pub targets: Targets,
+    /// How long; `None` to the end of the command or until interrupted.
+    pub duration: Option<Duration>,
+    /// What is told apart or taken beside the calls: bits of [`profiler_common::syscalls::wanted`].
+    pub wanted: u32,
+    /// Where stacks go and as what, if they are wanted.
+    pub stacks: Option<(Destination, output::Format)>,
+    /// Order of the rows.
+    pub sort: SortBy,
+    /// Most rows.
+    pub limit: Option<usize>,
+    /// As what the result is shown.
+    pub form: Form,
+    /// Where to.
+    pub destination: Destination,
+    /// How often what came meanwhile is shown too.
+    pub interval: Option<Duration>,
+}
+
+/// `profiler tcp`
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    /// Whom: processes, a command, or, naming none, everybody.
+    pub targets: Targets,
+    /// How long; `None` to the end of the command or until interrupted.
+    pub duration: Option<Duration>,
+    /// What has a row.
+    pub rows: Rows,
+    /// Most rows of a table.
+    pub limit: usize,
+    /// As what the result is shown.
+    pub form: tcp::Form,
+    /// Where to.
+    pub destination: Destination,
+}
+
+/// What is recorded of a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Where it runs.
+    #[default]
+    OnCpu,
+    /// Where it waits.
+    OffCpu,
+    /// Both.
+    Wall,
+    /// Which system calls it makes.
+    Syscalls,
 }
 
 /// Whom to record: every given condition must hold.
@@ -77,6 +182,15 @@ impl Targets {
     /// Whether there is a list of processes, so that the recording ends when they have.
     pub fn names_processes(&self) -> bool {
         !self.pids.is_empty() || self.command.is_some()
+    }
+
+    /// What to call a table of these targets.
+    pub fn title(&self) -> String {
+        let Some(command) = &self.command else {
+            return self.description();
+        };
+        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
     }
 
     /// What to call a recording of these targets where it is not a single process.

@@ -18,6 +18,13 @@
 //!   the only room that names aya.
 //! - [`process`] knows which processes live and which file lies behind an address. It keeps files
 //!   pinned by descriptor and gives no names.
+//! - [`unwind`] makes the tables with which the kernel side walks stacks, once a file, and keeps them
+//!   and the processes' mappings in memory shared with it.
+//! - [`python`] finds `CPython` interpreters, reads their code objects and puts Python frames between the
+//!   native ones that run them.
+//! - [`syscalls`] counts system calls: another one-way street, from sums that the kernel side keeps to a table.
+//!   [`tcp`] lists TCP connections, from events and what the kernel lists.
+//! - [`wait`] says what a thread that left the CPU waited for.
 //! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
 //!   it and `main` know about time, signals and tokio.
 //! - [`symbolize`] gives names to places, on a thread of its own, from pinned files, never from a live
@@ -25,6 +32,7 @@
 //! - [`profile`] is the value at which everything meets: plain lists, no I/O.
 //! - [`output`] turns a profile into bytes of any format, and never sees a process or a map. Only its
 //!   `flamegraph` names inferno. [`report`] reads bytes back into a profile.
+//! - [`dump`] shows the threads of a process now, without the kernel side.
 //! - [`artifact`] writes files whole or not at all. [`cgroup`] finds cgroups and units.
 //!
 //! What both sides of the kernel border share is in `profiler-common`: records, settings, limits,
@@ -42,12 +50,18 @@ pub mod artifact;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod dump;
 pub mod error;
 pub mod kernel;
 pub mod output;
 pub mod preflight;
 pub mod process;
 pub mod profile;
+pub mod python;
 pub mod record;
 pub mod report;
 pub mod symbolize;
+pub mod syscalls;
+pub mod tcp;
+pub mod unwind;
+pub mod wait;

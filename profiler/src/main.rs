@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use profiler::{
     cli::{Cli, Verb},
+    dump,
     error::{Error, Exit},
     preflight::{self, Form},
-    record, report,
+    record, report, syscalls, tcp,
 };
 
 fn main() -> ExitCode {
@@ -31,7 +32,10 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, Error> {
     match cli.verb {
         Verb::Record(args) => record::run(args.resolve()?),
+        Verb::Syscalls(args) => syscalls::run(args.resolve()?),
+        Verb::Tcp(args) => tcp::run(args.resolve()?),
         Verb::Report(args) => report::run(&args.resolve()?),
+        Verb::Dump(args) => dump::run(args.resolve()),
         Verb::Doctor(args) => preflight::doctor(if args.json { Form::Json } else { Form::Text }),
     }
 }

@@ -6,7 +6,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
-use profiler_common::outcome::StopReason;
+use profiler_common::{
+    off_cpu::State,
+    outcome::StopReason,
+    sample::{GIL_FREE, GIL_HELD},
+};
 
 macro_rules! index {
     ($($(#[$meta:meta])* $name:ident),+) => {$(
@@ -53,6 +57,8 @@ pub struct Profile {
     pub stacks: Vec<Stack>,
     /// The samples, at most one entry for each thread and stack.
     pub samples: Vec<Sample>,
+    /// Exact times of threads, where time was measured.
+    pub times: Vec<Times>,
     /// Each sample with its time, in order, for outputs with a time axis; empty unless asked for.
     pub timeline: Vec<Tick>,
     /// Where every sample went.
@@ -68,7 +74,8 @@ pub struct Meta {
     pub command_line: String,
     /// What drove the sampling.
     pub event: Event,
-    /// Samples per second and CPU; 0 where a file did not say.
+    /// Samples per second and CPU; 0 where a file did not say; of an event that is time, one million,
+    /// as each count stands for a microsecond.
     pub frequency_hz: u64,
     /// Wall-clock time of the start, since the Unix epoch; zero where a file did not say.
     pub started: Duration,
@@ -95,14 +102,37 @@ pub enum Event {
     CpuClock,
     /// The processor's cycle counter.
     Cycles,
+    /// Switches between threads: time off the CPU.
+    OffCpu,
+    /// Both: all time of the threads.
+    Wall,
+    /// Time in system calls.
+    Syscalls,
 }
 
 impl Event {
-    /// The kernel's own name of the event.
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::CpuClock,
+        Self::Cycles,
+        Self::OffCpu,
+        Self::Wall,
+        Self::Syscalls,
+    ];
+
+    /// Whether samples are counted in microseconds, as time was measured, not sampled.
+    pub fn is_time(self) -> bool {
+        matches!(self, Self::OffCpu | Self::Wall | Self::Syscalls)
+    }
+
+    /// The kernel's own name of the event, or ours.
     pub fn name(self) -> &'static str {
         match self {
             Self::CpuClock => "cpu-clock",
             Self::Cycles => "cycles",
+            Self::OffCpu => "off-cpu",
+            Self::Wall => "wall",
+            Self::Syscalls => "syscalls",
         }
     }
 }
@@ -171,6 +201,8 @@ pub enum FrameKind {
     Native,
     /// Compiled code that a runtime made.
     Jit,
+    /// A function of Python.
+    Python,
     /// Not code: says where a stack was cut and why.
     Marker,
 }
@@ -186,6 +218,8 @@ pub struct Frame {
     pub file: Option<String>,
     /// Line in it.
     pub line: Option<u32>,
+    /// Where the function begins, if that is known.
+    pub first_line: Option<u32>,
 }
 
 /// Locations of one stack, leaf first.
@@ -195,15 +229,70 @@ pub struct Stack {
     pub locations: Vec<LocationId>,
 }
 
-/// Samples of one thread with one stack.
+/// Samples of one thread with one stack, or microseconds: see [`Event::is_time`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Whose.
     pub thread: ThreadId,
     /// Where.
     pub stack: StackId,
+    /// Whether the thread held its Python interpreter's lock.
+    pub gil: Gil,
     /// How many.
     pub count: u64,
+}
+
+/// Whether a thread held its Python interpreter's lock (GIL).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gil {
+    /// It has nothing to do with one, or it is not known.
+    #[default]
+    Unknown,
+    /// It did not.
+    Free,
+    /// It did.
+    Held,
+}
+
+impl Gil {
+    /// By its word in a record.
+    pub fn from_id(id: u8) -> Self {
+        match id {
+            GIL_FREE => Self::Free,
+            GIL_HELD => Self::Held,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Its word in files; nothing where it is not known.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => None,
+            Self::Free => Some("free"),
+            Self::Held => Some("held"),
+        }
+    }
+
+    /// What the word means.
+    pub fn from_word(word: &str) -> Self {
+        let all = [Self::Free, Self::Held];
+        all.into_iter()
+            .find(|gil| gil.word() == Some(word))
+            .unwrap_or_default()
+    }
+}
+
+/// The exact account of one thread's time while it was followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Whose; threads without a sample have none.
+    pub thread: ThreadId,
+    /// How long it was followed, ns.
+    pub followed_ns: u64,
+    /// Time in each [`State`], ns: together `followed_ns`.
+    pub in_state_ns: [u64; 4],
+    /// Of that, in spans off the CPU shorter than the threshold, by state, ns.
+    pub below_threshold_ns: [u64; 4],
 }
 
 /// One sample with its time.
@@ -232,8 +321,53 @@ pub struct Account {
     pub stacks: BTreeMap<StopReason, u64>,
     /// Things that went wrong without costing a sample, in words, with how often.
     pub notes: BTreeMap<Cow<'static, str>, u64>,
+    /// Exact time of all threads together, where time was measured.
+    pub threads: BTreeMap<ThreadTime, Duration>,
     /// What the recording itself cost.
     pub cost: Cost,
+}
+
+/// A part of the time of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ThreadTime {
+    /// All of it: since each thread was first seen.
+    Followed,
+    /// Of that, in a state.
+    In(State),
+    /// Of that, off the CPU in spans shorter than the threshold.
+    BelowThreshold,
+}
+
+impl ThreadTime {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Followed,
+        Self::In(State::Running),
+        Self::In(State::Runnable),
+        Self::In(State::Blocked),
+        Self::In(State::Uninterruptible),
+        Self::BelowThreshold,
+    ];
+
+    /// What it means, in words for a report.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Followed => "followed",
+            Self::In(state) => state.text(),
+            Self::BelowThreshold => "below the threshold",
+        }
+    }
+}
+
+impl Times {
+    /// One part of them.
+    pub fn of(&self, part: ThreadTime) -> Duration {
+        Duration::from_nanos(match part {
+            ThreadTime::Followed => self.followed_ns,
+            ThreadTime::In(state) => self.in_state_ns[state as usize],
+            ThreadTime::BelowThreshold => self.below_threshold_ns.iter().sum(),
+        })
+    }
 }
 
 /// Why a sample is not in the profile.
@@ -245,6 +379,8 @@ pub enum Lost {
     Malformed,
     /// The table of distinct stacks was full.
     TableFull,
+    /// Left out as asked for: only threads that hold their interpreter's lock are wanted.
+    WithoutGil,
     /// Taken, neither sent nor counted as lost: must stay zero, shown if it does not.
     Unexplained,
 }
@@ -256,6 +392,7 @@ impl Lost {
             Self::RingFull => "ring buffer full",
             Self::Malformed => "malformed record",
             Self::TableFull => "too many distinct stacks",
+            Self::WithoutGil => "not holding the GIL, left out",
             Self::Unexplained => "unexplained",
         }
     }

@@ -19,8 +19,8 @@ use std::{
 use profiler::{
     output::{self, Format, Options},
     profile::{
-        Account, Frame, FrameKind, Location, LocationId, Lost, Meta, Module, ModuleId, Process,
-        ProcessId, Profile, Sample, Stack, StackId, Thread, ThreadId,
+        Account, Frame, FrameKind, Gil, Location, LocationId, Lost, Meta, Module, ModuleId,
+        Process, ProcessId, Profile, Sample, Stack, StackId, Thread, ThreadId,
     },
 };
 use serde_json::Value;
@@ -63,6 +63,7 @@ fn profile() -> Profile {
     let sample = |stack, count| Sample {
         thread: ThreadId(0),
         stack: StackId(stack),
+        gil: Gil::Unknown,
         count,
     };
     Profile {
@@ -106,6 +107,7 @@ fn profile() -> Profile {
         ],
         stacks: vec![stack(&[0, 1]), stack(&[1, 2])],
         samples: vec![sample(0, 70), sample(1, 30)],
+        times: Vec::new(),
         timeline: Vec::new(),
         account: Account {
             taken: 103,

@@ -23,7 +23,10 @@ pub(crate) fn run() -> Result<()> {
 /// Format, lints, documentation, sizes.
 pub(crate) fn quick() -> Result<()> {
     rung("format", || {
-        shell::run(&mut cargo(&["fmt", "--all", "--check"]))
+        shell::run(&mut cargo(&["fmt", "--all", "--check"]))?;
+        // A workspace of its own.
+        let fuzz = ["--manifest-path", "fuzz/Cargo.toml"];
+        shell::run(cargo(&["fmt", "--check"]).args(fuzz))
     })?;
     rung("lints", || {
         shell::run(&mut cargo(&[
@@ -43,7 +46,14 @@ pub(crate) fn quick() -> Result<()> {
 
 fn sizes() -> Result<()> {
     let mut lines = Vec::new();
-    for room in ["profiler", "profiler-common", "profiler-ebpf", "xtask"] {
+    for room in [
+        "fuzz/src",
+        "fuzz/targets",
+        "profiler",
+        "profiler-common",
+        "profiler-ebpf",
+        "xtask",
+    ] {
         measure(&shell::root().join(room), &mut lines)?;
     }
     lines.sort_unstable();

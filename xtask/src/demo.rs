@@ -4,7 +4,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -12,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    interrupt,
     postgres::{Postgres, dies_with_us},
     setup,
     shell::{self, cargo, output},
@@ -37,15 +37,13 @@ while True:
 /// A backend that takes longer to appear will not.
 const BACKEND_WAIT: Duration = Duration::from_secs(20);
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
 /// Runs the verb. Everything it starts is gone when it returns, also after Ctrl-C.
 pub(crate) fn run() -> Result<()> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+    interrupt::watch()?;
     setup::toolchain()?;
     setup::tests()?;
     shell::run(&mut cargo(&["build", "--release", "--package", "profiler"]))?;
-    check_interrupted()?;
+    interrupt::check()?;
     let folder = shell::root().join("flamegraphs/demo");
     fs::create_dir_all(&folder)?;
     let python = python(&folder)?;
@@ -96,7 +94,7 @@ fn load(server: &Postgres) -> Result<Running> {
         init.args(["--initialize", "--scale=5", "--quiet"])
             .stderr(Stdio::null()),
     )?;
-    check_interrupted()?;
+    interrupt::check()?;
     spawn(server.client("pgbench")?.args(["--client=2", "--time=120"]))
 }
 
@@ -107,7 +105,7 @@ fn backend(server: &Postgres) -> Result<u32> {
                  and backend_start < now() - interval '1 second' limit 1";
     let started = Instant::now();
     while started.elapsed() < BACKEND_WAIT {
-        check_interrupted()?;
+        interrupt::check()?;
         let answer = output(server.client("psql")?.args(["-AtXc", query]));
         if let Some(pid) = answer.and_then(|text| text.parse().ok()) {
             return Ok(pid);
@@ -128,7 +126,7 @@ fn record(name: &str, pid: u32, folder: &Path) -> Result<()> {
         .args(["record", "-p", &pid.to_string(), "-d", "5s", "-o"])
         .arg(&recording);
     shell::run(&mut record)?;
-    check_interrupted()?;
+    interrupt::check()?;
     let mut report = Command::new(&profiler);
     report
         .arg("report")
@@ -148,11 +146,4 @@ fn elevated(program: &PathBuf) -> Command {
     let mut command = Command::new("sudo");
     command.arg(program);
     command
-}
-
-fn check_interrupted() -> Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        bail!("interrupted; everything that was started has been ended");
-    }
-    Ok(())
 }

@@ -6,9 +6,14 @@
     reason = "xtask talks to the developer"
 )]
 
+mod bench;
 mod check;
+#[path = "../../profiler/build/compile.rs"]
+mod compile;
 mod demo;
 mod flamegraphs;
+mod fuzz;
+mod interrupt;
 mod postgres;
 mod setup;
 mod shell;
@@ -38,6 +43,11 @@ enum Verb {
     Test,
     /// Run the quick rungs: format, lints, docs, budgets, unit tests
     Check,
+    /// Measure what profiling costs, beside perf
+    #[command(subcommand)]
+    Bench(bench::What),
+    /// Throw bytes at the readers of foreign bytes, for a limited time
+    Fuzz(fuzz::Options),
     /// Compare the gallery with what the renderer makes of its stacks
     Flamegraphs(flamegraphs::Options),
 }
@@ -48,6 +58,8 @@ fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Test => test::run(),
         Verb::Check => check::run(),
+        Verb::Bench(what) => bench::run(&what),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Flamegraphs(options) => flamegraphs::run(&options),
     };
     match result {

@@ -1,4 +1,5 @@
-//! A throw-away Postgres: own folder, own unix socket, no network, gone when dropped.
+//! A throw-away Postgres: own folder, own unix socket, no network unless asked for, gone when dropped. The live tests
+//! of `profiler` use this file too.
 
 use std::{
     fs,
@@ -9,11 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-
-use crate::shell::{output, run};
 
 /// A server that takes longer to start is not starting.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -21,7 +20,8 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// A running server.
 pub(crate) struct Postgres {
     folder: TempDir,
-    server: Child,
+    /// The postmaster.
+    pub(crate) server: Child,
     owner: Option<(u32, u32)>,
 }
 
@@ -63,6 +63,12 @@ fn owner() -> Result<Option<(u32, u32)>> {
 impl Postgres {
     /// Makes a cluster and starts its server.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_at("")
+    }
+
+    /// Likewise, with a server that also listens at these addresses: anybody who reaches one is its master, so they
+    /// have to be in a network namespace of our own.
+    pub(crate) fn start_at(addresses: &str) -> Result<Self> {
         let owner = owner()?;
         let folder = tempfile::Builder::new()
             .prefix("profiler-demo-")
@@ -76,13 +82,14 @@ impl Postgres {
             .args(["--no-sync", "--auth=trust", "--username=demo", "-D"])
             .arg(&data)
             .stdout(Stdio::null());
-        run(&mut initdb)?;
+        ensure!(initdb.status()?.success(), "initdb failed");
         let mut server = program("postgres", folder.path(), owner)?;
         server
             .arg("-D")
             .arg(&data)
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]);
-        server.arg(format!(
+            .args(["-c", "fsync=off", "-c"])
+            .arg(format!("listen_addresses={addresses}"));
+        server.arg("-c").arg(format!(
             "unix_socket_directories={}",
             folder.path().display()
         ));
@@ -104,7 +111,7 @@ impl Postgres {
 
     fn wait(&self) -> Result<()> {
         let started = Instant::now();
-        while output(&mut self.client("pg_isready")?).is_none() {
+        while !self.client("pg_isready")?.output()?.status.success() {
             if started.elapsed() > START_MAX {
                 bail!(
                     "postgres does not start: {}",
@@ -114,6 +121,17 @@ impl Postgres {
             sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// The server's process and those of its connections and workers, which are all its children.
+    pub(crate) fn pids(&self) -> Result<Vec<u32>> {
+        let server = self.server.id();
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"))
+            .context("the kernel does not list children (CONFIG_PROC_CHILDREN)")?;
+        let children = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        Ok(std::iter::once(server).chain(children).collect())
     }
 
     /// A client program that talks to this server.

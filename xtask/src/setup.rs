@@ -24,8 +24,11 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-19";
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Programs that the tests run, with the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 8] = [
+const TEST_PROGRAMS: [(&str, &str); 14] = [
     ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("musl-gcc", "musl-tools"),
+    ("node", "nodejs"),
     ("strip", "binutils"),
     ("bpftool", "bpftool"),
     ("go", "golang-go"),
@@ -33,6 +36,9 @@ const TEST_PROGRAMS: [(&str, &str); 8] = [
     ("npm", "npm"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
+    ("strace", "strace"),
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
 ];
 
 /// `cargo xtask setup`
@@ -203,6 +209,11 @@ pub(crate) fn tests() -> Result<()> {
         .collect();
     if crate::postgres::find("initdb").is_none() {
         packages.extend(["postgresql", "postgresql-contrib"]);
+    }
+    // Debian's `venv` module is there without it, and fails.
+    let venv = ["-c", "import ensurepip"];
+    if output(&mut command("/usr/bin/python3", &venv)).is_none() {
+        packages.push("python3-venv");
     }
     packages.dedup();
     if packages.is_empty() {

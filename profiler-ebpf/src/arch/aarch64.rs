@@ -1,11 +1,16 @@
 //! AArch64.
 
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
-use profiler_common::unwind::Registers;
+use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_AARCH64, SignalFrame};
+
+use crate::task::read_at;
 
 /// `PSR_MODE_MASK` and `PSR_MODE32_BIT` of `arch/arm64/include/uapi/asm/ptrace.h`.
 const PSR_MODE_MASK: u64 = 0xf;
 const PSR_MODE32_BIT: u64 = 0x10;
+
+/// The kernel's signal frame.
+pub(crate) const SIGNAL_FRAME: SignalFrame = SignalFrame::AARCH64;
 
 /// Whether the CPU ran user code when the event hit: exception level 0.
 #[inline(always)]
@@ -36,4 +41,38 @@ pub(crate) fn frame(registers: &pt_regs) -> Registers {
 #[inline(always)]
 pub(crate) fn in_syscall(_registers: &pt_regs) -> bool {
     false
+}
+
+/// The registers in DWARF numbering, x0 to x30 (AADWARF64 §4.1).
+#[inline(always)]
+pub(crate) fn leaf_registers(registers: &pt_regs, leaf: &mut [u64; LEAF_REGISTERS]) {
+    leaf[..31].copy_from_slice(&registers.regs);
+}
+
+/// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.
+#[inline(always)]
+pub(crate) fn is_sigreturn(code: [u64; 2]) -> bool {
+    code[0] == SIGRETURN_AARCH64
+}
+
+/// The number of the system call that the registers are in and its first arguments: the number lies
+/// behind what this type covers, so that it is never known.
+#[inline(always)]
+pub(crate) fn syscall(registers: &pt_regs) -> (i32, [u64; 3]) {
+    (
+        -1,
+        [registers.regs[0], registers.regs[1], registers.regs[2]],
+    )
+}
+
+/// Whether a system call is `futex`.
+#[inline(always)]
+pub(crate) fn is_futex(number: i32) -> bool {
+    number == 98
+}
+
+/// The first argument of a system call, of the registers at its entry.
+#[inline(always)]
+pub(crate) fn first_argument(registers: u64) -> Option<u64> {
+    read_at(registers, core::mem::offset_of!(pt_regs, regs) as u32)
 }

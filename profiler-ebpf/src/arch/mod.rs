@@ -8,13 +8,19 @@ mod x86_64;
 use core::ffi::c_void;
 
 #[cfg(bpf_target_arch = "aarch64")]
-pub(crate) use aarch64::{frame, hit_user_mode, in_syscall, is_32_bit};
+pub(crate) use aarch64::{
+    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex,
+    is_sigreturn, leaf_registers, syscall,
+};
 use aya_ebpf::{
     bindings::pt_regs,
     helpers::{bpf_task_pt_regs, generated},
 };
 #[cfg(bpf_target_arch = "x86_64")]
-pub(crate) use x86_64::{frame, hit_user_mode, in_syscall, is_32_bit};
+pub(crate) use x86_64::{
+    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex,
+    is_sigreturn, leaf_registers, syscall,
+};
 
 use crate::task::Task;
 

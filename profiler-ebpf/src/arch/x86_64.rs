@@ -1,10 +1,15 @@
 //! x86-64.
 
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
-use profiler_common::unwind::Registers;
+use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_X86_64, SignalFrame};
+
+use crate::task::read_at;
 
 /// `__USER32_CS` of `arch/x86/include/asm/segment.h`.
 const USER32_CS: u64 = 0x23;
+
+/// The kernel's signal frame.
+pub(crate) const SIGNAL_FRAME: SignalFrame = SignalFrame::X86_64;
 
 /// Whether the CPU ran user code when the event hit: the privilege level in the code segment.
 #[inline(always)]
@@ -35,4 +40,52 @@ pub(crate) fn frame(registers: &pt_regs) -> Registers {
 #[inline(always)]
 pub(crate) fn in_syscall(registers: &pt_regs) -> bool {
     registers.orig_rax != u64::MAX
+}
+
+/// The registers in DWARF numbering (psABI figure 3.36).
+#[inline(always)]
+pub(crate) fn leaf_registers(registers: &pt_regs, leaf: &mut [u64; LEAF_REGISTERS]) {
+    leaf[0] = registers.rax;
+    leaf[1] = registers.rdx;
+    leaf[2] = registers.rcx;
+    leaf[3] = registers.rbx;
+    leaf[4] = registers.rsi;
+    leaf[5] = registers.rdi;
+    leaf[6] = registers.rbp;
+    leaf[7] = registers.rsp;
+    leaf[8] = registers.r8;
+    leaf[9] = registers.r9;
+    leaf[10] = registers.r10;
+    leaf[11] = registers.r11;
+    leaf[12] = registers.r12;
+    leaf[13] = registers.r13;
+    leaf[14] = registers.r14;
+    leaf[15] = registers.r15;
+}
+
+/// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.
+#[inline(always)]
+pub(crate) fn is_sigreturn(code: [u64; 2]) -> bool {
+    code[0] == SIGRETURN_X86_64[0] && code[1] & 0xff == SIGRETURN_X86_64[1]
+}
+
+/// The number of the system call that the registers are in, -1 if none, and its first arguments.
+#[inline(always)]
+pub(crate) fn syscall(registers: &pt_regs) -> (i32, [u64; 3]) {
+    (
+        registers.orig_rax as i32,
+        [registers.rdi, registers.rsi, registers.rdx],
+    )
+}
+
+/// Whether a system call is `futex`.
+#[inline(always)]
+pub(crate) fn is_futex(number: i32) -> bool {
+    number == 202
+}
+
+/// The first argument of a system call, of the registers at its entry.
+#[inline(always)]
+pub(crate) fn first_argument(registers: u64) -> Option<u64> {
+    read_at(registers, core::mem::offset_of!(pt_regs, rdi) as u32)
 }

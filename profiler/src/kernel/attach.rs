@@ -16,13 +16,21 @@ use super::{
     Kernel, KernelError,
     load::{CPU_SAMPLE, program},
 };
-use crate::profile::Event;
+
+/// What ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockEvent {
+    /// The kernel's software CPU clock.
+    CpuClock,
+    /// The processor's cycle counter.
+    Cycles,
+}
 
 /// What drives the sampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// Hardware or software.
-    pub event: Event,
+    pub event: ClockEvent,
     /// Samples per second and CPU.
     pub frequency_hz: u64,
 }
@@ -32,13 +40,13 @@ impl Kernel {
     /// by the kernel's CPU clock. Returns which it is.
     pub fn start_clock(&mut self, frequency_hz: u64) -> Result<Clock, KernelError> {
         let cpus = online_cpus()?;
-        for event in [Event::Cycles, Event::CpuClock] {
+        for event in [ClockEvent::Cycles, ClockEvent::CpuClock] {
             let clock = Clock {
                 event,
                 frequency_hz,
             };
             match self.attach_all(&cpus, clock) {
-                Err(_) if event == Event::Cycles => self.clocks.clear(),
+                Err(_) if event == ClockEvent::Cycles => self.clocks.clear(),
                 Err(error) => return Err(error),
                 Ok(()) => {
                     self.clock = Some(clock);
@@ -83,8 +91,8 @@ fn attach_one(
     clock: Clock,
 ) -> Result<PerfEventLink, ProgramError> {
     let config = match clock.event {
-        Event::CpuClock => PerfEventConfig::Software(SoftwareEvent::CpuClock),
-        Event::Cycles => PerfEventConfig::Hardware(HardwareEvent::CpuCycles),
+        ClockEvent::CpuClock => PerfEventConfig::Software(SoftwareEvent::CpuClock),
+        ClockEvent::Cycles => PerfEventConfig::Hardware(HardwareEvent::CpuCycles),
     };
     let scope = PerfEventScope::AllProcessesOneCpu { cpu };
     // `inherit` means nothing for an event of all processes.

@@ -6,7 +6,7 @@
 
 use std::{fs, io};
 
-use profiler_common::config::KernelOffsets;
+use profiler_common::{config::KernelOffsets, syscalls::CallSettings, tcp::TcpSettings};
 
 /// Where the running kernel keeps it.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -21,6 +21,7 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -121,6 +122,11 @@ impl<'a> Btf<'a> {
 
     /// Byte offset of a member, looked for inside anonymous members too.
     pub fn member_offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
+        self.member_bits(structure, member).map(|bits| bits / 8)
+    }
+
+    /// Likewise in bits, for a bit field: which bit of which byte, on a little-endian processor.
+    pub fn member_bits(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
         let types = self
             .starts
             .iter()
@@ -132,7 +138,7 @@ impl<'a> Btf<'a> {
             .next()
             .ok_or_else(|| BtfError::NoStruct(structure.to_owned()))?;
         let bits = self.bit_offset(found, member.as_bytes(), NESTING_MAX);
-        bits.map(|bits| bits / 8).ok_or_else(|| BtfError::NoMember {
+        bits.ok_or_else(|| BtfError::NoMember {
             structure: structure.to_owned(),
             member: member.to_owned(),
         })
@@ -160,6 +166,18 @@ impl<'a> Btf<'a> {
             }
         }
         None
+    }
+
+    /// Number of parameters of the function that a type definition points to.
+    fn parameters(&self, typedef: &str) -> Option<u32> {
+        let of = |t: Type| self.type_by_id(self.word(t.body - 4)?);
+        let found = self
+            .starts
+            .iter()
+            .filter_map(|&start| Some(self.read(start)?.0))
+            .find(|t| t.kind == KIND_TYPEDEF && self.name(t.name) == Some(typedef.as_bytes()))?;
+        let function = of(of(found)?)?;
+        (function.kind == KIND_FUNC_PROTO).then_some(function.vlen)
     }
 
     fn type_by_id(&self, id: u32) -> Option<Type> {
@@ -208,10 +226,88 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(word.try_into().ok()?))
 }
 
+/// Whether the tracepoint `sched_switch` of the running kernel tells the state of the task that leaves:
+/// its function has it as a fourth argument, after the one that every tracepoint's has.
+pub fn switch_tells_state() -> Result<bool, BtfError> {
+    let bytes = fs::read(VMLINUX).map_err(BtfError::Unreadable)?;
+    Ok(Btf::parse(&bytes)?.parameters("btf_trace_sched_switch") == Some(5))
+}
+
 /// The offsets that the programs need, of the running kernel.
 pub fn kernel_offsets() -> Result<KernelOffsets, BtfError> {
     let bytes = fs::read(VMLINUX).map_err(BtfError::Unreadable)?;
     offsets_in(&Btf::parse(&bytes)?)
+}
+
+/// Of x86-64; 0 elsewhere.
+fn thread_pointer(btf: &Btf<'_>) -> u32 {
+    let thread = btf.member_offset("task_struct", "thread");
+    let base = btf.member_offset("thread_struct", "fsbase");
+    thread
+        .ok()
+        .zip(base.ok())
+        .map_or(0, |(thread, base)| thread + base)
+}
+
+/// What the programs that follow TCP connections need to know of the running kernel; nothing is wanted of them yet.
+pub fn tcp_offsets() -> Result<TcpSettings, BtfError> {
+    let bytes = fs::read(VMLINUX).map_err(BtfError::Unreadable)?;
+    let btf = Btf::parse(&bytes)?;
+    let common = |member| btf.member_offset("sock_common", member);
+    let tcp = |member| btf.member_offset("tcp_sock", member);
+    let net_ns = btf.member_offset("net", "ns")?;
+    Ok(TcpSettings {
+        family: common("skc_family")?,
+        local4: common("skc_rcv_saddr")?,
+        remote4: common("skc_daddr")?,
+        local6: common("skc_v6_rcv_saddr")?,
+        remote6: common("skc_v6_daddr")?,
+        local_port: common("skc_num")?,
+        source_port: btf.member_offset("inet_sock", "inet_sport")?,
+        remote_port: common("skc_dport")?,
+        net: common("skc_net")?,
+        net_inode: net_ns + btf.member_offset("ns_common", "inum")?,
+        cookie: common("skc_cookie")?,
+        flags: common("skc_flags")?,
+        protocol: btf.member_offset("sock", "sk_protocol")?,
+        error: btf.member_offset("sock", "sk_err")?,
+        bytes_sent: tcp("bytes_sent")?,
+        bytes_retrans: tcp("bytes_retrans")?,
+        bytes_received: tcp("bytes_received")?,
+        segs_out: tcp("segs_out")?,
+        segs_in: tcp("segs_in")?,
+        srtt: tcp("srtt_us")?,
+        // The best of the samples, a time and a value, is the first.
+        min_rtt: tcp("rtt_min")? + btf.member_offset("minmax_sample", "v")?,
+        retransmits: tcp("total_retrans")?,
+        ..TcpSettings::UNSET
+    })
+}
+
+/// What the programs that follow system calls need to know of the running kernel; nothing is wanted of them yet.
+pub fn call_offsets() -> Result<CallSettings, BtfError> {
+    /// `TS_COMPAT` of `arch/x86/include/asm/thread_info.h`: a word of its own there, and set for each call; and
+    /// `TIF_32BIT` of `arch/arm64/include/asm/thread_info.h`.
+    #[cfg(target_arch = "x86_64")]
+    const COMPAT: (&str, u32) = ("status", 2);
+    #[cfg(not(target_arch = "x86_64"))]
+    const COMPAT: (&str, u32) = ("flags", 1 << 22);
+    let bytes = fs::read(VMLINUX).map_err(BtfError::Unreadable)?;
+    let btf = Btf::parse(&bytes)?;
+    let (compat, compat_mask) = COMPAT;
+    let thread_info = btf.member_offset("task_struct", "thread_info")?;
+    Ok(CallSettings {
+        task_compat: thread_info + btf.member_offset("thread_info", compat)?,
+        compat_mask,
+        task_files: btf.member_offset("task_struct", "files")?,
+        files_fdt: btf.member_offset("files_struct", "fdt")?,
+        fdt_max: btf.member_offset("fdtable", "max_fds")?,
+        fdt_fd: btf.member_offset("fdtable", "fd")?,
+        file_inode: btf.member_offset("file", "f_inode")?,
+        inode_number: btf.member_offset("inode", "i_ino")?,
+        inode_mode: btf.member_offset("inode", "i_mode")?,
+        ..CallSettings::UNSET
+    })
 }
 
 fn offsets_in(btf: &Btf<'_>) -> Result<KernelOffsets, BtfError> {
@@ -224,6 +320,11 @@ fn offsets_in(btf: &Btf<'_>) -> Result<KernelOffsets, BtfError> {
         task_comm: task("comm")?,
         task_signal: task("signal")?,
         signal_live: btf.member_offset("signal_struct", "live")?,
-        padding: 0,
+        task_in_execve: btf.member_bits("task_struct", "in_execve")?,
+        task_in_iowait: btf.member_bits("task_struct", "in_iowait")?,
+        // Before 5.14 it was called `state`.
+        task_state: task("__state").or_else(|_| task("state"))?,
+        task_pid: task("pid")?,
+        task_thread_pointer: thread_pointer(btf),
     })
 }

@@ -38,6 +38,14 @@ pub enum KernelError {
         /// The kernel's words.
         source: Box<MapError>,
     },
+    /// Memory could not be shared with the kernel side.
+    #[error("cannot map the BPF map `{map}` into memory: {source}")]
+    SharedMemory {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// More processes than the table of targets holds.
     #[error("more than {limit} target processes")]
     TooManyTargets {
@@ -74,6 +82,9 @@ impl KernelError {
             }
             Self::Missing(_) => {
                 "rebuild: the profiler and its BPF object come from different versions"
+            }
+            Self::SharedMemory { .. } => {
+                "unwind tables need memory (`ulimit -v`) and a kernel of 5.5 or newer"
             }
             Self::Map { .. } | Self::Cpus { .. } => return None,
         };

@@ -5,16 +5,26 @@ use std::{collections::BTreeMap, os::fd::OwnedFd, time::Duration};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{PerfEvent, Program, RawTracePoint, perf_event::PerfEventLink},
+    programs::{
+        PerfEvent, Program, RawTracePoint, perf_event::PerfEventLink,
+        raw_trace_point::RawTracePointLink,
+    },
 };
 use profiler_common::{
     config::Settings,
-    limits::TARGETS_MAX,
+    limits::{TARGETS_MAX, THREADS_MAX},
     outcome::{COUNTERS, Counter},
+    syscalls::CallSettings,
+    tcp::TcpSettings,
 };
 use zerocopy::IntoBytes;
 
-use super::{Clock, KernelError, Ring};
+use super::{
+    Clock, KernelError, Ring, SharedMaps,
+    calls::{self, Calls},
+    switches::{SWITCH, Switches},
+    tcp::{self, Connections},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf.o"));
 
@@ -28,6 +38,24 @@ const LIFECYCLE: [(&str, &str); 3] = [
 /// The program that takes CPU samples.
 pub(super) const CPU_SAMPLE: &str = "cpu_sample";
 
+/// What is wanted beside stacks; by default nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// System calls.
+    pub calls: CallSettings,
+    /// TCP connections.
+    pub tcp: TcpSettings,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            calls: CallSettings::UNSET,
+            tcp: TcpSettings::UNSET,
+        }
+    }
+}
+
 /// The loaded object. Dropping it detaches and unloads everything: nothing is pinned.
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
@@ -35,40 +63,93 @@ pub struct Kernel {
     pub(super) clock: Option<Clock>,
     targets: HashMap<MapData, u32, u32>,
     counts: PerCpuArray<MapData, [u64; COUNTERS]>,
-    /// Keeps the kernel's run-time statistics of BPF programs on; `None` below kernel 5.8.
+    pub(super) switches: Switches,
+    pub(super) switch_link: Option<RawTracePointLink>,
+    pub(super) calls: Calls,
+    pub(super) call_programs: Vec<(&'static str, &'static str)>,
+    pub(super) call_links: Vec<RawTracePointLink>,
+    pub(super) connections: Connections,
+    pub(super) tcp_links: Vec<RawTracePointLink>,
+    lifecycle_links: Vec<RawTracePointLink>,
+    /// Keeps the kernel's run-time statistics of BPF programs on; `None` below kernel 5.8, and where they would
+    /// cost too much.
     stats: Option<OwnedFd>,
 }
 
 impl Kernel {
-    /// Loads every program. Nothing runs yet.
-    pub fn load(settings: &Settings) -> Result<(Self, Ring), KernelError> {
-        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok();
-        let mut ebpf = EbpfLoader::new()
+    /// Loads what a recording of stacks needs. Nothing runs yet.
+    pub fn load(settings: &Settings) -> Result<(Self, Ring, SharedMaps), KernelError> {
+        Self::load_with(settings, &Wanted::default())
+    }
+
+    /// Loads what is wanted. Nothing runs yet.
+    pub fn load_with(
+        settings: &Settings,
+        wanted: &Wanted,
+    ) -> Result<(Self, Ring, SharedMaps), KernelError> {
+        // Two looks at the clock a run: too much where programs run at each system call.
+        let stats = (wanted.calls.wanted == 0)
+            .then(|| aya::sys::enable_stats(aya::sys::Stats::RunTime).ok())
+            .flatten();
+        let follows_switches = settings.off_cpu != 0;
+        let threads = if follows_switches { THREADS_MAX } else { 1 };
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        let mut loader = EbpfLoader::new();
+        loader
             .override_global("SETTINGS", settings.as_bytes(), true)
+            .override_global("CALL_SETTINGS", wanted.calls.as_bytes(), true)
+            .override_global("TCP_SETTINGS", wanted.tcp.as_bytes(), true)
+            .map_max_entries("THREADS", threads)
+            .map_max_entries("LEFT", threads);
+        let sizes = calls::sizes(&wanted.calls).into_iter();
+        for (map, entries) in sizes.chain(tcp::sizes(&wanted.tcp)) {
+            loader.map_max_entries(map, entries);
+        }
+        let mut ebpf = loader
             .load(OBJECT)
             .map_err(|source| KernelError::Object(Box::new(source)))?;
         let ring = Ring::new(map(&mut ebpf, "EVENTS", RingBuf::try_from)?)?;
         let targets = map(&mut ebpf, "TARGETS", HashMap::try_from)?;
         let counts = map(&mut ebpf, "COUNTS", PerCpuArray::try_from)?;
-        load_programs(&mut ebpf)?;
+        let shared = SharedMaps::take(&mut ebpf)?;
+        let switches = Switches::take(&mut ebpf)?;
+        let calls = Calls::take(&mut ebpf)?;
+        let connections = Connections::take(&mut ebpf)?;
+        let call_programs = calls::programs(&wanted.calls);
+        let switch = follows_switches.then_some((SWITCH, SWITCH));
+        let programs = switch.into_iter().chain(call_programs.clone());
+        load_programs(
+            &mut ebpf,
+            programs.chain(tcp::programs(&wanted.tcp).iter().copied()),
+        )?;
         let kernel = Self {
             ebpf,
             clocks: BTreeMap::new(),
             clock: None,
             targets,
             counts,
+            switches,
+            switch_link: None,
+            calls,
+            call_programs,
+            call_links: Vec::new(),
+            connections,
+            tcp_links: Vec::new(),
+            lifecycle_links: Vec::new(),
             stats,
         };
-        Ok((kernel, ring))
+        Ok((kernel, ring, shared))
     }
 
     /// Begins to follow forks, execs and exits.
     pub fn attach_lifecycle(&mut self) -> Result<(), KernelError> {
         for (name, tracepoint) in LIFECYCLE {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
-            program
+            let link = program
                 .attach(tracepoint)
+                .and_then(|id| program.take_link(id))
                 .map_err(|source| failed("attach", name, source))?;
+            self.lifecycle_links.push(link);
         }
         Ok(())
     }
@@ -110,18 +191,25 @@ impl Kernel {
         Some(infos.map(|info| info.run_time()).sum())
     }
 
-    /// Stops all sampling; what is on the ring can still be read.
+    /// Stops everything; what is on the ring and in the maps can still be read.
     pub fn stop(&mut self) {
         self.clocks.clear();
+        self.switch_link = None;
+        self.call_links.clear();
+        self.tcp_links.clear();
+        self.lifecycle_links.clear();
     }
 }
 
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+fn load_programs(
+    ebpf: &mut Ebpf,
+    wanted: impl Iterator<Item = (&'static str, &'static str)>,
+) -> Result<(), KernelError> {
     let sample: &mut PerfEvent = program(ebpf, CPU_SAMPLE)?;
     sample
         .load()
         .map_err(|source| failed("load", CPU_SAMPLE, source))?;
-    for (name, _) in LIFECYCLE {
+    for (name, _) in LIFECYCLE.into_iter().chain(wanted) {
         let hook: &mut RawTracePoint = program(ebpf, name)?;
         hook.load().map_err(|source| failed("load", name, source))?;
     }
@@ -141,7 +229,7 @@ where
         .ok_or(KernelError::Missing(name))
 }
 
-fn map<T>(
+pub(super) fn map<T>(
     ebpf: &mut Ebpf,
     name: &'static str,
     typed: impl FnOnce(aya::maps::Map) -> Result<T, aya::maps::MapError>,

@@ -4,13 +4,21 @@
 
 mod attach;
 mod btf;
+mod calls;
 mod error;
 mod load;
 pub mod probe;
+mod pythons;
 mod records;
+mod shared;
+mod switches;
+mod tcp;
 
-pub use attach::{Clock, diff_cpus};
-pub use btf::{Btf, BtfError, kernel_offsets};
+pub use attach::{Clock, ClockEvent, diff_cpus};
+pub use btf::{Btf, BtfError, call_offsets, kernel_offsets, switch_tells_state, tcp_offsets};
 pub use error::KernelError;
-pub use load::Kernel;
+pub use load::{Kernel, Wanted};
+pub use pythons::PythonMap;
 pub use records::{Record, Ring};
+pub use shared::SharedMaps;
+pub use switches::Left;

@@ -6,10 +6,12 @@ use aya::{
     programs::ProgramType,
     sys::{is_map_supported, is_program_supported},
 };
-use profiler_common::config::{FILTER_TARGETS, Settings};
+use profiler_common::{
+    config::{FILTER_TARGETS, Settings},
+    syscalls::wanted,
+};
 
-use super::{Kernel, kernel_offsets};
-use crate::profile::Event;
+use super::{ClockEvent, Kernel, KernelError, Wanted, call_offsets, kernel_offsets, tcp_offsets};
 
 /// What came of trying something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,15 +84,51 @@ pub fn map_types() -> Vec<(&'static str, Tried)> {
 
 /// Loads our own programs, attaches their tracepoints and starts the clock, with no target: nothing
 /// is sampled. Tells which event drives the clock.
-pub fn recording() -> Result<Event, String> {
+pub fn recording() -> Result<ClockEvent, String> {
     let offsets = kernel_offsets().map_err(|error| chain(&error))?;
     let settings = Settings {
         filters: FILTER_TARGETS,
+        off_cpu: 1,
         offsets,
         ..Settings::UNSET
     };
-    let (mut kernel, _ring) = Kernel::load(&settings).map_err(|error| chain(&error))?;
+    let (mut kernel, _ring, _shared) = Kernel::load(&settings).map_err(|error| chain(&error))?;
     kernel.attach_lifecycle().map_err(|error| chain(&error))?;
+    kernel.attach_switches().map_err(|error| chain(&error))?;
     let clock = kernel.start_clock(1).map_err(|error| chain(&error))?;
     Ok(clock.event)
+}
+
+/// Loads and attaches what counts system calls, with no target.
+pub fn syscalls() -> Result<(), String> {
+    let mut wanted = Wanted {
+        calls: call_offsets().map_err(|error| chain(&error))?,
+        ..Wanted::default()
+    };
+    wanted.calls.wanted = wanted::CALLS;
+    attach(&wanted, Kernel::attach_calls)
+}
+
+/// Loads and attaches what follows TCP connections, with no target.
+pub fn tcp() -> Result<(), String> {
+    let mut wanted = Wanted {
+        tcp: tcp_offsets().map_err(|error| chain(&error))?,
+        ..Wanted::default()
+    };
+    wanted.tcp.wanted = 1;
+    attach(&wanted, Kernel::attach_tcp)
+}
+
+fn attach(
+    wanted: &Wanted,
+    attach: impl FnOnce(&mut Kernel) -> Result<(), KernelError>,
+) -> Result<(), String> {
+    let settings = Settings {
+        filters: FILTER_TARGETS,
+        offsets: kernel_offsets().map_err(|error| chain(&error))?,
+        ..Settings::UNSET
+    };
+    let loaded = Kernel::load_with(&settings, wanted).map_err(|error| chain(&error));
+    let (mut kernel, _ring, _shared) = loaded?;
+    attach(&mut kernel).map_err(|error| chain(&error))
 }

@@ -5,7 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{MapData, RingBuf};
 use profiler_common::{
     event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
-    sample::{KIND_SAMPLE, Sample},
+    off_cpu::{KIND_THREAD_END, ThreadTimes},
+    sample::{KIND_CALL, KIND_OFF_CPU, KIND_SAMPLE, KIND_SAMPLE_REST, Sample},
+    syscalls::{CallerEvent, KIND_CALLER_END, KIND_DESCRIPTOR},
+    tcp::{KIND_TCP, TcpEvent},
 };
 use zerocopy::FromBytes;
 
@@ -14,10 +17,16 @@ use super::KernelError;
 /// One record of the kernel side.
 #[derive(Clone, Copy, Debug)]
 pub enum Record<'a> {
-    /// A sample.
+    /// A sample, or a span off the CPU.
     Sample(Sample<'a>),
+    /// A thread ended, with the account of its time.
+    ThreadEnd(&'a ThreadTimes),
     /// A process forked, execed or exited.
     Process(&'a ProcessEvent),
+    /// A descriptor has sums of system calls for the first time, or a thread with such sums ended.
+    Caller(&'a CallerEvent),
+    /// Something happened to a TCP connection.
+    Tcp(&'a TcpEvent),
     /// Bytes that contradict themselves; of a sample if they say so.
     Malformed,
 }
@@ -27,10 +36,21 @@ impl<'a> Record<'a> {
     pub fn decode(bytes: &'a [u8]) -> Self {
         let kind = u32::read_from_prefix(bytes).map(|(kind, _)| kind);
         let record = match kind {
-            Ok(KIND_SAMPLE) => Sample::decode(bytes).map(Self::Sample),
+            Ok(KIND_SAMPLE | KIND_SAMPLE_REST | KIND_OFF_CPU | KIND_CALL) => {
+                Sample::decode(bytes).map(Self::Sample)
+            }
             Ok(KIND_FORK | KIND_EXEC | KIND_EXIT) => ProcessEvent::ref_from_prefix(bytes)
                 .ok()
                 .map(|(event, _)| Self::Process(event)),
+            Ok(KIND_THREAD_END) => ThreadTimes::ref_from_prefix(bytes)
+                .ok()
+                .map(|(times, _)| Self::ThreadEnd(times)),
+            Ok(KIND_DESCRIPTOR | KIND_CALLER_END) => CallerEvent::ref_from_prefix(bytes)
+                .ok()
+                .map(|(event, _)| Self::Caller(event)),
+            Ok(KIND_TCP) => TcpEvent::ref_from_prefix(bytes)
+                .ok()
+                .map(|(event, _)| Self::Tcp(event)),
             _ => None,
         };
         record.unwrap_or(Self::Malformed)
@@ -90,7 +110,7 @@ mod tests {
     proptest! {
         /// No bytes make the decoder panic or read past their end.
         #[test]
-        fn any_bytes_decode_or_are_malformed(kind in 0_u32..6, mut bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn any_bytes_decode_or_are_malformed(kind in 0_u32..12, mut bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             if bytes.len() >= 4 {
                 bytes[..4].copy_from_slice(&kind.to_ne_bytes());
             }

@@ -8,7 +8,7 @@
 use profiler_common::outcome::StopReason;
 
 use super::figures::{exact_seconds, percent, samples};
-use crate::profile::{Account, Profile};
+use crate::profile::{Account, Gil, Profile};
 
 /// Key of the samples that were taken.
 pub(crate) const TAKEN: &str = "taken";
@@ -20,6 +20,10 @@ pub(crate) const LOST: &str = "lost";
 pub(crate) const COMPLETE: &str = "complete stacks";
 /// Key of the stacks that do not; with a reason after it, of those cut by it.
 pub(crate) const CUT: &str = "cut stacks";
+/// Key of the exact time of threads; with what they did after it.
+pub(crate) const THREADS: &str = "time of threads";
+/// Key of the share of Python threads that held their interpreter's lock.
+pub(crate) const GIL: &str = "holding the GIL";
 /// Key of a note.
 pub(crate) const NOTE: &str = "note";
 /// Key of the CPU time inside the BPF programs.
@@ -34,9 +38,16 @@ pub fn lines(profile: &Profile) -> Vec<String> {
     if account.is_known() {
         lines.push(format!("{TAKEN}: {}", samples(account.taken)));
     }
-    lines.push(format!("{SHOWN}: {}", samples(profile.total())));
+    let shown = if profile.meta.event.is_time() {
+        account.shown
+    } else {
+        profile.total()
+    };
+    lines.push(format!("{SHOWN}: {}", samples(shown)));
     lines.extend(lost(account));
-    lines.extend(stacks(account, profile.total()));
+    lines.extend(stacks(account, shown));
+    lines.extend(gil(profile));
+    lines.extend(times_of_threads(account));
     lines.extend(
         account
             .notes
@@ -45,6 +56,29 @@ pub fn lines(profile: &Profile) -> Vec<String> {
     );
     lines.extend(cost(account));
     lines
+}
+
+/// How much of the time of Python threads their interpreter's lock was held.
+fn gil(profile: &Profile) -> Option<String> {
+    let sum = |gil| {
+        let mut samples = profile.samples.iter();
+        samples
+            .by_ref()
+            .filter(|sample| sample.gil == gil)
+            .map(|sample| sample.count)
+            .sum::<u64>()
+    };
+    let (held, free) = (sum(Gil::Held), sum(Gil::Free));
+    let known = held + free;
+    (known > 0).then(|| format!("{GIL}: {} of Python threads", percent(held, known)))
+}
+
+/// The exact time of all threads together, by what they did.
+fn times_of_threads(account: &Account) -> impl Iterator<Item = String> {
+    account.threads.iter().map(|(part, time)| {
+        let (text, time) = (part.text(), exact_seconds(*time));
+        format!("{THREADS}, {text}: {time}")
+    })
 }
 
 fn lost(account: &Account) -> Vec<String> {
@@ -145,7 +179,8 @@ mod tests {
                 "complete stacks: 90 samples, 90.0 %",
                 "complete stacks, end of the frame pointer chain: 90 samples",
                 "cut stacks: 10 samples, 10.0 %",
-                "cut stacks, no frame pointer: 10 samples",
+                "cut stacks, no unwind table and no frame pointer: 10 samples",
+                "time of threads, followed: 2.500000 s",
                 "note, kernel stack not readable: 2 times",
                 "own CPU time, BPF programs: 0.012000 s",
                 "own CPU time, profiler: 0.431000 s",

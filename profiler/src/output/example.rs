@@ -6,7 +6,7 @@ use profiler_common::outcome::{Counter, StopReason};
 
 use crate::profile::{
     Account, Cost, Event, Frame, FrameKind, Location, LocationId, Lost, Meta, Module, ModuleId,
-    Process, ProcessId, Profile, Sample, Stack, StackId, Thread, ThreadId,
+    Process, ProcessId, Profile, Sample, Stack, StackId, Thread, ThreadId, ThreadTime,
 };
 
 /// One process with two threads: native, inlined, kernel and JIT frames, one cut stack.
@@ -38,11 +38,13 @@ pub(crate) fn profile() -> Profile {
         ],
         samples: counts
             .map(|(thread, stack, count)| Sample {
+                gil: crate::profile::Gil::Unknown,
                 thread: ThreadId(thread),
                 stack: StackId(stack),
                 count,
             })
             .to_vec(),
+        times: Vec::new(),
         timeline: Vec::new(),
         account: account(),
     }
@@ -88,6 +90,7 @@ fn locations() -> Vec<Location> {
         file: Some("/src/worker.rs".to_owned()),
         line: Some(line),
         system_name: Some(format!("_ZN{name}")),
+        first_line: None,
     };
     let location = |kind, module: Option<u32>, address, frames| Location {
         kind,
@@ -150,6 +153,7 @@ fn account() -> Account {
             (StopReason::FramePointerLost, 10),
         ]),
         notes: BTreeMap::from([(Counter::NoKernelStack.text().into(), 2)]),
+        threads: BTreeMap::from([(ThreadTime::Followed, Duration::from_millis(2500))]),
         cost: Cost {
             bpf: Duration::from_millis(12),
             process: Duration::from_millis(431),

@@ -5,6 +5,8 @@
 
 use std::{fmt::Write, time::Duration};
 
+use crate::profile::Profile;
+
 /// Digits in groups of three: `1,980`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -25,6 +27,18 @@ pub(super) fn samples(count: u64) -> String {
         grouped(count),
         if count == 1 { "" } else { "s" }
     )
+}
+
+/// What a profile holds: `1,980 samples`, or `35.204 s` where time was measured.
+pub(super) fn amount(profile: &Profile) -> String {
+    if profile.meta.event.is_time() {
+        format!(
+            "{} of threads",
+            exact_seconds(Duration::from_micros(profile.total()))
+        )
+    } else {
+        samples(profile.total())
+    }
 }
 
 /// A share in per cent with one digit, rounded: `97.3 %`; of nothing, `0.0 %`.

@@ -13,7 +13,7 @@ use fxprof_processed_profile::{
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::{OutputError, frame_class::FrameClass, provenance};
+use super::{Lines, OutputError, folded::python_text, frame_class::FrameClass, provenance};
 use crate::profile::{FrameKind, Location, ModuleId, Profile, StackId, ThreadId};
 
 /// Most modules that get a subcategory of their own; the format counts them in 16 bits.
@@ -45,7 +45,7 @@ fn extra(profile: &Profile) -> Value {
 struct Converter<'a> {
     profile: &'a Profile,
     processed: Processed,
-    categories: [(FrameKind, CategoryHandle); 4],
+    categories: [(FrameKind, CategoryHandle); 5],
     subcategories: FxHashMap<(FrameKind, ModuleId), CategoryPairHandle>,
     threads: Vec<ThreadHandle>,
     stacks: FxHashMap<(ThreadId, StackId), Option<StackHandle>>,
@@ -72,6 +72,7 @@ impl<'a> Converter<'a> {
             category(FrameKind::Native, CategoryColor::Orange),
             category(FrameKind::Kernel, CategoryColor::Blue),
             category(FrameKind::Jit, CategoryColor::Green),
+            category(FrameKind::Python, CategoryColor::Yellow),
             category(FrameKind::Marker, CategoryColor::Gray),
         ];
         let (subcategories, stacks) = (FxHashMap::default(), FxHashMap::default());
@@ -151,7 +152,12 @@ impl<'a> Converter<'a> {
     fn add(&mut self, thread: ThreadId, stack: StackId, since_start_ns: u64, count: u64) {
         let handle = self.stack(thread, stack);
         let time = Timestamp::from_nanos_since_reference(since_start_ns);
-        let period = self.profile.meta.period_ns();
+        // Time off the CPU is none on it.
+        let period = if self.profile.meta.event.is_time() {
+            0
+        } else {
+            self.profile.meta.period_ns()
+        };
         let mut left = count;
         // A weight has 31 bits: more samples than that of one stack take several entries.
         while left > 0 {
@@ -176,6 +182,7 @@ impl<'a> Converter<'a> {
             for frame in location.frames.iter().rev() {
                 let name = match location.kind {
                     FrameKind::Marker => FrameClass::Marker.mark(&frame.name),
+                    FrameKind::Python => python_text(frame, Lines::Line),
                     FrameKind::Kernel | FrameKind::Native | FrameKind::Jit => frame.name.clone(),
                 };
                 let label = Label::Label(self.processed.intern_string(&name));

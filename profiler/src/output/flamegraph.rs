@@ -72,6 +72,7 @@ fn draw(lines: &[String], caption: &Caption, heads: usize) -> Result<Vec<u8>, Ou
     options.min_width = MIN_WIDTH_PERCENT;
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.pretty_xml = true;
+    caption.unit.clone_into(&mut options.count_name);
     let mut svg = Vec::new();
     renderer::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)
         .map_err(OutputError::Flamegraph)?;

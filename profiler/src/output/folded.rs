@@ -8,8 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Options, Threads, frame_class::FrameClass, provenance};
-use crate::profile::{Location, Profile};
+use super::{Lines, Options, Threads, frame_class::FrameClass, provenance};
+use crate::profile::{Frame, Location, Profile};
 
 /// Name of a frame that has none.
 const UNNAMED: &str = "[unnamed]";
@@ -19,7 +19,11 @@ pub(crate) const THREAD_FRAMES: &str = "frames: process, thread, then the stack 
 
 /// The stacks as lines, merged and in order.
 pub fn lines(profile: &Profile, options: &Options) -> Vec<String> {
-    let names: Vec<String> = profile.locations.iter().map(location_text).collect();
+    let names: Vec<String> = profile
+        .locations
+        .iter()
+        .map(|location| location_text(location, options.lines))
+        .collect();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for sample in &profile.samples {
         let mut text = process_text(&profile.process_of(sample.thread).comm);
@@ -66,7 +70,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// A location's functions, outermost first.
-fn location_text(location: &Location) -> String {
+fn location_text(location: &Location, lines: Lines) -> String {
     let (outermost, inlined) = FrameClass::of_kind(location.kind);
     let last = location.frames.len().saturating_sub(1);
     let frames = location
@@ -76,9 +80,28 @@ fn location_text(location: &Location) -> String {
         .rev()
         .map(|(index, frame)| {
             let class = if index == last { outermost } else { inlined };
+            if class == FrameClass::Python {
+                return class.mark(&safe_name(&python_text(frame, lines)));
+            }
             class.mark(&safe_name(&frame.name))
         });
     frames.collect::<Vec<_>>().join(";")
+}
+
+/// A Python function with its file and line: `module.function (file.py:12)`.
+pub(crate) fn python_text(frame: &Frame, lines: Lines) -> String {
+    let Some(file) = &frame.file else {
+        return frame.name.clone();
+    };
+    let file = file.rsplit('/').next().unwrap_or(file);
+    let line = match lines {
+        Lines::Function => frame.first_line.or(frame.line),
+        Lines::Line => frame.line.or(frame.first_line),
+    };
+    match line {
+        Some(line) => format!("{} ({file}:{line})", frame.name),
+        None => format!("{} ({file})", frame.name),
+    }
 }
 
 /// The process's name; a leading `# ` would make the line a comment.

@@ -1,6 +1,6 @@
 //! What kind of thing a frame of a folded stack is, and how its text says so.
 //!
-//! Folded text has no columns, so the kind rides on the name: `_[k]` kernel, `_[j]` JIT, `_[i]`
+//! Folded text has no columns, so the kind rides on the name: `_[k]` kernel, `_[j]` JIT, `_[p]` Python, `_[i]`
 //! inlined, and a name all in brackets is a marker. Writer, flamegraph and reader share this table.
 //! Which frame is the process is said by its place, never by its text.
 
@@ -19,14 +19,17 @@ pub(crate) enum FrameClass {
     Inlined,
     /// Code that a runtime made.
     Jit,
+    /// A function of Python.
+    Python,
     /// Not code: says where a stack was cut and why.
     Marker,
 }
 
 impl FrameClass {
     /// All classes, in the order of the legend.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Process,
+        Self::Python,
         Self::Native,
         Self::Inlined,
         Self::Jit,
@@ -40,6 +43,7 @@ impl FrameClass {
             FrameKind::Kernel => (Self::Kernel, Self::Kernel),
             FrameKind::Native => (Self::Native, Self::Inlined),
             FrameKind::Jit => (Self::Jit, Self::Jit),
+            FrameKind::Python => (Self::Python, Self::Python),
             FrameKind::Marker => (Self::Marker, Self::Marker),
         }
     }
@@ -52,6 +56,7 @@ impl FrameClass {
             Self::Native => "native",
             Self::Inlined => "inlined",
             Self::Jit => "JIT",
+            Self::Python => "Python",
             Self::Marker => "not code",
         }
     }
@@ -66,7 +71,7 @@ impl FrameClass {
 
     /// Class and name of a frame's text.
     pub(crate) fn of_text(text: &str) -> (Self, &str) {
-        for class in [Self::Kernel, Self::Jit, Self::Inlined] {
+        for class in [Self::Kernel, Self::Jit, Self::Python, Self::Inlined] {
             if let Some(name) = text.strip_suffix(class.suffix()) {
                 return (class, name);
             }
@@ -83,6 +88,7 @@ impl FrameClass {
         match self {
             Self::Kernel => "_[k]",
             Self::Jit => "_[j]",
+            Self::Python => "_[p]",
             Self::Inlined => "_[i]",
             Self::Process | Self::Native | Self::Marker => "",
         }

@@ -11,10 +11,14 @@
 //!   `text`, the same in words
 //! - `processes`: `pid`, `comm`; `threads`: `process`, `tid`, `name`
 //! - `modules`: `path`, `build_id`, `start`, `end`, `file_offset`
-//! - `locations`: `kind` (`kernel`, `native`, `jit`, `marker`), `module` or null, `address`,
-//!   `frames`, the innermost first: `name`, and where known `system_name`, `file`, `line`
+//! - `locations`: `kind` (`kernel`, `native`, `jit`, `python`, `marker`), `module` or null,
+//!   `address`, `frames`, the innermost first: `name`, and where known `system_name`, `file`, `line`,
+//!   `first_line` (of the function)
 //! - `stacks`: lists of locations, leaf first
-//! - `samples`: `thread`, `stack`, `count`
+//! - `thread_times`, of recordings with time off the CPU: `thread`, `followed_ns`, `in_state_ns` and
+//!   `below_threshold_ns` {state: ns}
+//! - `samples`: `thread`, `stack`, `count`, and where known `gil`: whether the thread `held` its Python
+//!   interpreter's lock, or it was `free` of it
 //! - `timeline`: `time_ns` (monotonic), `cpu`, `thread`, `stack`; empty unless it was recorded
 
 use std::{collections::BTreeMap, time::Duration};
@@ -22,7 +26,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::{OutputError, account, figures::hexadecimal};
-use crate::profile::{Account, Frame, FrameKind, Location, Meta, Module, Profile};
+use crate::profile::{Account, Frame, FrameKind, Location, Meta, Module, Profile, Sample};
+use profiler_common::off_cpu::State;
 
 /// The version of the schema.
 const VERSION: u32 = 1;
@@ -44,9 +49,12 @@ pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
         "stacks": list(profile.stacks.iter().map(|stack| {
             stack.locations.iter().map(|id| id.0).collect()
         }).collect()),
-        "samples": list(profile.samples.iter().map(|sample| json!({
-            "thread": sample.thread.0, "stack": sample.stack.0, "count": sample.count,
+        "thread_times": list(profile.times.iter().map(|times| json!({
+            "thread": times.thread.0, "followed_ns": times.followed_ns,
+            "in_state_ns": by_state(&times.in_state_ns),
+            "below_threshold_ns": by_state(&times.below_threshold_ns),
         })).collect()),
+        "samples": list(profile.samples.iter().map(sample).collect()),
         "timeline": list(profile.timeline.iter().map(|tick| json!({
             "time_ns": tick.time_ns, "cpu": tick.cpu, "thread": tick.thread.0, "stack": tick.stack.0,
         })).collect()),
@@ -83,6 +91,7 @@ fn location(location: &Location) -> Value {
         FrameKind::Kernel => "kernel",
         FrameKind::Native => "native",
         FrameKind::Jit => "jit",
+        FrameKind::Python => "python",
         FrameKind::Marker => "marker",
     };
     json!({
@@ -99,6 +108,7 @@ fn frame(frame: &Frame) -> Value {
         ("system_name", frame.system_name.as_deref().map(Value::from)),
         ("file", frame.file.as_deref().map(Value::from)),
         ("line", frame.line.map(Value::from)),
+        ("first_line", frame.first_line.map(Value::from)),
     ];
     for (key, known) in optional {
         if let Some(known) = known {
@@ -108,6 +118,21 @@ fn frame(frame: &Frame) -> Value {
     value
 }
 
+fn sample(sample: &Sample) -> Value {
+    let mut value = json!({
+        "thread": sample.thread.0, "stack": sample.stack.0, "count": sample.count,
+    });
+    if let Some(word) = sample.gil.word() {
+        value["gil"] = word.into();
+    }
+    value
+}
+
+fn by_state(times: &[u64; 4]) -> Value {
+    let entries = State::ALL.map(|state| (state.text().to_owned(), json!(times[state as usize])));
+    Value::Object(entries.into_iter().collect())
+}
+
 fn statement(profile: &Profile) -> Value {
     let Account {
         taken,
@@ -115,6 +140,7 @@ fn statement(profile: &Profile) -> Value {
         lost,
         stacks,
         notes,
+        threads: _,
         cost,
     } = &profile.account;
     let lost: BTreeMap<&str, u64> = lost
@@ -171,7 +197,7 @@ mod tests {
         );
         assert_eq!(
             file["account"]["cut_stacks"],
-            json!({"no frame pointer": 10})
+            json!({"no unwind table and no frame pointer": 10})
         );
         assert_eq!(file["account"]["text"][0], "taken: 104 samples");
         assert_eq!(file["locations"][3]["address"], "0xffff800000001000");

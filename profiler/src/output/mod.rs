@@ -139,6 +139,8 @@ impl FromStr for Format {
 pub struct Options {
     /// Whether threads are told apart.
     pub threads: Threads,
+    /// How finely Python code is told apart in folded stacks and flamegraphs.
+    pub lines: Lines,
     /// Whether JSON for the Firefox Profiler is compressed; the other formats are as they are.
     pub packing: Packing,
 }
@@ -169,6 +171,16 @@ pub enum Threads {
     Merge,
     /// The thread's name is the second frame.
     Split,
+}
+
+/// How finely Python code is told apart in folded stacks and flamegraphs; the other formats have both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Lines {
+    /// By function, with the line that it begins at
+    #[default]
+    Function,
+    /// By the line that runs
+    Line,
 }
 
 /// Whether a text format is compressed.

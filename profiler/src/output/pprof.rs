@@ -19,6 +19,9 @@ use crate::profile::{Frame, FrameKind, Location, Module, Profile, Sample};
 pub(crate) const KERNEL_MAPPING: &str = "[kernel.kallsyms]";
 /// Mapping that stands for code that a runtime made outside any file.
 pub(crate) const JIT_MAPPING: &str = "[jit]";
+
+/// Stands for Python functions, likewise.
+pub(crate) const PYTHON_MAPPING: &str = "[python]";
 /// Label of the process id.
 pub(crate) const LABEL_PID: &str = "pid";
 /// Label of the thread id.
@@ -26,6 +29,8 @@ pub(crate) const LABEL_TID: &str = "tid";
 /// Label of the thread's name.
 pub(crate) const LABEL_THREAD: &str = "thread";
 /// Label of the process's name.
+/// Whether the thread held its Python interpreter's lock: `held` or `free`.
+pub(crate) const LABEL_GIL: &str = "gil";
 pub(crate) const LABEL_COMM: &str = "comm";
 
 /// The profile as a file.
@@ -48,7 +53,12 @@ pub(crate) fn encode(profile: &Profile) -> schema::Profile {
         .iter()
         .map(|line| encoder.strings.index(line))
         .collect();
-    let period_type = encoder.cpu_time();
+    let event = profile.meta.event;
+    let period_type = if event.is_time() {
+        encoder.value_type(event.name(), "microseconds")
+    } else {
+        encoder.cpu_time()
+    };
     schema::Profile {
         sample_type,
         sample,
@@ -58,7 +68,11 @@ pub(crate) fn encode(profile: &Profile) -> schema::Profile {
         time_nanos: nanoseconds(profile.meta.started),
         duration_nanos: nanoseconds(profile.meta.duration),
         period_type: Some(period_type),
-        period: signed(profile.meta.period_ns()),
+        period: if event.is_time() {
+            1
+        } else {
+            signed(profile.meta.period_ns())
+        },
         comment,
         string_table: encoder.strings.list,
     }
@@ -112,11 +126,12 @@ struct Encoder<'a> {
     profile: &'a Profile,
     strings: Strings,
     functions: Vec<schema::Function>,
-    function_ids: FxHashMap<[i64; 3], u64>,
+    function_ids: FxHashMap<[i64; 4], u64>,
     /// Mapping id of each module.
     mapping_ids: Vec<u64>,
     kernel_mapping: u64,
     jit_mapping: u64,
+    python_mapping: u64,
 }
 
 impl<'a> Encoder<'a> {
@@ -131,6 +146,7 @@ impl<'a> Encoder<'a> {
             mapping_ids: vec![0; profile.modules.len()],
             kernel_mapping: 0,
             jit_mapping: 0,
+            python_mapping: 0,
         }
     }
 
@@ -146,6 +162,10 @@ impl<'a> Encoder<'a> {
     }
 
     fn sample_types(&mut self) -> Vec<schema::ValueType> {
+        let event = self.profile.meta.event;
+        if event.is_time() {
+            return vec![self.value_type(event.name(), "microseconds")];
+        }
         let mut types = vec![self.value_type("samples", "count")];
         if self.profile.meta.period_ns() > 0 {
             types.push(self.cpu_time());
@@ -177,15 +197,19 @@ impl<'a> Encoder<'a> {
             let mut locations = self.profile.locations.iter();
             locations.any(|location| location.kind == kind && location.module.is_none())
         };
-        let (kernel, jit) = (
+        let (kernel, jit, python) = (
             lacks_module(FrameKind::Kernel),
             lacks_module(FrameKind::Jit),
+            lacks_module(FrameKind::Python),
         );
         if kernel && self.kernel_mapping == 0 {
             self.kernel_mapping = self.stand_in(KERNEL_MAPPING, &mut mappings);
         }
         if jit {
             self.jit_mapping = self.stand_in(JIT_MAPPING, &mut mappings);
+        }
+        if python {
+            self.python_mapping = self.stand_in(PYTHON_MAPPING, &mut mappings);
         }
         mappings
     }
@@ -247,6 +271,7 @@ impl<'a> Encoder<'a> {
             (Some(id), _) => self.mapping_ids[id.index()],
             (None, FrameKind::Kernel) => self.kernel_mapping,
             (None, FrameKind::Jit) => self.jit_mapping,
+            (None, FrameKind::Python) => self.python_mapping,
             (None, FrameKind::Native | FrameKind::Marker) => 0,
         }
     }
@@ -254,23 +279,27 @@ impl<'a> Encoder<'a> {
     fn line(&mut self, kind: FrameKind, frame: &Frame) -> schema::Line {
         let name = match kind {
             FrameKind::Marker => FrameClass::Marker.mark(&frame.name),
-            FrameKind::Kernel | FrameKind::Native | FrameKind::Jit => frame.name.clone(),
+            FrameKind::Kernel | FrameKind::Native | FrameKind::Jit | FrameKind::Python => {
+                frame.name.clone()
+            }
         };
         let key = [
             self.strings.index(&name),
             self.strings
                 .index(frame.system_name.as_deref().unwrap_or(&name)),
             self.strings.index(frame.file.as_deref().unwrap_or("")),
+            frame.first_line.map_or(0, i64::from),
         ];
         let new_id = next_id(&self.functions);
         let function_id = *self.function_ids.entry(key).or_insert(new_id);
         if function_id == new_id {
-            let [name, system_name, filename] = key;
+            let [name, system_name, filename, start_line] = key;
             self.functions.push(schema::Function {
                 id: new_id,
                 name,
                 system_name,
                 filename,
+                start_line,
             });
         }
         schema::Line {
@@ -284,7 +313,7 @@ impl<'a> Encoder<'a> {
         let stack = &profile.stacks[sample.stack.index()];
         let mut value = vec![signed(sample.count)];
         let period = profile.meta.period_ns();
-        if period > 0 {
+        if period > 0 && !profile.meta.event.is_time() {
             value.push(signed(sample.count.saturating_mul(period)));
         }
         schema::Sample {
@@ -316,6 +345,13 @@ impl<'a> Encoder<'a> {
             labels.push(schema::Label {
                 key: self.strings.index(key),
                 str: self.strings.index(text),
+                num: 0,
+            });
+        }
+        if let Some(word) = sample.gil.word() {
+            labels.push(schema::Label {
+                key: self.strings.index(LABEL_GIL),
+                str: self.strings.index(word),
                 num: 0,
             });
         }

@@ -13,6 +13,8 @@ pub(crate) const TITLE: &str = "title";
 pub(crate) const COMMAND_LINE: &str = "command line";
 /// Key of the event's name.
 pub(crate) const EVENT: &str = "event";
+/// Key of what counts count, where it is not samples.
+pub(crate) const UNIT: &str = "unit";
 /// Key of the samples per second and CPU.
 pub(crate) const FREQUENCY: &str = "rate";
 /// Key of the start, seconds since the Unix epoch.
@@ -33,7 +35,10 @@ pub(crate) fn lines(profile: &Profile) -> Vec<String> {
             folded::printable(&meta.command_line)
         ));
     }
-    if meta.frequency_hz > 0 {
+    if meta.event.is_time() {
+        lines.push(format!("{EVENT}: {}", meta.event.name()));
+        lines.push(format!("{UNIT}: µs"));
+    } else if meta.frequency_hz > 0 {
         lines.push(format!("{EVENT}: {}", meta.event.name()));
         lines.push(format!("{FREQUENCY}: {} Hz", meta.frequency_hz));
     }

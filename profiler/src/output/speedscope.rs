@@ -101,7 +101,7 @@ impl<'a> Frames<'a> {
             FrameKind::Marker => FrameClass::Marker.mark(&frame.name),
             FrameKind::Kernel => format!("{} [kernel]", frame.name),
             FrameKind::Jit => format!("{} [JIT]", frame.name),
-            FrameKind::Native => frame.name.clone(),
+            FrameKind::Native | FrameKind::Python => frame.name.clone(),
         };
         let name = printable(&name);
         let (file, line) = (frame.file.as_deref(), frame.line);

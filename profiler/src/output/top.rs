@@ -145,6 +145,7 @@ mod tests {
         });
         let stack = StackId(u32::try_from(profile.stacks.len() - 1).unwrap());
         profile.samples = vec![Sample {
+            gil: crate::profile::Gil::Unknown,
             thread: ThreadId(0),
             stack,
             count: 7,

@@ -4,12 +4,16 @@
 use serde::Serialize;
 
 use super::facts::{CAPABILITIES, Facts, TriedFacts};
-use crate::{kernel::probe::Tried, profile::Event};
+use crate::kernel::{ClockEvent, probe::Tried};
 
 /// `bpf_loop` came with 5.17.
 const KERNEL_MIN: (u32, u32) = (5, 17);
 const SET_CAPABILITIES: &str = "run as root (sudo), or: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,\
                                 cap_dac_read_search,cap_syslog,cap_checkpoint_restore+ep $(command -v profiler)";
+
+/// Names of the checks that other commands rest on.
+const SYSCALLS: &str = "system call tracepoints";
+const TCP: &str = "TCP tracepoints";
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -87,11 +91,17 @@ pub(super) fn first_refusal(facts: &Facts) -> Option<Check> {
 /// Judges everything.
 pub(super) fn assess(facts: &Facts) -> Report {
     let mut checks = required(facts);
+    let refused_for_all: Vec<&str> = checks
+        .iter()
+        .filter(|check| check.status == Status::Refused)
+        .map(|check| check.name)
+        .collect();
     let mut for_record: Vec<Check> = checks.clone();
     if let Some(tried) = &facts.tried {
         let own = recording(tried);
         for_record.push(own.clone());
         checks.push(own);
+        checks.extend(others(facts, tried));
         checks.extend(quality(facts, tried));
         checks.extend(parts(tried));
     }
@@ -125,14 +135,45 @@ pub(super) fn assess(facts: &Facts) -> Report {
             why: refused,
         }
     };
+    let refused: Vec<&str> = of(Status::Refused).collect();
+    let needs = |name, check| needs(name, check, &refused, &refused_for_all);
     let always = |name| Command {
         name,
         verdict: Verdict::Works,
         why: Vec::new(),
     };
     Report {
-        commands: vec![record, always("report"), always("doctor")],
+        commands: vec![
+            record,
+            needs("syscalls", SYSCALLS),
+            needs("tcp", TCP),
+            always("report"),
+            always("doctor"),
+        ],
         checks,
+    }
+}
+
+/// A command that needs one check of its own beside those that all need.
+fn needs(
+    name: &'static str,
+    check: &str,
+    refused: &[&'static str],
+    refused_for_all: &[&str],
+) -> Command {
+    let why: Vec<&str> = refused
+        .iter()
+        .copied()
+        .filter(|found| *found == check || refused_for_all.contains(found))
+        .collect();
+    Command {
+        name,
+        verdict: if why.is_empty() {
+            Verdict::Works
+        } else {
+            Verdict::No
+        },
+        why,
     }
 }
 
@@ -246,8 +287,8 @@ fn pid_namespace(facts: &Facts) -> Check {
 fn recording(tried: &TriedFacts) -> Check {
     let name = "our programs, loaded and attached";
     match &tried.recording {
-        Ok(Event::Cycles) => ok(name, "yes; clock: hardware cycles"),
-        Ok(Event::CpuClock) => ok(
+        Ok(ClockEvent::Cycles) => ok(name, "yes; clock: hardware cycles"),
+        Ok(ClockEvent::CpuClock) => ok(
             name,
             "yes; clock: the kernel's cpu-clock (no hardware cycles here)",
         ),
@@ -261,6 +302,25 @@ fn recording(tried: &TriedFacts) -> Check {
             bad(name, Status::Refused, error, remedy)
         }
     }
+}
+
+/// The programs of the other commands.
+fn others(facts: &Facts, tried: &TriedFacts) -> Vec<Check> {
+    let own = |name, tried: &Result<(), String>| match tried {
+        Ok(()) => ok(name, "loaded and attached"),
+        Err(error) => bad(name, Status::Refused, error, SET_CAPABILITIES),
+    };
+    let tcp = match &tried.tcp {
+        // Entering a network namespace wants it.
+        Ok(()) if !holds(facts, "CAP_SYS_ADMIN") => bad(
+            TCP,
+            Status::Refused,
+            "listing connections needs CAP_SYS_ADMIN, to enter network namespaces",
+            "run as root (sudo), or add cap_sys_admin to the capabilities of the profiler",
+        ),
+        tried => own(TCP, tried),
+    };
+    vec![own(SYSCALLS, &tried.syscalls), tcp]
 }
 
 /// What makes recordings poorer.
@@ -381,13 +441,15 @@ fn settings(facts: &Facts) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::{Facts, Status, TriedFacts, Verdict, assess, first_refusal};
-    use crate::{kernel::probe::Tried, profile::Event};
+    use crate::kernel::{ClockEvent, probe::Tried};
 
     fn healthy() -> Facts {
         let tried = TriedFacts {
             programs: vec![("perf event program", Tried::Works)],
             maps: vec![("hash map", Tried::Works)],
-            recording: Ok(Event::CpuClock),
+            recording: Ok(ClockEvent::CpuClock),
+            syscalls: Ok(()),
+            tcp: Ok(()),
             kernel_symbols: true,
             lockdown: Some("none".to_owned()),
             memlock: None,
@@ -461,6 +523,27 @@ mod tests {
             .find(|check| check.status == Status::Refused)
             .unwrap();
         assert!(!report.record_works() && check.remedy.as_ref().unwrap().contains("lockdown"));
+    }
+
+    /// Each command is refused for what it needs, not for what another one does.
+    #[test]
+    fn commands_are_judged_apart() {
+        let mut facts = healthy();
+        if let Some(tried) = &mut facts.tried {
+            tried.syscalls = Err("no tracepoint".to_owned());
+        }
+        facts.capabilities &= !(1 << 21);
+        let report = assess(&facts);
+        let verdict = |name| {
+            let found = report.commands.iter().find(|command| command.name == name);
+            found.map(|command| (command.verdict, command.why.clone()))
+        };
+        assert!(report.record_works());
+        assert_eq!(
+            verdict("syscalls"),
+            Some((Verdict::No, vec!["system call tracepoints"]))
+        );
+        assert_eq!(verdict("tcp"), Some((Verdict::No, vec!["TCP tracepoints"])));
     }
 
     /// What only makes recordings poorer limits them.

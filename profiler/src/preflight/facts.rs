@@ -7,10 +7,9 @@ use procfs::process::Process;
 use crate::{
     cgroup,
     kernel::{
-        kernel_offsets,
+        ClockEvent, kernel_offsets,
         probe::{self, Tried},
     },
-    profile::Event,
 };
 
 /// The inode number of the initial pid namespace (`PROC_PID_INIT_INO` of `include/linux/proc_ns.h`).
@@ -61,7 +60,10 @@ pub(super) struct TriedFacts {
     pub(super) programs: Vec<(&'static str, Tried)>,
     pub(super) maps: Vec<(&'static str, Tried)>,
     /// Our own programs, loaded and attached.
-    pub(super) recording: Result<Event, String>,
+    pub(super) recording: Result<ClockEvent, String>,
+    /// Likewise, what counts system calls and what follows TCP connections.
+    pub(super) syscalls: Result<(), String>,
+    pub(super) tcp: Result<(), String>,
     /// Whether /proc/kallsyms shows addresses.
     pub(super) kernel_symbols: bool,
     /// The chosen word of /sys/kernel/security/lockdown, if there is one.
@@ -104,6 +106,8 @@ pub(super) fn gather() -> Facts {
         programs: probe::program_types(),
         maps: probe::map_types(),
         recording: probe::recording(),
+        syscalls: probe::syscalls(),
+        tcp: probe::tcp(),
         kernel_symbols: kernel_symbols(),
         lockdown: lockdown(),
         memlock: rustix::process::getrlimit(rustix::process::Resource::Memlock).current,

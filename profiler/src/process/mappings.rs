@@ -4,7 +4,7 @@ use super::files::FileId;
 
 /// What an executable mapping holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backing {
+pub enum Backing {
     /// Part of a file.
     File(FileId),
     /// The kernel's virtual library.
@@ -15,16 +15,19 @@ pub(super) enum Backing {
 
 /// One executable mapping: `[start, end)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mapping {
-    pub(super) start: u64,
-    pub(super) end: u64,
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
     /// Offset in the file of what is mapped at `start`.
-    pub(super) file_offset: u64,
-    pub(super) backing: Backing,
+    pub file_offset: u64,
+    /// What is mapped.
+    pub backing: Backing,
 }
 
 /// Mappings of one process, which never overlap.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mappings {
     sorted: Vec<Mapping>,
 }
@@ -44,6 +47,11 @@ impl Mappings {
             fits
         });
         Self { sorted: found }
+    }
+
+    /// All of them, by address.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Mapping> {
+        self.sorted.iter()
     }
 
     /// The mapping that holds an address.

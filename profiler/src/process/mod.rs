@@ -9,6 +9,10 @@ mod files;
 mod mappings;
 mod scan;
 mod table;
+mod vdso;
 
 pub use files::{FileId, PinnedFile};
+pub use mappings::{Backing, Mapping};
+pub use scan::{Content, Memory, bring_in, is_alive, memory, own_id, read_words};
 pub use table::{LifeId, Place, Processes};
+pub use vdso::{VDSO_NAME, vdso_image};

@@ -4,8 +4,11 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::Path,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
 };
 
 use procfs::{
@@ -39,16 +42,143 @@ pub(super) fn command_line(pid: u32) -> Option<String> {
     Some(words.join(" ").trim_end().to_owned())
 }
 
+/// Whether there is such a process.
+pub fn is_alive(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+}
+
+/// The id that a thread itself sees, in its innermost pid namespace.
+pub fn own_id(pid: u32, tid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let last = ids.and_then(|ids| ids.split_whitespace().last());
+    last.and_then(|id| id.parse().ok()).unwrap_or(tid)
+}
+
+/// Reads a byte of its memory, so that the page is there when the kernel side wants it, which cannot
+/// wait for it. Says whether there is such memory.
+pub fn bring_in(pid: u32, address: u64) -> bool {
+    let read = |memory: fs::File| memory.read_exact_at(&mut [0], address);
+    fs::File::open(format!("/proc/{pid}/mem"))
+        .and_then(read)
+        .is_ok()
+}
+
+/// 16 bytes of its memory; `None` where there are none.
+pub fn read_words(pid: u32, address: u64) -> Option<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    memory
+        .read_exact_at(bytes.as_flattened_mut(), address)
+        .ok()?;
+    Some(bytes.map(u64::from_ne_bytes))
+}
+
 /// Its executable mappings, the files behind them pinned; `None` if it is gone.
 pub(super) fn mappings(pid: u32, files: &mut Files) -> Option<Mappings> {
     let text = fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let mut found = Vec::new();
+    let mut run = AnonymousRun::default();
+    for (map, name) in text.split(|&byte| byte == b'\n').filter_map(parse) {
+        if is_anonymous(name) {
+            found.extend(run.add(&map));
+        } else if map.perms.contains(MMPermissions::EXECUTE) {
+            found.push(mapping(pid, &map, name, files));
+        }
+    }
+    found.extend(run.end());
+    Some(Mappings::new(found))
+}
+
+/// Memory that adjoins, without a file or a name. A runtime keeps its compiled code in a region that it
+/// makes executable piece by piece, back and forth: all of the region counts, so that code made after
+/// a look is known.
+#[derive(Default)]
+struct AnonymousRun {
+    start: u64,
+    end: u64,
+    executable: bool,
+}
+
+impl AnonymousRun {
+    /// The next piece; gives the run before it if it does not adjoin.
+    fn add(&mut self, map: &MemoryMap) -> Option<Mapping> {
+        let (start, end) = map.address;
+        let executable = map.perms.contains(MMPermissions::EXECUTE);
+        if start == self.end {
+            self.end = end;
+            self.executable |= executable;
+            return None;
+        }
+        let next = Self {
+            start,
+            end,
+            executable,
+        };
+        std::mem::replace(self, next).end()
+    }
+
+    fn end(self) -> Option<Mapping> {
+        self.executable.then_some(Mapping {
+            start: self.start,
+            end: self.end,
+            file_offset: 0,
+            backing: Backing::Anonymous,
+        })
+    }
+}
+
+/// Whether memory has neither a file nor a purpose of the kernel's; the process may have named it
+/// (`PR_SET_VMA_ANON_NAME`).
+fn is_anonymous(name: &[u8]) -> bool {
+    name.is_empty() || name.starts_with(b"[anon:")
+}
+
+/// Part of a process's memory, of whatever kind.
+#[derive(Debug)]
+pub struct Memory {
+    /// Its numbers; the name is not in them.
+    pub map: MemoryMap,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What is in a part of a process's memory.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A file, by its path as the process sees it.
+    File(PathBuf),
+    /// The main thread's stack.
+    Stack,
+    /// Memory that other processes may have too.
+    Shared,
+    /// The process's own memory: its heap, or what follows a file's data (`.bss`).
+    Private,
+}
+
+/// All memory of a process by address, nothing if it is gone.
+pub fn memory(pid: u32) -> Vec<Memory> {
+    let text = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     let lines = text.split(|&byte| byte == b'\n').filter_map(parse);
-    let executable = lines.filter(|(map, _)| map.perms.contains(MMPermissions::EXECUTE));
-    Some(Mappings::new(
-        executable
-            .map(|(map, name)| mapping(pid, &map, name, files))
-            .collect(),
-    ))
+    lines
+        .map(|(map, name)| Memory {
+            content: content(&map, name),
+            map,
+        })
+        .collect()
+}
+
+fn content(map: &MemoryMap, name: &[u8]) -> Content {
+    let path = Path::new(OsStr::from_bytes(name));
+    if is_file(path) && !path.starts_with("/dev/shm") {
+        Content::File(without_mark(path).to_owned())
+    } else if map.perms.contains(MMPermissions::SHARED) {
+        Content::Shared
+    } else if name == b"[stack]" {
+        Content::Stack
+    } else {
+        Content::Private
+    }
 }
 
 /// One line of a list of mappings: its numbers, and its name as bytes. `procfs` reads the numbers
@@ -137,12 +267,12 @@ pub(super) fn perf_map(pid: u32) -> Option<fs::File> {
 }
 
 /// Where a process in another mount namespace keeps debug information.
-pub(super) fn debug_directory(pid: u32) -> Option<std::path::PathBuf> {
+pub(super) fn debug_directory(pid: u32) -> Option<PathBuf> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     if namespace(&pid.to_string())? == namespace("self")? {
         return None;
     }
-    let directory = std::path::PathBuf::from(format!("/proc/{pid}/root/usr/lib/debug"));
+    let directory = PathBuf::from(format!("/proc/{pid}/root/usr/lib/debug"));
     directory.is_dir().then_some(directory)
 }
 
@@ -150,7 +280,7 @@ pub(super) fn debug_directory(pid: u32) -> Option<std::path::PathBuf> {
 mod tests {
     use std::path::Path;
 
-    use super::{is_file, parse, without_mark};
+    use super::{Content, content, is_file, parse, without_mark};
 
     /// Names that a target may choose cost neither the list nor the profiler; lines that are none are
     /// left out.
@@ -173,6 +303,41 @@ mod tests {
         }
         assert!(parse(b"nonsense").is_none() && parse(b"").is_none());
         assert!(is_file(Path::new("/SYSV1")) && !is_file(Path::new("/SYSV00000000 (deleted)")));
+    }
+
+    /// Memory that a Postgres shares with its backends, of each kind, is not taken for a file or a heap.
+    #[test]
+    fn contents_are_told_apart() {
+        let check = |line: &str, expected| {
+            let (map, name) = parse(line.as_bytes()).unwrap();
+            assert_eq!(content(&map, name), expected, "{line}");
+        };
+        let file = Content::File("/usr/lib/libc.so.6".into());
+        check(
+            "1000-2000 rw-p 00003000 fe:01 77    /usr/lib/libc.so.6 (deleted)",
+            file,
+        );
+        check(
+            "1000-2000 rw-s 00000000 00:01 1462  /dev/zero (deleted)",
+            Content::Shared,
+        );
+        check(
+            "1000-2000 rw-s 00000000 00:1b 208   /dev/shm/PostgreSQL.19057",
+            Content::Shared,
+        );
+        check(
+            "1000-2000 rw-s 00000000 00:01 32798 /SYSV0098e012 (deleted)",
+            Content::Shared,
+        );
+        check(
+            "1000-2000 rw-p 00000000 00:00 0     [heap]",
+            Content::Private,
+        );
+        check("1000-2000 rw-p 00000000 00:00 0 ", Content::Private);
+        check(
+            "1000-2000 rw-p 00000000 00:00 0     [stack]",
+            Content::Stack,
+        );
     }
 
     /// Named memory is told apart from files, and an unlinked file keeps its name.

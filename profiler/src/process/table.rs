@@ -4,7 +4,7 @@
 //! between scans of one process that find nothing new, so that wild addresses cost little.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     fs::File,
     path::PathBuf,
     sync::Arc,
@@ -13,14 +13,26 @@ use std::{
 
 use super::{
     files::{FileId, Files, PinnedFile},
-    mappings::{Backing, Mappings},
+    mappings::{Backing, Mapping, Mappings},
     scan,
 };
+use crate::python::CodeId;
 
 /// First pause after a scan that did not help; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause: a library loaded after a wild address is found within this.
 const PAUSE_MAX: Duration = Duration::from_millis(640);
+/// When a process that has just begun is looked at again, after its beginning: it maps its libraries now.
+const YOUNG: [Duration; 6] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+];
+/// Most processes that are looked at again.
+const YOUNG_MAX: usize = 256;
 /// Most foreign mount namespaces whose debug information is looked for.
 const DEBUG_DIRECTORIES_MAX: usize = 16;
 
@@ -60,6 +72,13 @@ pub enum Place {
         /// Where.
         address: u64,
     },
+    /// In a Python function.
+    Python {
+        /// Which.
+        code: CodeId,
+        /// At this line, 0 where it is not known.
+        line: u32,
+    },
     /// In no mapping, or the process ended before its mappings were read.
     Unmapped {
         /// Where.
@@ -76,6 +95,9 @@ pub struct Processes {
     perf_maps: Vec<Option<Arc<File>>>,
     debug_directories: Vec<PathBuf>,
     ended_unread: u64,
+    changed: BTreeSet<u32>,
+    /// Processes to be looked at again: when, whom, and the place of the look in `YOUNG`.
+    young: BTreeSet<(Instant, u32, usize)>,
 }
 
 #[derive(Debug)]
@@ -97,6 +119,8 @@ impl Processes {
             perf_maps: Vec::new(),
             debug_directories: Vec::new(),
             ended_unread: 0,
+            changed: BTreeSet::new(),
+            young: BTreeSet::new(),
         }
     }
 
@@ -125,6 +149,8 @@ impl Processes {
             next_scan: None,
         };
         self.known.insert(pid, known);
+        self.changed.insert(pid);
+        self.look_later(pid, 0, Instant::now());
     }
 
     /// A known process created another one, which begins with the same mappings: nothing is read.
@@ -157,6 +183,8 @@ impl Processes {
             next_scan: None,
         };
         self.known.insert(pid, known);
+        self.changed.insert(pid);
+        self.look_later(pid, 0, Instant::now());
     }
 
     /// A process ended. Files stay pinned, for what was sampled in them.
@@ -170,7 +198,12 @@ impl Processes {
     }
 
     fn locate_at(&mut self, pid: u32, address: u64, now: Instant) -> Place {
-        let Self { known, files, .. } = self;
+        let Self {
+            known,
+            files,
+            changed,
+            ..
+        } = self;
         let Entry::Occupied(mut entry) = known.entry(pid) else {
             return Place::Unmapped { address };
         };
@@ -180,6 +213,7 @@ impl Processes {
         {
             if let Some(mappings) = scan::mappings(pid, files) {
                 process.mappings = mappings;
+                changed.insert(pid);
             }
             process.rescanned(address, now);
         }
@@ -199,6 +233,60 @@ impl Processes {
                 Place::Anonymous { life, address }
             }
         }
+    }
+
+    /// When [`look_again`](Self::look_again) wants to be called.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.young.first().map(|&(due, ..)| due)
+    }
+
+    /// Reads the mappings of young processes again that are due.
+    pub fn look_again(&mut self, now: Instant) {
+        while let Some(&(due, pid, look)) = self.young.first()
+            && due <= now
+        {
+            self.young.pop_first();
+            let Some(process) = self.known.get_mut(&pid) else {
+                continue;
+            };
+            let Some(mappings) = scan::mappings(pid, &mut self.files) else {
+                continue;
+            };
+            if mappings != process.mappings {
+                process.mappings = mappings;
+                self.changed.insert(pid);
+            }
+            self.look_later(pid, look + 1, now);
+        }
+    }
+
+    fn look_later(&mut self, pid: u32, look: usize, now: Instant) {
+        if let Some(&pause) = YOUNG.get(look)
+            && self.young.len() < YOUNG_MAX
+        {
+            self.young.insert((now + pause, pid, look));
+        }
+    }
+
+    /// Processes whose mappings have been read since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The unwinder does not know the mappings of this process: those known here are reported as
+    /// changed.
+    pub fn report_again(&mut self, pid: u32) {
+        if self.known.contains_key(&pid) {
+            self.changed.insert(pid);
+        }
+    }
+
+    /// Executable mappings of a process, by address.
+    pub fn mappings(&self, pid: u32) -> impl Iterator<Item = &Mapping> {
+        self.known
+            .get(&pid)
+            .into_iter()
+            .flat_map(|process| process.mappings.iter())
     }
 
     /// Name of a process's main thread, if the process is known.

@@ -8,12 +8,13 @@ use std::{collections::BTreeMap, hash::Hash};
 
 use profiler_common::{
     limits::COMM_LEN,
+    off_cpu::ThreadTimes,
     outcome::StopReason,
     sample::{ORIGIN_SYSCALL, Sample as Record},
 };
 use rustc_hash::FxHashMap;
 
-use crate::profile::{Process, ProcessId, Sample, StackId, Thread, ThreadId, Tick};
+use crate::profile::{Gil, Process, ProcessId, Sample, StackId, Thread, ThreadId, Tick};
 
 /// Most distinct stacks of one recording; further ones are counted as lost. At 40 frames each,
 /// 160 bytes and some, they take about 100 MiB.
@@ -24,6 +25,9 @@ pub const PLACES_MAX: usize = 2_000_000;
 
 /// Most samples kept with their time, for formats with a time axis: 24 MiB.
 pub const TICKS_MAX: usize = 1_000_000;
+
+/// What stands on the stack of a thread that runs, where it is told what threads do.
+pub const RUNNING: &str = "[running]";
 
 /// Where an address was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,29 @@ pub struct StackKey {
     pub places: Box<[u32]>,
     /// Why the user stack ended.
     pub stop: StopReason,
+    /// Position in [`Aggregate::leaves`] of the frame that stands on it: what the thread did there.
+    pub leaf: Option<u32>,
+}
+
+/// How much of one stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Samples, or spans off the CPU.
+    pub count: u64,
+    /// Measured time, ns; of samples zero.
+    pub time_ns: u64,
+}
+
+/// What comes with a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Extra<'a, P> {
+    /// What the thread did, if that is told.
+    pub leaf: Option<&'a str>,
+    /// Places of Python frames with their addresses, leaf first, each before the frame of the user stack at
+    /// that position.
+    pub python: &'a [(usize, P, u64)],
+    /// Measured time, ns.
+    pub time_ns: u64,
 }
 
 /// Whether each sample is kept with its time too.
@@ -68,7 +95,12 @@ pub struct Aggregate<P> {
     pub processes: Vec<Process>,
     /// Every thread with a sample.
     pub threads: Vec<Thread>,
-    counts: FxHashMap<(ThreadId, StackId), u64>,
+    leaf_ids: FxHashMap<String, u32>,
+    /// Every distinct text of what a thread did.
+    pub leaves: Vec<String>,
+    counts: FxHashMap<(ThreadId, StackId, Gil), Weight>,
+    /// Exact accounts of threads' time.
+    pub times: BTreeMap<ThreadId, ThreadTimes>,
     /// Samples with their times, if wanted.
     pub ticks: Vec<Tick>,
     /// Samples that are in `ticks` no more because it was full.
@@ -77,6 +109,8 @@ pub struct Aggregate<P> {
     pub by_stop: BTreeMap<StopReason, u64>,
     /// Samples that found the table full.
     pub overflowed: u64,
+    /// Samples left out, as the thread did not hold its interpreter's lock.
+    pub without_gil: u64,
 }
 
 impl<P: Copy + Eq + Hash> Aggregate<P> {
@@ -92,41 +126,60 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
             thread_ids: FxHashMap::default(),
             processes: Vec::new(),
             threads: Vec::new(),
+            leaf_ids: FxHashMap::default(),
+            leaves: Vec::new(),
             counts: FxHashMap::default(),
+            times: BTreeMap::new(),
             ticks: Vec::new(),
             ticks_lost: 0,
             by_stop: BTreeMap::new(),
             overflowed: 0,
+            without_gil: 0,
         }
     }
 
-    /// Counts one sample. `place` says where an address lies; `process_comm` names a process that
+    /// Counts one record. `place` says where an address lies; `process_comm` names a process that
     /// is new here.
     pub fn add(
         &mut self,
         record: &Record<'_>,
+        extra: Extra<'_, P>,
         mut place: impl FnMut(Space, u64) -> P,
         process_comm: impl FnOnce(u32) -> Option<String>,
     ) {
-        let frames = record.kernel.len() + record.user.len();
+        let frames = record.kernel.len() + record.user.len() + extra.python.len();
         if self.places.len() + frames > PLACES_MAX {
             self.overflowed += 1;
             return;
         }
         let mut places = Vec::with_capacity(frames);
+        let mut python = extra.python.iter().peekable();
+        let mut user = 0;
         call_addresses(record, |space, address| {
+            if space == Space::User {
+                while let Some(&(_, place, address)) = python.next_if(|python| python.0 <= user) {
+                    places.push(self.place_id(place, address));
+                }
+                user += 1;
+            }
             places.push(self.place_id(place(space, address), address));
         });
+        places.extend(python.map(|&(_, place, address)| self.place_id(place, address)));
         let key = StackKey {
             places: places.into_boxed_slice(),
             stop: record.stop,
+            leaf: extra.leaf.map(|text| self.leaf_id(text)),
         };
         let Some(stack) = self.stack_id(key) else {
             self.overflowed += 1;
             return;
         };
-        let thread = self.thread_id(record, process_comm);
-        *self.counts.entry((thread, stack)).or_default() += 1;
+        let header = record.header;
+        let thread = self.thread_id((header.tgid, header.tid), &header.comm, process_comm);
+        let gil = Gil::from_id(header.gil);
+        let weight = self.counts.entry((thread, stack, gil)).or_default();
+        weight.count += 1;
+        weight.time_ns += extra.time_ns;
         *self.by_stop.entry(record.stop).or_default() += 1;
         self.tick(Tick {
             time_ns: record.header.time_ns,
@@ -134,6 +187,67 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
             thread,
             stack,
         });
+    }
+
+    /// Enters the account of a thread that ended or of a recording that did.
+    pub fn add_times(&mut self, times: &ThreadTimes) {
+        let thread = self.thread_id((times.tgid, times.tid), &times.comm, |_| None);
+        let sum = self.times.entry(thread).or_default();
+        let add = |sum: &mut [u64; 4], more: &[u64; 4]| {
+            sum.iter_mut()
+                .zip(more)
+                .for_each(|(sum, more)| *sum += more);
+        };
+        add(&mut sum.in_state_ns, &times.in_state_ns);
+        add(&mut sum.below_threshold_ns, &times.below_threshold_ns);
+        sum.lost_ns += times.lost_ns;
+    }
+
+    /// The thread that an account is of.
+    pub fn thread_of(&mut self, times: &ThreadTimes) -> ThreadId {
+        self.thread_id((times.tgid, times.tid), &times.comm, |_| None)
+    }
+
+    /// Adds time of a thread that no record stands for.
+    pub fn add_time(&mut self, thread: ThreadId, leaf: &str, time_ns: u64) {
+        let key = StackKey {
+            places: Box::new([]),
+            stop: StopReason::Outermost,
+            leaf: Some(self.leaf_id(leaf)),
+        };
+        if let Some(stack) = self.stack_id(key) {
+            let weight = self.counts.entry((thread, stack, Gil::Unknown));
+            weight.or_default().time_ns += time_ns;
+        }
+    }
+
+    /// Weighs each thread's samples, of which no time was measured, with the share of the time that it really
+    /// ran; gives the threads that ran without a sample, and for how long.
+    pub fn weigh_samples(
+        &mut self,
+        running_ns: impl Fn(&ThreadTimes) -> u64,
+    ) -> Vec<(ThreadId, u64)> {
+        let mut samples: BTreeMap<ThreadId, u64> = BTreeMap::new();
+        for ((thread, ..), weight) in &self.counts {
+            if weight.time_ns == 0 {
+                *samples.entry(*thread).or_default() += weight.count;
+            }
+        }
+        for ((thread, ..), weight) in &mut self.counts {
+            let ran = self.times.get(thread).map_or(0, &running_ns);
+            if weight.time_ns == 0 && weight.count > 0 {
+                let whole = samples.get(thread).copied().unwrap_or(1).max(1);
+                let share = u128::from(ran) * u128::from(weight.count) / u128::from(whole);
+                weight.time_ns = u64::try_from(share).unwrap_or(u64::MAX);
+            }
+        }
+        let unsampled = self
+            .times
+            .iter()
+            .filter(|(thread, _)| !samples.contains_key(thread));
+        unsampled
+            .map(|(thread, times)| (*thread, running_ns(times)))
+            .collect()
     }
 
     /// The process executes another program, or is gone: what comes under its id is another process.
@@ -146,18 +260,20 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
         self.by_stop.values().sum()
     }
 
-    /// The counts, in a stable order.
-    pub fn samples(&self) -> Vec<Sample> {
+    /// The counts in a unit, in a stable order.
+    pub fn samples(&self, unit: impl Fn(&Weight) -> u64) -> Vec<Sample> {
         let mut samples: Vec<Sample> = self
             .counts
             .iter()
-            .map(|(&(thread, stack), &count)| Sample {
+            .map(|(&(thread, stack, gil), weight)| Sample {
                 thread,
                 stack,
-                count,
+                gil,
+                count: unit(weight),
             })
+            .filter(|sample| sample.count > 0)
             .collect();
-        samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack));
+        samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack, sample.gil));
         samples
     }
 
@@ -184,12 +300,22 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
         Some(id)
     }
 
+    fn leaf_id(&mut self, text: &str) -> u32 {
+        if let Some(&id) = self.leaf_ids.get(text) {
+            return id;
+        }
+        let id = index(self.leaves.len());
+        self.leaves.push(text.to_owned());
+        self.leaf_ids.insert(text.to_owned(), id);
+        id
+    }
+
     fn thread_id(
         &mut self,
-        record: &Record<'_>,
+        (pid, tid): (u32, u32),
+        comm: &[u8; COMM_LEN],
         process_comm: impl FnOnce(u32) -> Option<String>,
     ) -> ThreadId {
-        let (pid, tid) = (record.header.tgid, record.header.tid);
         let Self {
             process_ids,
             processes,
@@ -197,7 +323,7 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
             threads,
             ..
         } = self;
-        let name = comm_text(&record.header.comm);
+        let name = comm_text(comm);
         let process = *process_ids.entry(pid).or_insert_with(|| {
             processes.push(Process {
                 pid,
@@ -268,6 +394,16 @@ mod tests {
             user_len: 0,
             stop: 0,
             origin,
+            state: 0,
+            wait: 0,
+            fault: 0,
+            duration_ns: 0,
+            arguments: [0; 3],
+            syscall: -1,
+            owner: 0,
+            python_len: 0,
+            python_stop: 0,
+            gil: 0,
             padding: 0,
         }
     }
@@ -283,9 +419,17 @@ mod tests {
             kernel,
             user,
             stop: StopReason::FramePointersEnd,
+            python: &[],
+            python_stop: profiler_common::outcome::PythonStop::None,
+            rest: None,
         };
         aggregate.add(
             &record,
+            super::Extra {
+                leaf: None,
+                python: &[],
+                time_ns: 0,
+            },
             |space, address| (space == Space::Kernel, address),
             |_| None,
         );
@@ -304,7 +448,7 @@ mod tests {
             );
         }
         let counts: Vec<u64> = aggregate
-            .samples()
+            .samples(|weight| weight.count)
             .iter()
             .map(|sample| sample.count)
             .collect();

@@ -10,29 +10,37 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use profiler_common::outcome::{Counter, StopReason};
+use profiler_common::{
+    off_cpu::ThreadTimes,
+    outcome::{Counter, StopReason},
+};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    aggregate::Aggregate,
+    aggregate::{Aggregate, RUNNING},
+    places::{self, Locations},
     session::{Recorded, Single},
 };
 use crate::{
     artifact::Destination,
-    config::{self, default_path},
+    config::{self, Mode, default_path},
     error::Error,
+    kernel::ClockEvent,
     output::{self, account},
     process::{Place, Processes},
     profile::{
-        Account, Cost, Frame, FrameKind, Location, LocationId, Lost, Meta, Module, ModuleId,
-        Profile, Stack,
+        Account, Cost, Event, Frame, FrameKind, Location, LocationId, Lost, Meta, Module, ModuleId,
+        Profile, Stack, ThreadId, ThreadTime, Times,
     },
-    symbolize::{Named, Symbols},
+    symbolize::Named,
 };
 
+/// The scheduler's frames lie within these, at the leaf end of a stack taken at a switch.
+const SCHEDULER_FRAMES_MAX: usize = 12;
+
 /// Makes the profile, writes it and prints the summary.
-pub(super) fn write(recorded: Recorded) -> Result<(), Error> {
-    if recorded.aggregate.total() == 0 {
+pub(crate) fn write(recorded: Recorded) -> Result<(), Error> {
+    if recorded.aggregate.total() == 0 && recorded.aggregate.times.is_empty() {
         return Err(no_samples(&recorded));
     }
     let Recorded {
@@ -92,7 +100,7 @@ fn single_pid(config: &config::Record) -> Option<u32> {
 }
 
 /// The process that a recording is of, if it is one: the only PID named, or the command.
-pub(super) fn single(
+pub(crate) fn single(
     config: &config::Record,
     processes: &Processes,
     aggregate: &Aggregate<Place>,
@@ -138,7 +146,7 @@ fn no_samples(recorded: &Recorded) -> Error {
         Some(used) => (
             format!(": it used {:.2} s of CPU", used.as_secs_f64()),
             "an idle process has no CPU samples: record while it is busy, or longer with -d; \
-             what it waits for will be shown by --off-cpu, which is not there yet",
+             what it waits for is shown by --off-cpu",
         ),
         None if recorded.config.targets.command.is_some() => (
             String::new(),
@@ -158,24 +166,40 @@ fn no_samples(recorded: &Recorded) -> Error {
 }
 
 fn make_profile(recorded: &Recorded) -> Result<(Profile, Vec<String>), Error> {
+    let mode = recorded.config.mode;
     let aggregate = &recorded.aggregate;
-    let symbols = Symbols::spawn(recorded.processes.debug_directories())?;
-    let places: Vec<Place> = aggregate.places.iter().map(|(place, _)| *place).collect();
-    let resolved = symbols.resolve(places, &recorded.processes)?;
     let mut modules = Modules::default();
-    let mut locations: Vec<Location> = resolved
-        .named
-        .into_iter()
-        .zip(&aggregate.places)
-        .map(|(named, (_, address))| location(named, *address, &mut modules))
-        .collect();
+    let Locations {
+        list: mut locations,
+        notes,
+        hints,
+    } = places::locations(
+        &aggregate.places,
+        &recorded.processes,
+        recorded.stacks.known_pythons(),
+        &mut modules,
+    )?;
+    let pythons = recorded.stacks.known_pythons();
+    let interpreter = recorded.config.interpreter;
     let mut markers = HashMap::new();
+    let mut leaves = HashMap::new();
     let stacks = aggregate
         .stacks
         .iter()
         .map(|key| {
-            let mut stack: Vec<LocationId> =
-                key.places.iter().map(|&place| LocationId(place)).collect();
+            let mut stack = places::shown(&key.places, &aggregate.places, pythons, interpreter);
+            if let Some(leaf) = key.leaf {
+                let leaf = &aggregate.leaves[leaf as usize];
+                if leaf != RUNNING {
+                    drop_scheduler(&mut stack, &locations);
+                }
+                stack.insert(
+                    0,
+                    *leaves
+                        .entry(leaf)
+                        .or_insert_with(|| push_text(&mut locations, leaf.clone())),
+                );
+            }
             if !key.stop.is_complete() {
                 stack.push(
                     *markers
@@ -187,12 +211,14 @@ fn make_profile(recorded: &Recorded) -> Result<(Profile, Vec<String>), Error> {
         })
         .collect();
     let mut account = account(recorded)?;
-    account.notes.extend(
-        resolved
-            .notes
-            .into_iter()
-            .map(|(note, count)| (note.into(), count)),
-    );
+    account
+        .notes
+        .extend(notes.into_iter().map(|(note, count)| (note.into(), count)));
+    let times: Vec<Times> = aggregate.times.iter().map(times).collect();
+    if mode != Mode::OnCpu {
+        let sum = |part| times.iter().map(|times| times.of(part)).sum();
+        account.threads = ThreadTime::ALL.map(|part| (part, sum(part))).into();
+    }
     let profile = Profile {
         meta: meta(recorded),
         processes: aggregate.processes.clone(),
@@ -200,15 +226,19 @@ fn make_profile(recorded: &Recorded) -> Result<(Profile, Vec<String>), Error> {
         modules: modules.list,
         locations,
         stacks,
-        samples: aggregate.samples(),
+        samples: aggregate.samples(|weight| match mode {
+            Mode::OnCpu => weight.count,
+            Mode::OffCpu | Mode::Wall | Mode::Syscalls => (weight.time_ns + 500) / 1000,
+        }),
+        times,
         timeline: aggregate.ticks.clone(),
         account,
     };
-    Ok((profile, resolved.hints))
+    Ok((profile, hints))
 }
 
 #[derive(Default)]
-struct Modules {
+pub(crate) struct Modules {
     list: Vec<Module>,
     ids: HashMap<(String, Vec<u8>), ModuleId>,
 }
@@ -224,7 +254,7 @@ impl Modules {
     }
 }
 
-fn location(named: Named, address: u64, modules: &mut Modules) -> Location {
+pub(super) fn location(named: Named, address: u64, modules: &mut Modules) -> Location {
     Location {
         kind: named.kind,
         module: named.module.map(|module| modules.id(module)),
@@ -233,10 +263,30 @@ fn location(named: Named, address: u64, modules: &mut Modules) -> Location {
     }
 }
 
+/// Takes the scheduler's own frames, and those of our program in it, off a stack that was taken at a switch.
+fn drop_scheduler(stack: &mut Vec<LocationId>, locations: &[Location]) {
+    let scheduler = stack.iter().take(SCHEDULER_FRAMES_MAX).rposition(|id| {
+        let location = &locations[id.index()];
+        location.kind == FrameKind::Kernel
+            && location
+                .frames
+                .last()
+                .is_some_and(|frame| frame.name == "__schedule")
+    });
+    if let Some(last) = scheduler {
+        stack.drain(..=last);
+    }
+}
+
 /// A frame that says at the root of a stack why the rest is missing.
 fn push_marker(locations: &mut Vec<Location>, stop: StopReason) -> LocationId {
+    push_text(locations, format!("[cut: {}]", stop.text()))
+}
+
+/// A frame that is no code.
+fn push_text(locations: &mut Vec<Location>, name: String) -> LocationId {
     let frame = Frame {
-        name: format!("[cut: {}]", stop.text()),
+        name,
         ..Frame::default()
     };
     locations.push(Location {
@@ -261,11 +311,34 @@ fn meta(recorded: &Recorded) -> Meta {
     Meta {
         title,
         command_line,
-        event: recorded.clock.event,
-        frequency_hz: recorded.clock.frequency_hz,
+        event: event(recorded),
+        frequency_hz: match recorded.config.mode {
+            Mode::OnCpu => recorded.config.frequency_hz,
+            // A count stands for a microsecond.
+            Mode::OffCpu | Mode::Wall | Mode::Syscalls => 1_000_000,
+        },
         started: wall.duration_since(UNIX_EPOCH).unwrap_or_default(),
         started_mono_ns: monotonic_ns,
         duration: recorded.duration,
+    }
+}
+
+fn event(recorded: &Recorded) -> Event {
+    match (recorded.config.mode, recorded.clock) {
+        (Mode::OffCpu, _) => Event::OffCpu,
+        (Mode::Wall, _) => Event::Wall,
+        (Mode::Syscalls, _) => Event::Syscalls,
+        (Mode::OnCpu, Some(clock)) if clock.event == ClockEvent::Cycles => Event::Cycles,
+        (Mode::OnCpu, _) => Event::CpuClock,
+    }
+}
+
+fn times((thread, times): (&ThreadId, &ThreadTimes)) -> Times {
+    Times {
+        thread: *thread,
+        followed_ns: times.in_state_ns.iter().sum(),
+        in_state_ns: times.in_state_ns,
+        below_threshold_ns: times.below_threshold_ns,
     }
 }
 
@@ -274,21 +347,27 @@ fn account(recorded: &Recorded) -> Result<Account, Error> {
     let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
     let aggregate = &recorded.aggregate;
     let shown = aggregate.total();
+    let taken = counted(Counter::Taken)
+        + counted(Counter::SpansTaken)
+        + counted(Counter::CallStacks)
+        + recorded.open_spans;
     let mut lost = BTreeMap::from([
         (Lost::RingFull, counted(Counter::RingFull)),
         (Lost::Malformed, recorded.malformed),
         (Lost::TableFull, aggregate.overflowed),
+        (Lost::WithoutGil, aggregate.without_gil),
     ]);
     let explained = shown + lost.values().sum::<u64>();
-    lost.insert(
-        Lost::Unexplained,
-        counted(Counter::Taken).abs_diff(explained),
-    );
+    lost.insert(Lost::Unexplained, taken.abs_diff(explained));
     let mut notes = BTreeMap::new();
     for counter in [
         Counter::EventLost,
         Counter::TargetsFull,
         Counter::NoKernelStack,
+        Counter::SpacesFull,
+        Counter::ThreadsFull,
+        Counter::NoSwitchStack,
+        Counter::PythonsFull,
     ] {
         notes.insert(counter.text().into(), counted(counter));
     }
@@ -303,6 +382,13 @@ fn account(recorded: &Recorded) -> Result<Account, Error> {
             .into_iter()
             .map(|(note, count)| (note.into(), count)),
     );
+    notes.extend(
+        recorded
+            .stacks
+            .notes()
+            .into_iter()
+            .map(|(note, count)| (note.into(), count)),
+    );
     notes.retain(|_, count| *count > 0);
     lost.retain(|_, count| *count > 0);
     let cost = Cost {
@@ -310,17 +396,18 @@ fn account(recorded: &Recorded) -> Result<Account, Error> {
         process: Duration::ZERO,
     };
     Ok(Account {
-        taken: counted(Counter::Taken),
+        taken,
         shown,
         lost,
         stacks: aggregate.by_stop.clone(),
         notes,
+        threads: BTreeMap::new(),
         cost,
     })
 }
 
 /// CPU time of this process so far, user and system, set-up included.
-fn process_cpu_time() -> Duration {
+pub(crate) fn process_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let (seconds, nanoseconds) = (
         u64::try_from(time.tv_sec).unwrap_or(0),
@@ -330,13 +417,13 @@ fn process_cpu_time() -> Duration {
 }
 
 /// `CLOCK_MONOTONIC`, ns: the clock of every record.
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
         + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// Both clocks at once.
-pub(super) fn now() -> (SystemTime, u64) {
+pub(crate) fn now() -> (SystemTime, u64) {
     (SystemTime::now(), monotonic_ns())
 }

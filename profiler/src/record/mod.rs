@@ -1,13 +1,31 @@
 //! `profiler record`: from targets to a written profile.
 //!
 //! `session` is the loop that reads what the kernel side sends; `aggregate` counts it;
-//! `finish` gives names and makes the profile; `command` starts a command to be recorded.
+//! `finish` gives names and makes the profile; `command` starts a command to be recorded, `targets` knows whom and
+//! `ending` what ends it. The other capabilities' sessions use these too.
 
 pub mod aggregate;
 pub mod command;
-mod finish;
+pub(crate) mod ending;
+pub(crate) mod finish;
+mod off_cpu;
+mod places;
 mod progress;
+pub(crate) mod running;
 mod session;
-mod targets;
+pub(crate) mod stacks;
+pub(crate) mod state;
+pub(crate) mod targets;
 
 pub use session::run;
+pub(crate) use session::{Recorded, Single};
+pub(crate) use targets::check_pid;
+
+/// What a look at single threads shares with a recording.
+pub(crate) mod threads {
+    pub(crate) use super::{
+        finish::Modules,
+        off_cpu::header_of,
+        places::{locations, shown},
+    };
+}

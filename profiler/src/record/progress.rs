@@ -5,14 +5,14 @@ use std::{borrow::Cow, time::Duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// The line. Gone when dropped.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     limit: Cow<'static, str>,
 }
 
 impl Progress {
     /// Shows nothing yet.
-    pub(super) fn start(limit: Option<Duration>) -> Self {
+    pub(crate) fn start(limit: Option<Duration>) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
         bar.set_style(
             ProgressStyle::with_template("{msg}")
@@ -25,7 +25,7 @@ impl Progress {
     }
 
     /// Shows how far the recording is.
-    pub(super) fn show(&mut self, elapsed: Duration, samples: u64) {
+    pub(crate) fn show(&mut self, elapsed: Duration, samples: u64) {
         self.bar.set_message(format!(
             "recording: {:.1} s{}, {samples} samples; Ctrl-C ends it and writes",
             elapsed.as_secs_f64(),

@@ -5,57 +5,47 @@
 //! and every event of a process do: its mappings must be read while it lives.
 
 use std::{
-    collections::BTreeSet,
-    fs, io,
-    os::fd::{AsFd, OwnedFd},
-    process::{Child, ExitStatus},
+    fs,
+    os::fd::AsFd,
     time::{Duration, Instant, SystemTime},
 };
 
-use profiler_common::{
-    config::{Settings, target},
-    event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
-    sample::Sample,
-};
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use profiler_common::{config::Settings, off_cpu::ThreadTimes, sample::Sample};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    aggregate::{Aggregate, Space, Timeline, comm_text},
-    command::{self, Held},
-    finish,
+    aggregate::{Aggregate, Timeline},
+    command::Held,
+    ending::{End, Ending, at, event_loop},
+    finish, off_cpu,
     progress::Progress,
+    running::{Running, watch_readable},
+    stacks::Stacks,
+    state::State,
     targets,
 };
 use crate::{
     artifact::Artifact,
-    config::{self, Descendants},
+    config::{self, Mode},
     error::{Error, Exit},
-    kernel::{Clock, Kernel, Record, Ring, kernel_offsets},
+    kernel::{Clock, Kernel, Ring, switch_tells_state},
     output::Format,
     preflight,
     process::{Place, Processes},
+    wait::Waits,
 };
 
 /// How often the ring is emptied: often enough that it cannot fill between (see `RING_BYTES`).
 const POLL: Duration = Duration::from_millis(50);
+/// Priority of the thread that reads: mappings of processes that live for milliseconds must be read
+/// while they live, on a host that is overloaded too. It works for about a hundredth of the time.
+const READER_NICE: i32 = -10;
 /// How often CPUs are counted and targets looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Records, writes the result, and says how to exit.
 pub fn run(config: config::Record) -> Result<Exit, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System {
-            action: "start the event loop",
-            source,
-        })?;
-    runtime.block_on(record(config))
+    event_loop(record(config))
 }
 
 async fn record(config: config::Record) -> Result<Exit, Error> {
@@ -64,8 +54,7 @@ async fn record(config: config::Record) -> Result<Exit, Error> {
     let mut session = Session::prepare(config)?;
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
-    let recorded = session.stop();
-    let result = finish::write(recorded);
+    let result = session.stop().and_then(finish::write);
     match command {
         Some(command) => {
             let exit = command.conclude(end).await?;
@@ -73,21 +62,6 @@ async fn record(config: config::Record) -> Result<Exit, Error> {
         }
         None => result.map(|()| Exit::Done),
     }
-}
-
-/// Why a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The time was up.
-    Duration,
-    /// Every named process is gone.
-    TargetsGone,
-    /// The command has ended.
-    Command,
-    /// SIGINT: from a terminal, the command has had it too.
-    Interrupted,
-    /// SIGTERM or SIGHUP.
-    Terminated,
 }
 
 /// A recording under way.
@@ -99,44 +73,41 @@ struct Session {
     state: State,
     held: Option<Held>,
     clock: Option<Clock>,
+    /// Priority of this thread before the recording.
+    nice_before: i32,
     started: Instant,
     started_at: (SystemTime, u64),
     cpu_before: Duration,
 }
 
-/// What records change.
-struct State {
-    processes: Processes,
-    aggregate: Aggregate<Place>,
-    /// Named targets, and followers, that live.
-    alive: BTreeSet<u32>,
-    malformed: u64,
-}
-
 /// Everything that a finished recording leaves.
-pub(super) struct Recorded {
-    pub(super) config: config::Record,
-    pub(super) artifact: Artifact,
-    pub(super) kernel: Kernel,
-    pub(super) processes: Processes,
-    pub(super) aggregate: Aggregate<Place>,
-    pub(super) malformed: u64,
-    pub(super) clock: Clock,
+pub(crate) struct Recorded {
+    pub(crate) config: config::Record,
+    pub(crate) artifact: Artifact,
+    pub(crate) kernel: Kernel,
+    pub(crate) stacks: Stacks,
+    pub(crate) processes: Processes,
+    pub(crate) aggregate: Aggregate<Place>,
+    pub(crate) malformed: u64,
+    /// Unless only time off the CPU was recorded.
+    pub(crate) clock: Option<Clock>,
     /// Wall clock, and `CLOCK_MONOTONIC` in ns.
-    pub(super) started_at: (SystemTime, u64),
-    pub(super) duration: Duration,
+    pub(crate) started_at: (SystemTime, u64),
+    pub(crate) duration: Duration,
     /// CPU time that the named targets used meanwhile, as far as they still live.
-    pub(super) target_cpu: Option<Duration>,
+    pub(crate) target_cpu: Option<Duration>,
     /// The process that the recording is named after, if it is one.
-    pub(super) single: Option<Single>,
+    pub(crate) single: Option<Single>,
+    /// Spans off the CPU that the end of the recording ended.
+    pub(crate) open_spans: u64,
 }
 
 /// One process as the subject of a recording.
 #[derive(Clone, Debug)]
-pub(super) struct Single {
-    pub(super) pid: u32,
-    pub(super) comm: String,
-    pub(super) command_line: String,
+pub(crate) struct Single {
+    pub(crate) pid: u32,
+    pub(crate) comm: String,
+    pub(crate) command_line: String,
 }
 
 impl Session {
@@ -146,30 +117,20 @@ impl Session {
         for &pid in &config.targets.pids {
             processes.observe(pid);
         }
-        let (mut kernel, ring) = Kernel::load(&settings(&config)?)?;
-        let follow = if config.targets.descendants == Descendants::Follow {
-            target::FOLLOW
-        } else {
-            0
-        };
-        for &pid in &config.targets.pids {
-            kernel.add_target(pid, follow)?;
-        }
-        let held = hold_command(&config)?;
-        if let Some(held) = &held {
-            kernel.add_target(held.pid(), follow | target::AWAIT_EXEC)?;
-        }
+        let (mut kernel, ring, shared) = Kernel::load(&settings(&config)?)?;
+        let pythons = kernel.pythons()?;
+        let held = targets::hold_command(&config.targets)?;
+        let alive = targets::name(&mut kernel, &config.targets, held.as_ref())?;
         let timeline = match config.format {
-            Format::Firefox | Format::Json => Timeline::Keep,
-            Format::Svg | Format::Folded | Format::Pprof | Format::Speedscope => Timeline::Drop,
+            Format::Firefox | Format::Json if config.mode == Mode::OnCpu => Timeline::Keep,
+            Format::Firefox
+            | Format::Json
+            | Format::Svg
+            | Format::Folded
+            | Format::Pprof
+            | Format::Speedscope => Timeline::Drop,
         };
-        let alive = config
-            .targets
-            .pids
-            .iter()
-            .copied()
-            .chain(held.as_ref().map(Held::pid))
-            .collect();
+        let (mode, threads) = (config.mode, config.python_threads);
         let artifact = Artifact::open(&finish::destination(
             &config,
             &processes,
@@ -182,6 +143,10 @@ impl Session {
             kernel,
             ring,
             state: State {
+                stacks: Stacks::new(shared, pythons),
+                waits: Waits::default(),
+                mode,
+                threads,
                 processes,
                 aggregate: Aggregate::new(timeline),
                 alive,
@@ -189,6 +154,7 @@ impl Session {
             },
             held,
             clock: None,
+            nice_before: 0,
             started: Instant::now(),
             started_at: finish::now(),
         })
@@ -197,20 +163,44 @@ impl Session {
     /// Attaches, then lets the command go.
     fn start(&mut self) -> Result<Option<Running>, Error> {
         self.kernel.attach_lifecycle()?;
-        self.clock = Some(self.kernel.start_clock(self.config.frequency_hz)?);
-        self.started = Instant::now();
-        self.started_at = finish::now();
+        self.add_descendants()?;
+        self.nice_before = set_nice(READER_NICE);
+        let State {
+            stacks, processes, ..
+        } = &mut self.state;
+        stacks.update(processes)?;
+        if self.config.mode != Mode::OnCpu {
+            self.kernel.attach_switches()?;
+            self.begin_now();
+            let named = self.state.named();
+            off_cpu::begin(&mut self.kernel, named, self.state.stacks.known_pythons())?;
+        }
+        if self.config.mode != Mode::OffCpu {
+            self.clock = Some(self.kernel.start_clock(self.config.frequency_hz)?);
+        }
+        // Threads are followed from before the clocks started, and their times are the duration's.
+        if self.config.mode == Mode::OnCpu {
+            self.begin_now();
+        }
         let Some(held) = self.held.take() else {
             return Ok(None);
         };
-        let name = self.config.targets.command.iter().flatten().next();
-        let command = name
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let child = held
-            .release()
-            .map_err(|source| Error::Command { command, source })?;
-        Running::new(child).map(Some)
+        targets::release(held, &self.config.targets).map(Some)
+    }
+
+    fn begin_now(&mut self) {
+        self.started = Instant::now();
+        self.started_at = finish::now();
+    }
+
+    /// Makes what descends from the targets already targets too. Forks are followed by now, so that
+    /// looking until nothing is new finds all.
+    fn add_descendants(&mut self) -> Result<(), Error> {
+        let State {
+            alive, processes, ..
+        } = &mut self.state;
+        let observe = |pid| processes.observe(pid);
+        targets::add_descendants(&mut self.kernel, &self.config.targets, alive, observe)
     }
 
     /// Reads until the end.
@@ -223,9 +213,6 @@ impl Session {
         let mut housekeeping = interval(HOUSEKEEPING);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("watch for Ctrl-C"))?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(system("watch for SIGTERM"))?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(system("watch for SIGHUP"))?;
         let readable = self
             .ring
             .as_fd()
@@ -233,29 +220,26 @@ impl Session {
             .map_err(system("watch the ring buffer"))?;
         let readable = watch_readable(readable).map_err(system("watch the ring buffer"))?;
         let mut progress = Progress::start(self.config.duration);
-        let deadline = self
-            .config
-            .duration
-            .map(|duration| tokio::time::Instant::from_std(self.started + duration));
+        let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
         let end = loop {
             tokio::select! {
                 guard = readable.readable() => {
                     guard.map_err(system("watch the ring buffer"))?.clear_ready();
-                    self.drain();
+                    self.drain()?;
                 }
                 _ = poll.tick() => {
-                    self.drain();
+                    self.drain()?;
                     progress.show(self.started.elapsed(), self.state.aggregate.total());
                     if self.config.targets.names_processes() && command.is_none() && self.state.alive.is_empty() {
                         break End::TargetsGone;
                     }
                 }
+                () = at(self.next_look()) => {
+                    self.state.processes.look_again(Instant::now());
+                    self.drain()?;
+                }
                 _ = housekeeping.tick() => self.keep_house()?,
-                () = at(deadline) => break End::Duration,
-                _ = interrupt.recv() => break End::Interrupted,
-                _ = terminate.recv() => break End::Terminated,
-                _ = hangup.recv() => break End::Terminated,
-                () = ended(command.as_ref()) => break End::Command,
+                end = ending.reached(command.as_ref()) => break end,
             }
         };
         if end == End::Command
@@ -266,13 +250,52 @@ impl Session {
         Ok((end, command))
     }
 
-    fn drain(&mut self) {
+    /// Ends the spans that are still open; gives their number.
+    fn close_spans(&mut self, end_ns: u64) -> u64 {
+        let Self {
+            kernel,
+            config,
+            state,
+            ..
+        } = self;
+        let (mode, min_block) = (config.mode, config.min_block);
+        if mode == Mode::OnCpu {
+            return 0;
+        }
+        let mut accounts = Vec::new();
+        let account = |times: &ThreadTimes| accounts.push(*times);
+        let each = |sample: &Sample<'_>| state.span(sample);
+        let open = off_cpu::close(kernel, end_ns, min_block, each, account);
+        for times in &accounts {
+            state.aggregate.add_times(times);
+        }
+        off_cpu::complete(&mut state.aggregate, mode, min_block);
+        open
+    }
+
+    fn next_look(&self) -> Option<tokio::time::Instant> {
+        self.state
+            .processes
+            .next_look()
+            .map(tokio::time::Instant::from_std)
+    }
+
+    fn drain(&mut self) -> Result<(), Error> {
         let Self { ring, state, .. } = self;
-        ring.drain(|record| state.take(record));
+        let mut result = Ok(());
+        ring.drain(|record| {
+            let taken = state.take(record);
+            if result.is_ok() {
+                result = taken;
+            }
+        });
+        result?;
+        Ok(state.stacks.update(&mut state.processes)?)
     }
 
     fn keep_house(&mut self) -> Result<(), Error> {
         self.kernel.follow_cpus()?;
+        self.state.stacks.keep_house();
         // The kernel side tells every exit; should the ring have been full, a look helps.
         self.state
             .alive
@@ -281,22 +304,27 @@ impl Session {
     }
 
     /// Ends the sampling and takes what is left on the ring.
-    fn stop(mut self) -> Recorded {
-        let duration = self.started.elapsed();
+    fn stop(mut self) -> Result<Recorded, Error> {
+        let mut duration = self.started.elapsed();
         self.kernel.stop();
-        self.drain();
+        let end_ns = finish::monotonic_ns();
+        if self.config.mode != Mode::OnCpu {
+            // Until now, threads were followed.
+            duration = self.started.elapsed();
+        }
+        set_nice(self.nice_before);
+        self.drain()?;
+        let open_spans = self.close_spans(end_ns);
         let pids = &self.config.targets.pids;
         let target_cpu = (!pids.is_empty())
             .then(|| targets::cpu_time(pids.iter().copied()).saturating_sub(self.cpu_before));
         let single = finish::single(&self.config, &self.state.processes, &self.state.aggregate);
-        Recorded {
-            clock: self.clock.unwrap_or(Clock {
-                event: crate::profile::Event::CpuClock,
-                frequency_hz: self.config.frequency_hz,
-            }),
+        Ok(Recorded {
+            clock: self.clock,
             config: self.config,
             artifact: self.artifact,
             kernel: self.kernel,
+            stacks: self.state.stacks,
             processes: self.state.processes,
             aggregate: self.state.aggregate,
             malformed: self.state.malformed,
@@ -304,155 +332,27 @@ impl Session {
             duration,
             target_cpu,
             single,
-        }
-    }
-}
-
-impl State {
-    fn take(&mut self, record: Record<'_>) {
-        match record {
-            Record::Sample(sample) => self.sample(&sample),
-            Record::Process(event) => self.process(event),
-            Record::Malformed => self.malformed += 1,
-        }
-    }
-
-    fn sample(&mut self, sample: &Sample<'_>) {
-        let Self {
-            processes,
-            aggregate,
-            ..
-        } = self;
-        let pid = sample.header.tgid;
-        processes.observe(pid);
-        let comm = processes.comm(pid);
-        let place = |space, address| match space {
-            Space::Kernel => Place::Kernel(address),
-            Space::User => processes.locate(pid, address),
-        };
-        aggregate.add(sample, place, |_| comm);
-    }
-
-    fn process(&mut self, event: &ProcessEvent) {
-        let comm = comm_text(&event.comm);
-        match event.kind {
-            KIND_FORK => {
-                self.alive.insert(event.tgid);
-                self.processes.forked(event.parent, event.tgid, &comm);
-                self.aggregate.forget_process(event.tgid);
-            }
-            KIND_EXEC => {
-                self.processes.execed(event.tgid, &comm);
-                self.aggregate.forget_process(event.tgid);
-            }
-            KIND_EXIT => {
-                self.alive.remove(&event.tgid);
-                self.processes.exited(event.tgid);
-                self.aggregate.forget_process(event.tgid);
-            }
-            _ => self.malformed += 1,
-        }
-    }
-}
-
-/// The command while it runs.
-struct Running {
-    child: Child,
-    ended: AsyncFd<OwnedFd>,
-    status: Option<ExitStatus>,
-}
-
-impl Running {
-    fn new(child: Child) -> Result<Self, Error> {
-        let system = |source: io::Error| Error::System {
-            action: "watch the command",
-            source,
-        };
-        let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
-            .map_err(|error| system(error.into()))?;
-        Ok(Self {
-            child,
-            ended: watch_readable(pidfd).map_err(system)?,
-            status: None,
+            open_spans,
         })
     }
-
-    fn reap(&mut self) -> Result<ExitStatus, Error> {
-        let status = self.child.wait().map_err(|source| Error::System {
-            action: "wait for the command",
-            source,
-        })?;
-        self.status = Some(status);
-        Ok(status)
-    }
-
-    /// Waits for the command, which outlives its recording after `-d` or Ctrl-C; SIGTERM is passed
-    /// on to it, Ctrl-C it has had from the terminal.
-    async fn conclude(mut self, end: End) -> Result<Exit, Error> {
-        if let Some(status) = self.status {
-            return Ok(Exit::Command(command::exit_code(status)));
-        }
-        if end == End::Terminated {
-            // Gone already is as good.
-            let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
-        }
-        ended(Some(&self)).await;
-        self.reap()
-            .map(|status| Exit::Command(command::exit_code(status)))
-    }
 }
 
-fn watch_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an owned descriptor is open, and the same one, as long as it lives.
-    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
-}
-
-/// Ends when the command does; never without one.
-async fn ended(command: Option<&Running>) {
-    match command {
-        Some(command) => {
-            // An error of the descriptor would mean that it is not one; then waiting ends.
-            let _ = command.ended.readable().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
+/// Sets the priority of this thread and gives the old one. Where that is not allowed, the stacks of some
+/// short-lived processes are cut.
+fn set_nice(nice: i32) -> i32 {
+    let before = rustix::process::getpriority_process(None).unwrap_or(0);
+    let _ = rustix::process::setpriority_process(None, nice);
+    before
 }
 
 fn settings(config: &config::Record) -> Result<Settings, Error> {
     let mut settings = Settings {
-        filters: config.targets.filters(),
-        offsets: kernel_offsets()?,
-        ..Settings::UNSET
+        off_cpu: u32::from(config.mode != Mode::OnCpu),
+        min_block_ns: u64::try_from(config.min_block.as_nanos()).unwrap_or(u64::MAX),
+        ..targets::settings(&config.targets)?
     };
-    if let Some((_, cgroup)) = &config.targets.cgroup {
-        settings.cgroup_id = cgroup.id;
-        settings.cgroup_level = cgroup.level;
-    }
-    if let Some((_, glob)) = config.targets.comm {
-        settings.comm = glob;
+    if config.mode != Mode::OnCpu {
+        settings.switch_tells_state = u32::from(switch_tells_state()?);
     }
     Ok(settings)
-}
-
-fn hold_command(config: &config::Record) -> Result<Option<Held>, Error> {
-    let Some(command) = &config.targets.command else {
-        return Ok(None);
-    };
-    let name = command
-        .first()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    Held::start(command)
-        .map(Some)
-        .map_err(|source| Error::Command {
-            command: name,
-            source,
-        })
 }

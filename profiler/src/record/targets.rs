@@ -1,10 +1,21 @@
-//! Checks of what was typed against what runs, before anything is recorded.
+//! Targets: checks of what was typed against what runs, and telling the kernel side.
 
-use std::{fs, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    time::Duration,
+};
 
 use procfs::process::{Process, StatFlags};
 
-use crate::{config, error::Error};
+use profiler_common::config::{Settings, target};
+
+use super::{command::Held, running::Running};
+use crate::{
+    config::{self, Descendants, Targets},
+    error::Error,
+    kernel::{Kernel, kernel_offsets},
+};
 
 /// The kernel's limit where its file cannot be read: its own default.
 const MAX_RATE_DEFAULT_HZ: u64 = 100_000;
@@ -13,11 +24,100 @@ const MAX_RATE_DEFAULT_HZ: u64 = 100_000;
 /// of range.
 pub(super) fn check(config: &config::Record) -> Result<(), Error> {
     check_frequency(config.frequency_hz)?;
-    config
-        .targets
-        .pids
-        .iter()
-        .try_for_each(|&pid| check_pid(pid))
+    check_pids(&config.targets.pids)
+}
+
+/// Likewise, of processes only.
+pub(crate) fn check_pids(pids: &[u32]) -> Result<(), Error> {
+    pids.iter().try_for_each(|&pid| check_pid(pid))
+}
+
+/// The settings of the kernel side that say whom.
+pub(crate) fn settings(targets: &Targets) -> Result<Settings, Error> {
+    let mut settings = Settings {
+        filters: targets.filters(),
+        offsets: kernel_offsets()?,
+        ..Settings::UNSET
+    };
+    if let Some((_, cgroup)) = &targets.cgroup {
+        settings.cgroup_id = cgroup.id;
+        settings.cgroup_level = cgroup.level;
+    }
+    if let Some((_, glob)) = targets.comm {
+        settings.comm = glob;
+    }
+    Ok(settings)
+}
+
+/// Starts the command, if there is one, and holds it.
+pub(crate) fn hold_command(targets: &Targets) -> Result<Option<Held>, Error> {
+    let Some(command) = &targets.command else {
+        return Ok(None);
+    };
+    let held = Held::start(command);
+    held.map(Some)
+        .map_err(|source| command_error(targets, source))
+}
+
+/// Lets the command go.
+pub(crate) fn release(held: Held, targets: &Targets) -> Result<Running, Error> {
+    let child = held.release();
+    Running::new(child.map_err(|source| command_error(targets, source))?)
+}
+
+fn command_error(targets: &Targets, source: io::Error) -> Error {
+    let name = targets.command.iter().flatten().next();
+    Error::Command {
+        command: name
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        source,
+    }
+}
+
+/// Tells the kernel side of the processes that are named, and of the command that is held; gives them all.
+pub(crate) fn name(
+    kernel: &mut Kernel,
+    targets: &Targets,
+    held: Option<&Held>,
+) -> Result<BTreeSet<u32>, Error> {
+    let follow = match targets.descendants {
+        Descendants::Follow => target::FOLLOW,
+        Descendants::Ignore => 0,
+    };
+    for &pid in &targets.pids {
+        kernel.add_target(pid, follow)?;
+    }
+    if let Some(held) = held {
+        kernel.add_target(held.pid(), follow | target::AWAIT_EXEC)?;
+    }
+    let named = targets.pids.iter().copied();
+    Ok(named.chain(held.map(Held::pid)).collect())
+}
+
+/// Makes what descends from the targets already targets too, and hands it to `each`. Forks must be followed by
+/// now, so that looking until nothing is new finds all.
+pub(crate) fn add_descendants(
+    kernel: &mut Kernel,
+    targets: &Targets,
+    alive: &mut BTreeSet<u32>,
+    mut each: impl FnMut(u32),
+) -> Result<(), Error> {
+    if targets.descendants != Descendants::Follow {
+        return Ok(());
+    }
+    loop {
+        let new = descendants(&targets.pids);
+        let new: Vec<u32> = new.difference(alive).copied().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for pid in new {
+            kernel.add_target(pid, target::FOLLOW)?;
+            each(pid);
+            alive.insert(pid);
+        }
+    }
 }
 
 fn check_frequency(frequency_hz: u64) -> Result<(), Error> {
@@ -34,7 +134,7 @@ fn check_frequency(frequency_hz: u64) -> Result<(), Error> {
     }
 }
 
-fn check_pid(pid: u32) -> Result<(), Error> {
+pub(crate) fn check_pid(pid: u32) -> Result<(), Error> {
     let process = open(pid).ok_or(Error::NoSuchProcess { pid })?;
     let status = process.status().map_err(|_| Error::NoSuchProcess { pid })?;
     if let Ok(tgid) = u32::try_from(status.tgid)
@@ -55,12 +155,35 @@ fn check_pid(pid: u32) -> Result<(), Error> {
     Ok(())
 }
 
+/// Every process that descends from these.
+fn descendants(pids: &[u32]) -> BTreeSet<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for process in procfs::process::all_processes().into_iter().flatten() {
+        let stat = process.and_then(|process| process.stat());
+        if let Ok(stat) = stat
+            && let (Ok(parent), Ok(pid)) = (u32::try_from(stat.ppid), u32::try_from(stat.pid))
+        {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut queue = pids.to_vec();
+    while let Some(pid) = queue.pop() {
+        for &child in children.get(&pid).into_iter().flatten() {
+            if found.insert(child) {
+                queue.push(child);
+            }
+        }
+    }
+    found
+}
+
 fn open(pid: u32) -> Option<Process> {
     Process::new(i32::try_from(pid).ok()?).ok()
 }
 
 /// CPU time that these processes have used in their lives, as far as they still can be asked.
-pub(super) fn cpu_time(pids: impl IntoIterator<Item = u32>) -> Duration {
+pub(crate) fn cpu_time(pids: impl IntoIterator<Item = u32>) -> Duration {
     let ticks: u64 = pids
         .into_iter()
         .filter_map(|pid| open(pid)?.stat().ok())

@@ -8,8 +8,8 @@ use std::hash::BuildHasher;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::profile::{
-    Location, LocationId, Module, ModuleId, Process, ProcessId, Profile, Sample, Stack, StackId,
-    Thread, ThreadId,
+    Gil, Location, LocationId, Module, ModuleId, Process, ProcessId, Profile, Sample, Stack,
+    StackId, Thread, ThreadId,
 };
 
 /// A profile in the making.
@@ -21,7 +21,7 @@ pub(super) struct Builder {
     modules: Places,
     locations: Places,
     stacks: Places,
-    samples: FxHashMap<(ThreadId, StackId), usize>,
+    samples: FxHashMap<(ThreadId, StackId, Gil), usize>,
 }
 
 impl Builder {
@@ -60,12 +60,13 @@ impl Builder {
         )
     }
 
-    pub(super) fn sample(&mut self, thread: ThreadId, stack: StackId, count: u64) {
+    pub(super) fn sample(&mut self, thread: ThreadId, stack: StackId, (gil, count): (Gil, u64)) {
         let samples = &mut self.profile.samples;
-        let place = *self.samples.entry((thread, stack)).or_insert_with(|| {
+        let place = *self.samples.entry((thread, stack, gil)).or_insert_with(|| {
             samples.push(Sample {
                 thread,
                 stack,
+                gil,
                 count: 0,
             });
             samples.len() - 1

@@ -10,7 +10,7 @@ use crate::{
         folded::{THREAD_FRAMES, is_number},
         frame_class::FrameClass,
     },
-    profile::{Frame, FrameKind, Location, LocationId, Process, Profile, Thread},
+    profile::{Frame, FrameKind, Gil, Location, LocationId, Process, Profile, Thread},
 };
 
 /// The profile in a text, `None` where it is not folded stacks.
@@ -83,7 +83,7 @@ fn add(builder: &mut Builder, stack: &str, count: u64, has_threads: bool) {
         .collect();
     locations.reverse();
     let stack = builder.stack(locations);
-    builder.sample(thread, stack, count);
+    builder.sample(thread, stack, (Gil::Unknown, count));
 }
 
 /// Frames from the root as locations: inlined functions join the function they were inlined into.
@@ -94,6 +94,7 @@ fn locations<'a>(frames: impl Iterator<Item = &'a str>) -> Vec<Location> {
         let (kind, name) = match class {
             FrameClass::Kernel => (FrameKind::Kernel, name),
             FrameClass::Jit => (FrameKind::Jit, name),
+            FrameClass::Python => (FrameKind::Python, name),
             FrameClass::Marker => (FrameKind::Marker, name),
             FrameClass::Native | FrameClass::Process => (FrameKind::Native, name),
             FrameClass::Inlined => match locations.last_mut() {

@@ -62,7 +62,11 @@ fn add(builder: &mut Builder, profile: &Profile) {
                 .map(|id| locations[id.index()])
                 .collect(),
         );
-        builder.sample(threads[sample.thread.index()], stack, sample.count);
+        builder.sample(
+            threads[sample.thread.index()],
+            stack,
+            (sample.gil, sample.count),
+        );
     }
 }
 
@@ -120,9 +124,14 @@ fn add_accounts(profiles: &[Profile]) -> Account {
             lost,
             stacks,
             notes,
+            threads,
             cost,
         } = &profile.account;
-        let shown = profile.total();
+        let shown = if profile.meta.event.is_time() {
+            profile.account.shown
+        } else {
+            profile.total()
+        };
         sum.shown += shown;
         sum.taken += taken;
         if any_known && !profile.account.is_known() && shown > 0 {
@@ -138,6 +147,9 @@ fn add_accounts(profiles: &[Profile]) -> Account {
         }
         for (note, count) in notes {
             *sum.notes.entry(note.clone()).or_default() += count;
+        }
+        for (part, time) in threads {
+            *sum.threads.entry(*part).or_default() += *time;
         }
         sum.cost.bpf += cost.bpf;
         sum.cost.process += cost.process;

@@ -10,10 +10,14 @@ use prost::Message;
 use rustc_hash::FxHashMap;
 
 use super::{MALFORMED_SAMPLE, SAMPLES_MAX, builder::Builder, provenance};
+use crate::profile::Gil;
 use crate::{
     output::{
         frame_class::FrameClass,
-        pprof::{JIT_MAPPING, LABEL_COMM, LABEL_PID, LABEL_THREAD, LABEL_TID, schema},
+        pprof::{
+            JIT_MAPPING, LABEL_COMM, LABEL_GIL, LABEL_PID, LABEL_THREAD, LABEL_TID, PYTHON_MAPPING,
+            schema,
+        },
     },
     profile::{
         Frame, FrameKind, Location, LocationId, Meta, Module, ModuleId, Process, Profile, Thread,
@@ -193,8 +197,18 @@ impl<'a> Reader<'a> {
             .collect::<Option<Vec<_>>>()?;
         let thread = self.thread(&sample.label);
         let stack = self.builder.stack(locations);
-        self.builder.sample(thread, stack, count);
+        let gil = self.gil(&sample.label);
+        self.builder.sample(thread, stack, (gil, count));
         Some(count)
+    }
+
+    fn gil(&self, labels: &[schema::Label]) -> Gil {
+        let label = labels
+            .iter()
+            .find(|label| self.text.get(label.key) == LABEL_GIL);
+        label.map_or(Gil::Unknown, |label| {
+            Gil::from_word(self.text.get(label.str))
+        })
     }
 
     fn thread(&mut self, labels: &[schema::Label]) -> ThreadId {
@@ -256,7 +270,7 @@ impl<'a> Reader<'a> {
         let path = mapping.map_or("", |mapping| self.text.get(mapping.filename));
         let kind = kind(location.address, path, &frames);
         // The stand-in for code outside any file is no file.
-        let mapping = mapping.filter(|_| path != JIT_MAPPING);
+        let mapping = mapping.filter(|_| !matches!(path, JIT_MAPPING | PYTHON_MAPPING));
         let module = mapping.map(|mapping| self.module(mapping));
         let place = self.builder.location(Location {
             kind,
@@ -278,7 +292,8 @@ impl<'a> Reader<'a> {
                 .filter(|system| *system != name)
                 .map(str::to_owned),
             file: known(function.filename).map(str::to_owned),
-            line: u32::try_from(line.line).ok().filter(|line| *line > 0),
+            line: positive(line.line),
+            first_line: positive(function.start_line),
         })
     }
 
@@ -311,6 +326,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn positive(number: i64) -> Option<u32> {
+    u32::try_from(number).ok().filter(|number| *number > 0)
+}
+
 fn kind(address: u64, path: &str, frames: &[Frame]) -> FrameKind {
     let in_upper_half = address >> 63 == 1;
     if path.starts_with("[kernel") || path.starts_with("/lib/modules/") || in_upper_half {
@@ -318,6 +337,9 @@ fn kind(address: u64, path: &str, frames: &[Frame]) -> FrameKind {
     }
     if path == JIT_MAPPING {
         return FrameKind::Jit;
+    }
+    if path == PYTHON_MAPPING {
+        return FrameKind::Python;
     }
     let is_marker = |frame: &Frame| FrameClass::of_text(&frame.name).0 == FrameClass::Marker;
     if path.is_empty() && frames.iter().all(is_marker) {

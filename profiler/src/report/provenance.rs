@@ -11,11 +11,14 @@ use profiler_common::outcome::StopReason;
 use super::{CONTRADICTION, FOREIGN_NOTE, SAMPLES_MAX};
 use crate::{
     output::{account, provenance},
-    profile::{Account, Event, Lost, Meta, Profile},
+    profile::{Account, Event, Lost, Meta, Profile, ThreadTime},
 };
 
 /// Highest rate that is believed, Hz: the kernel's own limit is far below.
 const RATE_MAX: u64 = 1_000_000;
+
+/// Counts per second of an event that is time.
+const MICROSECONDS: u64 = 1_000_000;
 
 /// Longest time that is believed, s: three thousand years. Keeps arithmetic on times in bounds.
 const SECONDS_MAX: u64 = 100_000_000_000;
@@ -25,10 +28,11 @@ const NOTES_MAX: usize = 64;
 const NOTE_BYTES_MAX: usize = 200;
 
 /// Every cause of loss.
-const LOST: [Lost; 4] = [
+const LOST: [Lost; 5] = [
     Lost::RingFull,
     Lost::Malformed,
     Lost::TableFull,
+    Lost::WithoutGil,
     Lost::Unexplained,
 ];
 
@@ -49,7 +53,13 @@ fn describe(meta: &mut Meta, key: &str, value: &str) -> bool {
     match key {
         provenance::TITLE => unquote(value).clone_into(&mut meta.title),
         provenance::COMMAND_LINE => unquote(value).clone_into(&mut meta.command_line),
-        provenance::EVENT => meta.event = event(value),
+        provenance::EVENT => {
+            meta.event = event(value);
+            if meta.event.is_time() {
+                meta.frequency_hz = MICROSECONDS;
+            }
+        }
+        provenance::UNIT => {}
         provenance::FREQUENCY => {
             meta.frequency_hz = number(value).filter(|rate| *rate <= RATE_MAX).unwrap_or(0);
         }
@@ -90,6 +100,14 @@ fn enter(account: &mut Account, key: &str, value: &str) {
             };
             *account.notes.entry(note).or_default() += count;
         }
+        account::THREADS => {
+            let part = ThreadTime::ALL
+                .into_iter()
+                .find(|part| part.text() == detail);
+            if let (Some(part), Some(time)) = (part, time(value)) {
+                account.threads.insert(part, time);
+            }
+        }
         account::COST_BPF => account.cost.bpf = time(value).unwrap_or_default(),
         account::COST_PROCESS => account.cost.process = time(value).unwrap_or_default(),
         _ => {}
@@ -107,6 +125,7 @@ fn topic(key: &str) -> Option<(&'static str, &str)> {
         account::COMPLETE,
         account::CUT,
         account::NOTE,
+        account::THREADS,
     ];
     detailed.into_iter().find_map(|topic| {
         let detail = key.strip_prefix(topic)?.strip_prefix(", ")?;
@@ -116,7 +135,12 @@ fn topic(key: &str) -> Option<(&'static str, &str)> {
 
 /// Makes the account agree with the samples, and says where it did not.
 fn reconcile(profile: &mut Profile) {
-    let shown = profile.total();
+    let is_time = profile.meta.event.is_time();
+    let shown = if is_time {
+        profile.account.stacks.values().sum()
+    } else {
+        profile.total()
+    };
     let account = &mut profile.account;
     account.shown = shown;
     if !account.is_known() {
@@ -134,11 +158,10 @@ fn reconcile(profile: &mut Profile) {
 }
 
 fn event(name: &str) -> Event {
-    if name == Event::Cycles.name() {
-        Event::Cycles
-    } else {
-        Event::CpuClock
-    }
+    let mut events = Event::ALL.into_iter();
+    events
+        .find(|event| event.name() == name)
+        .unwrap_or_default()
 }
 
 fn unquote(text: &str) -> &str {

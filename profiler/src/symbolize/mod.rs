@@ -9,7 +9,6 @@ mod elf;
 mod functions;
 mod names;
 mod perf_map;
-mod vdso;
 
 use std::{
     collections::BTreeMap,

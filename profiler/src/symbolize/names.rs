@@ -18,10 +18,9 @@ use super::{
     Named, Resolved, Sources,
     elf::Elf,
     perf_map::{BYTES_MAX, PerfMap},
-    vdso,
 };
 use crate::{
-    process::{FileId, LifeId, PinnedFile, Place},
+    process::{FileId, LifeId, PinnedFile, Place, VDSO_NAME, vdso_image},
     profile::{Frame, FrameKind, Module},
 };
 
@@ -62,7 +61,7 @@ impl Names {
         Self {
             symbolizer,
             stripped: BTreeSet::new(),
-            vdso: vdso::image().ok().map(|file| (file, None)),
+            vdso: vdso_image().ok().map(|file| (file, None)),
             notes: BTreeMap::new(),
         }
     }
@@ -185,7 +184,7 @@ impl Names {
         }
         let elf = self.vdso.as_ref().and_then(|(_, elf)| elf.as_ref());
         let module = Module {
-            path: vdso::NAME.to_owned(),
+            path: VDSO_NAME.to_owned(),
             ..Module::default()
         };
         let mut symbols = symbols.into_iter();
@@ -353,6 +352,7 @@ fn with_line(name: &str, code_info: Option<&CodeInfo<'_>>) -> Frame {
         system_name: None,
         file: code_info.map(|code| code.to_path().display().to_string()),
         line: code_info.and_then(|code| code.line),
+        first_line: None,
     }
 }
 

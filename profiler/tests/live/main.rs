@@ -9,8 +9,18 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod bench;
+mod django;
 mod filters;
 mod lifecycle;
 mod names;
+mod off_cpu;
+#[path = "../../../xtask/src/postgres.rs"]
+mod postgres;
+mod python;
+mod python_tools;
 mod refusals;
 mod shares;
+mod stacks;
+mod syscalls;
+mod tcp;
+mod witness;

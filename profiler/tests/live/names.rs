@@ -88,7 +88,7 @@ fn stripped_functions_have_one_name_each() {
         .iter()
         .flat_map(|(stack, _)| stack.split(';'))
         .collect();
-    for function in ["main", "seventy", "twenty", "ten", "burn"] {
+    for function in ["_start", "main", "seventy", "twenty", "ten", "burn"] {
         let name = format!("split+{:#x}", address(function));
         assert!(
             frames.contains(name.as_str()),
@@ -100,7 +100,7 @@ fn stripped_functions_have_one_name_each() {
             .iter()
             .filter(|frame| frame.starts_with("split+"))
             .count(),
-        5,
+        6,
         "{frames:?}"
     );
     assert!(!folded.text.contains("unknown"), "{}", folded.text);

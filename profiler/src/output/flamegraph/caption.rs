@@ -5,11 +5,11 @@
 
 use crate::{
     output::{
-        figures::{grouped, percent, samples, seconds},
+        figures::{amount, grouped, percent, seconds},
         folded::printable,
         provenance,
     },
-    profile::Profile,
+    profile::{Event, Profile},
 };
 
 /// Longest title, in characters: what fits the width in its larger type.
@@ -28,6 +28,8 @@ pub(super) struct Caption {
     pub(super) title: String,
     /// Second line: how, how long, how much, how complete, which command.
     pub(super) subtitle: String,
+    /// What a count counts.
+    pub(super) unit: &'static str,
     /// Everything that is known of the recording, one fact a line.
     pub(super) notes: Vec<String>,
 }
@@ -37,7 +39,7 @@ impl Caption {
     pub(super) fn of(profile: &Profile) -> Self {
         let title = printable(&profile.meta.title);
         let title = if title.is_empty() {
-            "CPU profile".to_owned()
+            default_title(profile.meta.event).to_owned()
         } else {
             title
         };
@@ -45,8 +47,22 @@ impl Caption {
         Self {
             title: shorten(&title, TITLE_MAX),
             subtitle,
+            unit: if profile.meta.event.is_time() {
+                "µs"
+            } else {
+                "samples"
+            },
             notes: provenance::lines(profile),
         }
+    }
+}
+
+fn default_title(event: Event) -> &'static str {
+    match event {
+        Event::CpuClock | Event::Cycles => "CPU profile",
+        Event::OffCpu => "Off-CPU profile",
+        Event::Wall => "Wall-clock profile",
+        Event::Syscalls => "Time in system calls",
     }
 }
 
@@ -55,13 +71,15 @@ fn subtitle(profile: &Profile, title: &str) -> String {
     let account = &profile.account;
     let mut facts = Vec::new();
     facts.extend(processes(profile, title));
-    if meta.frequency_hz > 0 {
+    if meta.event.is_time() {
+        facts.push(meta.event.name().to_owned());
+    } else if meta.frequency_hz > 0 {
         facts.push(format!("{} Hz {}", meta.frequency_hz, meta.event.name()));
     }
     if !meta.duration.is_zero() {
         facts.push(seconds(meta.duration));
     }
-    facts.push(samples(profile.total()));
+    facts.push(amount(profile));
     facts.push(if account.is_known() {
         format!("{} lost", grouped(account.lost_total()))
     } else {

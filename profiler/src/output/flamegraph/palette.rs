@@ -67,6 +67,7 @@ fn tone(class: FrameClass, step: u8) -> Rgb {
         FrameClass::Native => (228, 144, 76),
         FrameClass::Inlined => (233, 201, 106),
         FrameClass::Jit => (118, 184, 128),
+        FrameClass::Python => (222, 170, 196),
         FrameClass::Marker => (168, 168, 168),
     };
     let lighter = step * STEP;

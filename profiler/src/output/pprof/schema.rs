@@ -164,4 +164,7 @@ pub(crate) struct Function {
     /// Source file.
     #[prost(int64, tag = "4")]
     pub(crate) filename: i64,
+    /// Line in it where the function begins; 0 where not known.
+    #[prost(int64, tag = "5")]
+    pub(crate) start_line: i64,
 }

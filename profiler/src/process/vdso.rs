@@ -11,10 +11,10 @@ use procfs::process::{MMapPath, Process};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Its name where a path would stand.
-pub(super) const NAME: &str = "[vdso]";
+pub const VDSO_NAME: &str = "[vdso]";
 
 /// Copies it out of our own memory.
-pub(super) fn image() -> io::Result<File> {
+pub fn vdso_image() -> io::Result<File> {
     let maps = Process::myself()
         .and_then(|process| process.maps())
         .map_err(io::Error::other)?;

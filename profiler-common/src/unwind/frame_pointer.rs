@@ -1,24 +1,7 @@
-//! The unwind step: from one frame's registers to its caller's. No I/O, no maps: memory comes
-//! through a parameter, so that BPF runs it with `bpf_probe_read_user` and a test with an array.
+//! The step for code that no unwind table covers: a runtime's compiled code, hand-written assembly.
 
+use super::{Registers, USER_ADDRESS_END, USER_ADDRESS_MIN};
 use crate::{limits::FRAME_BYTES_MAX, outcome::StopReason};
-
-/// The registers a step needs, of one frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Registers {
-    /// Program counter: of the leaf, the instruction itself; of its callers, a return address.
-    pub pc: u64,
-    /// Stack pointer.
-    pub sp: u64,
-    /// Frame pointer (rbp, x29).
-    pub bp: u64,
-}
-
-/// User addresses end here: 47 bits on x86-64 and enough for aarch64's 48-bit layout.
-const USER_ADDRESS_END: u64 = 1 << 48;
-/// Nothing is ever mapped executable below this (`vm.mmap_min_addr`).
-const USER_ADDRESS_MIN: u64 = 4096;
 
 /// One step up the frame pointer chain: `pc' = *(bp + 8)`, `bp' = *bp`, `sp' = bp + 16`.
 ///

@@ -1,0 +1,200 @@
+//! TCP connections of targets: each change of state, each segment sent again, each reset is told with the
+//! socket's figures. These tracepoints are not hit by ordinary segments, so that traffic costs nothing.
+//!
+//! A client's socket is its process's, as it connects in a system call. A server's is made in an interrupt;
+//! it is known by the port that it listens on.
+
+use aya_ebpf::{
+    bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns, programs::RawTracePointContext,
+};
+use profiler_common::{
+    outcome::Counter,
+    tcp::{Figures, KIND_TCP, Listener, Socket, TcpEvent, role, tcp_state, what},
+};
+
+use crate::{
+    filter,
+    maps::{COOKIES, EVENTS, LISTENERS, SOCKETS, TCP_SCRATCH, count, tcp_setting},
+    task::read_at,
+};
+
+/// `IPPROTO_TCP`
+const TCP: u16 = 6;
+/// `AF_INET` and `AF_INET6`
+const INET: u16 = 2;
+const INET6: u16 = 10;
+/// Bit of `SOCK_DONE` in `sk_flags` (enum sock_flags of include/net/sock.h): the peer's end was received.
+const DONE: u64 = 1 << 1;
+
+/// A socket changes its state: `sk`, `old`, `new`.
+#[inline(always)]
+pub(crate) fn state_changed(ctx: &RawTracePointContext) {
+    let socket = ctx.arg::<u64>(0);
+    let (old, new) = (ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8);
+    let protocol: Option<u16> = read_at(socket, tcp_setting!(protocol));
+    if protocol != Some(TCP) {
+        return;
+    }
+    if new == tcp_state::LISTEN {
+        listens(socket);
+        return;
+    }
+    if old == tcp_state::CLOSE && new == tcp_state::SYN_SENT {
+        connects(socket);
+    } else if old == tcp_state::SYN_RECV && new == tcp_state::ESTABLISHED {
+        accepts(socket);
+    }
+    tell(socket, what::STATE, (old, new));
+}
+
+/// A target listens.
+#[inline(always)]
+fn listens(socket: u64) {
+    let Some(target) = filter::current_target() else {
+        return;
+    };
+    if LISTENERS.insert(listener(socket), target.tgid, 0).is_err() {
+        count(Counter::SocketsFull);
+    }
+}
+
+#[inline(always)]
+fn listener(socket: u64) -> Listener {
+    let port: u16 = read_at(socket, tcp_setting!(local_port)).unwrap_or(0);
+    Listener {
+        net: net(socket),
+        port: u32::from(port),
+    }
+}
+
+/// Inode number of its network namespace.
+#[inline(always)]
+fn net(socket: u64) -> u32 {
+    let net: u64 = read_at(socket, tcp_setting!(net)).unwrap_or(0);
+    read_at(net, tcp_setting!(net_inode)).unwrap_or(0)
+}
+
+#[inline(always)]
+fn connects(socket: u64) {
+    if let Some(target) = filter::current_target() {
+        follow(socket, target.tgid, role::CLIENT);
+    }
+}
+
+#[inline(always)]
+fn accepts(socket: u64) {
+    // SAFETY: values are single words, read once.
+    let listening = unsafe { LISTENERS.get(listener(socket)) }.copied();
+    match listening {
+        Some(tgid) => follow(socket, tgid, role::SERVER),
+        None if tcp_setting!(all) != 0 => follow(socket, 0, role::SERVER),
+        None => {}
+    }
+}
+
+#[inline(always)]
+fn follow(socket: u64, tgid: u32, role: u32) {
+    if SOCKETS.insert(socket, Socket { tgid, role }, 0).is_ok() {
+        count(Counter::ConnectionsBegun);
+    } else {
+        count(Counter::SocketsFull);
+    }
+}
+
+/// The owner of a socket that is followed; one that user space named by its cookie is from now on.
+#[inline(always)]
+fn owner(socket: u64) -> Option<Socket> {
+    // SAFETY: written once, when the socket is not in use yet.
+    if let Some(owner) = unsafe { SOCKETS.get(socket) } {
+        return Some(*owner);
+    }
+    let cookie: u64 = read_at(socket, tcp_setting!(cookie))?;
+    // SAFETY: written by user space only.
+    let owner = *unsafe { COOKIES.get(cookie) }?;
+    let _ = SOCKETS.insert(socket, owner, 0);
+    Some(owner)
+}
+
+/// Something else happened to the socket that is the first argument, if there is one.
+#[inline(always)]
+pub(crate) fn happened(ctx: &RawTracePointContext, what: u32) {
+    let socket = ctx.arg::<u64>(0);
+    if socket != 0 {
+        tell(socket, what, (0, 0));
+    }
+}
+
+/// The socket is gone: its address may be another's.
+#[inline(always)]
+pub(crate) fn destroyed(ctx: &RawTracePointContext) {
+    let _ = SOCKETS.remove(ctx.arg::<u64>(0));
+}
+
+#[inline(always)]
+fn tell(socket: u64, what: u32, (old, new): (u8, u8)) {
+    let Some(owner) = owner(socket) else {
+        return;
+    };
+    let Some(event) = TCP_SCRATCH.get_ptr_mut(what) else {
+        return;
+    };
+    // SAFETY: this CPU's own slot, which no other program uses; the kernel does not run a program within itself.
+    let event = unsafe { &mut *event };
+    event.kind = KIND_TCP;
+    event.what = what;
+    // SAFETY: always callable. CLOCK_MONOTONIC.
+    event.time_ns = unsafe { bpf_ktime_get_ns() };
+    event.socket = socket;
+    event.owner = owner;
+    event.net = net(socket);
+    event.error = read_at(socket, tcp_setting!(error)).unwrap_or(0);
+    event.old = old;
+    event.new = new;
+    event.padding = 0;
+    addresses(socket, event);
+    figures(socket, &mut event.figures);
+    if EVENTS
+        .output_untyped::<TcpEvent>(event, u64::from(BPF_RB_NO_WAKEUP))
+        .is_err()
+    {
+        count(Counter::EventLost);
+    }
+}
+
+#[inline(always)]
+fn addresses(socket: u64, event: &mut TcpEvent) {
+    let family: u16 = read_at(socket, tcp_setting!(family)).unwrap_or(0);
+    event.local = [0; 16];
+    event.remote = [0; 16];
+    if family == INET6 {
+        event.local = read_at(socket, tcp_setting!(local6)).unwrap_or([0; 16]);
+        event.remote = read_at(socket, tcp_setting!(remote6)).unwrap_or([0; 16]);
+    } else if family == INET {
+        mapped(&mut event.local, read_at(socket, tcp_setting!(local4)));
+        mapped(&mut event.remote, read_at(socket, tcp_setting!(remote4)));
+    }
+    let local: u16 = read_at(socket, tcp_setting!(source_port)).unwrap_or(0);
+    event.local_port = u16::from_be(local);
+    let remote: u16 = read_at(socket, tcp_setting!(remote_port)).unwrap_or(0);
+    event.remote_port = u16::from_be(remote);
+}
+
+#[inline(always)]
+fn mapped(address: &mut [u8; 16], four: Option<[u8; 4]>) {
+    let [a, b, c, d] = four.unwrap_or([0; 4]);
+    *address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
+}
+
+#[inline(always)]
+fn figures(socket: u64, figures: &mut Figures) {
+    figures.bytes_sent = read_at(socket, tcp_setting!(bytes_sent)).unwrap_or(0);
+    figures.bytes_retransmitted = read_at(socket, tcp_setting!(bytes_retrans)).unwrap_or(0);
+    figures.bytes_received = read_at(socket, tcp_setting!(bytes_received)).unwrap_or(0);
+    figures.segments_out = read_at(socket, tcp_setting!(segs_out)).unwrap_or(0);
+    figures.segments_in = read_at(socket, tcp_setting!(segs_in)).unwrap_or(0);
+    figures.rtt_us = read_at::<u32>(socket, tcp_setting!(srtt)).unwrap_or(0) >> 3;
+    figures.min_rtt_us = read_at(socket, tcp_setting!(min_rtt)).unwrap_or(u32::MAX);
+    figures.retransmits = read_at(socket, tcp_setting!(retransmits)).unwrap_or(0);
+    let flags: u64 = read_at(socket, tcp_setting!(flags)).unwrap_or(0);
+    figures.peer_ended = u32::from(flags & DONE != 0);
+}

@@ -1,0 +1,111 @@
+//! `profiler tcp`, as typed.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use super::{destination, parse_duration};
+use crate::{
+    artifact::Destination,
+    config::{self, Descendants, Targets},
+    error::Error,
+    tcp::{Form, Rows},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  profiler tcp -p 4711                     10 s: connections open, begun and ended
+  profiler tcp -p 4711 --by-peer           with whom, how often, how long; says where a pool is missing
+  profiler tcp -p 4711 -d 1h --events      a line for each connect, close, reset and segment sent again
+  profiler tcp -p 4711 --descendants       a server and its workers
+  profiler tcp --all --json -o tcp.json    every connection of the host
+
+Bytes are those of the data, each once, within the recording. `age` is `> TIME` of connections that were there before.
+`connect` is the time from a client's first segment to the answer. `recv-q` and `send-q` are bytes that wait at the end.";
+
+/// `profiler tcp`
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+pub struct TcpArgs {
+    /// Processes to watch
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pids: Vec<u32>,
+    /// Watch every process of the host, in every network namespace
+    #[arg(short, long, conflicts_with_all = ["pids", "command"])]
+    pub all: bool,
+    /// Also what descends from the targets, now or later [default with a COMMAND]
+    #[arg(long)]
+    pub descendants: bool,
+    /// How long: 30, 30s, 500ms, 5m [default: 10s; with a COMMAND, to its end]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// A row for each peer: how often, how long, how much
+    #[arg(long)]
+    pub by_peer: bool,
+    /// Most rows to show
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// For programs: one JSON object, with all connections and peers
+    #[arg(long, conflicts_with_all = ["csv", "events"])]
+    pub json: bool,
+    /// For programs: comma-separated values, all of them
+    #[arg(long, conflicts_with = "events")]
+    pub csv: bool,
+    /// A line for each event as it happens
+    #[arg(long, conflicts_with = "by_peer")]
+    pub events: bool,
+    /// File to write the result to [default: standard output]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "events")]
+    pub output: Option<PathBuf>,
+    /// Start this command, watch it and its children, exit with its status
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
+    pub command: Vec<OsString>,
+}
+
+impl TcpArgs {
+    /// What is meant.
+    pub fn resolve(self) -> Result<config::Tcp, Error> {
+        if self.pids.is_empty() && self.command.is_empty() && !self.all {
+            return Err(Error::NoTcpTarget);
+        }
+        let command = (!self.command.is_empty()).then_some(self.command);
+        let descendants = if self.descendants || command.is_some() {
+            Descendants::Follow
+        } else {
+            Descendants::Ignore
+        };
+        let duration = match (self.duration, &command) {
+            (None, None) => Some(config::CALLS_DURATION),
+            (duration, _) => duration,
+        };
+        let mut pids = self.pids;
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(config::Tcp {
+            targets: Targets {
+                pids,
+                command,
+                descendants,
+                ..Targets::default()
+            },
+            duration,
+            rows: if self.by_peer {
+                Rows::Peers
+            } else {
+                Rows::Connections
+            },
+            limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
+            form: match (self.json, self.csv, self.events) {
+                (true, ..) => Form::Json,
+                (_, true, _) => Form::Csv,
+                (.., true) => Form::Events,
+                _ => Form::Table,
+            },
+            destination: self
+                .output
+                .as_deref()
+                .map_or(Destination::Stdout, destination),
+        })
+    }
+}

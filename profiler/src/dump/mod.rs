@@ -1,0 +1,93 @@
+//! `profiler dump`: the stack of every thread of a process now, and what it waits for, without BPF and
+//! without stopping the process.
+//!
+//! A thread that waits in a system call tells where it is through `/proc`; its native stack is walked
+//! over a copy of its stack. Of a thread that runs only the Python frames are shown, read as they change.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "the dump is what was asked for, and goes to standard output"
+)]
+
+mod memory;
+mod thread;
+
+use serde_json::{Value, json};
+
+use self::thread::{Dumped, Dumper};
+use crate::{
+    config::Dump,
+    error::{Error, Exit},
+    output::{Lines, folded::python_text},
+    profile::{Frame, FrameKind, Location},
+    record::check_pid,
+};
+
+/// Dumps, as text or JSON.
+pub fn run(config: Dump) -> Result<Exit, Error> {
+    check_pid(config.pid)?;
+    let mut dumper = Dumper::new(config.pid, config.interpreter);
+    let threads = dumper.threads()?;
+    if config.json {
+        let threads: Vec<Value> = threads.iter().map(json).collect();
+        println!("{}", json!({ "pid": config.pid, "threads": threads }));
+    } else {
+        print!("{}", text(&dumper.title(), &threads));
+    }
+    Ok(Exit::Done)
+}
+
+fn text(title: &str, threads: &[Dumped]) -> String {
+    let mut lines = vec![title.to_owned()];
+    for thread in threads {
+        let gil = if thread.has_gil {
+            ", holds the GIL"
+        } else {
+            ""
+        };
+        let Dumped {
+            tid, name, doing, ..
+        } = thread;
+        lines.push(format!("\nthread {tid} \"{name}\": {doing}{gil}"));
+        for location in &thread.stack {
+            let frames = location.frames.iter();
+            lines.extend(frames.map(|frame| format!("    {}", frame_text(location, frame))));
+        }
+        lines.extend(thread.cut.map(|cut| format!("    [cut: {cut}]")));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn frame_text(location: &Location, frame: &Frame) -> String {
+    match (location.kind, &frame.file, frame.line) {
+        (FrameKind::Python, ..) => python_text(frame, Lines::Line),
+        (_, Some(file), Some(line)) => {
+            let file = file.rsplit('/').next().unwrap_or(file);
+            format!("{} ({file}:{line})", frame.name)
+        }
+        _ => frame.name.clone(),
+    }
+}
+
+fn json(thread: &Dumped) -> Value {
+    let frame = |location: &Location, frame: &Frame| {
+        let kind = match location.kind {
+            FrameKind::Python => "python",
+            FrameKind::Kernel => "kernel",
+            FrameKind::Jit => "jit",
+            FrameKind::Native | FrameKind::Marker => "native",
+        };
+        json!({ "kind": kind, "name": frame.name, "file": frame.file, "line": frame.line })
+    };
+    let frames = thread.stack.iter().flat_map(|location| {
+        location
+            .frames
+            .iter()
+            .map(move |each| frame(location, each))
+    });
+    json!({
+        "tid": thread.tid, "name": thread.name, "doing": thread.doing, "holds_gil": thread.has_gil,
+        "frames": frames.collect::<Vec<_>>(), "cut": thread.cut,
+    })
+}

@@ -1,0 +1,213 @@
+//! One thread after the other: where it is, what it does, what its stack is called.
+
+use std::{fs, os::unix::fs::FileExt};
+
+use profiler_common::{
+    off_cpu::State,
+    outcome::StopReason,
+    sample::{ORIGIN_SYSCALL, Sample},
+    unwind::{Registers, how::RETURN},
+};
+
+use super::memory::Tables;
+use crate::{
+    config::Interpreter,
+    error::Error,
+    process::{self, Place, Processes},
+    profile::Location,
+    python::Pythons,
+    record::{
+        aggregate::comm_text,
+        threads::{Modules, header_of, locations, shown},
+    },
+    unwind::{StackCopy, Unwinder},
+    wait::Waits,
+};
+
+/// Most of a stack that is copied.
+const STACK_BYTES_MAX: usize = 1 << 20;
+/// What is copied at once.
+const PAGE_BYTES: usize = 4096;
+
+/// A thread as it is shown.
+pub(super) struct Dumped {
+    pub(super) tid: u32,
+    pub(super) name: String,
+    /// Running, or what it waits for.
+    pub(super) doing: String,
+    pub(super) has_gil: bool,
+    /// Innermost first.
+    pub(super) stack: Vec<Location>,
+    /// Why the native stack is cut, if it is.
+    pub(super) cut: Option<&'static str>,
+}
+
+/// What is known of the process.
+pub(super) struct Dumper {
+    pid: u32,
+    interpreter: Interpreter,
+    processes: Processes,
+    pythons: Pythons,
+    unwinder: Unwinder<Tables>,
+    waits: Waits,
+}
+
+/// A thread before its places have names.
+struct Raw {
+    thread: Dumped,
+    places: Vec<u32>,
+}
+
+impl Dumper {
+    pub(super) fn new(pid: u32, interpreter: Interpreter) -> Self {
+        let mut processes = Processes::new();
+        processes.observe(pid);
+        let mut unwinder = Unwinder::new(Tables::default(), process::vdso_image().ok());
+        let Ok(()) = unwinder.set_mappings(pid, processes.mappings(pid), processes.files());
+        let mut pythons = Pythons::default();
+        pythons.look(pid, processes.mappings(pid), processes.files());
+        Self {
+            pid,
+            interpreter,
+            processes,
+            pythons,
+            unwinder,
+            waits: Waits::default(),
+        }
+    }
+
+    /// The process in a line.
+    pub(super) fn title(&self) -> String {
+        let command_line = self.processes.command_line(self.pid).unwrap_or_default();
+        format!("process {}: {command_line}", self.pid)
+    }
+
+    /// Every thread, the first one first.
+    pub(super) fn threads(&mut self) -> Result<Vec<Dumped>, Error> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
+            .map_err(|_| Error::NoSuchProcess { pid: self.pid })?;
+        let mut tids: Vec<u32> = tasks
+            .flatten()
+            .filter_map(|task| task.file_name().to_str()?.parse().ok())
+            .collect();
+        tids.sort_unstable();
+        let mut places = Vec::new();
+        let raw: Vec<Raw> = tids
+            .into_iter()
+            .filter_map(|tid| self.thread(tid, &mut places))
+            .collect();
+        let mut modules = Modules::default();
+        let named = locations(&places, &self.processes, &self.pythons, &mut modules)?.list;
+        let threads = raw.into_iter().map(
+            |Raw {
+                 thread,
+                 places: stack,
+             }| {
+                let ids = shown(&stack, &places, &self.pythons, self.interpreter);
+                let stack = ids.into_iter().map(|id| named[id.index()].clone());
+                Dumped {
+                    stack: stack.collect(),
+                    ..thread
+                }
+            },
+        );
+        Ok(threads.collect())
+    }
+
+    /// `None` if it is gone.
+    fn thread(&mut self, tid: u32, places: &mut Vec<(Place, u64)>) -> Option<Raw> {
+        let Self {
+            pid,
+            processes,
+            pythons,
+            waits,
+            unwinder,
+            ..
+        } = self;
+        let mut header = header_of(*pid, tid)?;
+        header.origin = ORIGIN_SYSCALL;
+        let walked = pythons.walk(*pid, process::own_id(*pid, tid));
+        let frames = walked.iter().flat_map(|walked| &walked.frames);
+        let words: Vec<[u64; 2]> = frames.map(|frame| frame.words()).collect();
+        let (user, stop) =
+            native(unwinder, *pid, tid).unwrap_or((Vec::new(), StopReason::Outermost));
+        let sample = Sample {
+            header: &header,
+            kernel: &[],
+            user: &user,
+            stop,
+            python: &words,
+            python_stop: profiler_common::outcome::PythonStop::Outermost,
+            rest: None,
+        };
+        let mut stack = Vec::new();
+        let mut push = |place: Place, address: u64| {
+            places.push((place, address));
+            stack.push(u32::try_from(places.len() - 1).unwrap_or(u32::MAX));
+        };
+        let mut inserted = pythons.interleave(&sample).into_iter().peekable();
+        for (index, &pc) in user.iter().enumerate() {
+            while let Some(python) = inserted.next_if(|python| python.before <= index) {
+                push(python.place, python.address);
+            }
+            push(processes.locate(*pid, pc - 1), pc - 1);
+        }
+        inserted.for_each(|python| push(python.place, python.address));
+        let state = State::from_id(header.state).unwrap_or(State::Blocked);
+        let is_gil = state == State::Blocked
+            && header.syscall >= 0
+            && pythons.owns(*pid, header.arguments[0]);
+        let doing = match state {
+            State::Runnable => "running".to_owned(),
+            _ if is_gil => "waiting for the GIL".to_owned(),
+            _ => waits.describe(&header),
+        };
+        Some(Raw {
+            thread: Dumped {
+                tid,
+                name: comm_text(&header.comm),
+                doing,
+                has_gil: walked.is_some_and(|walked| walked.holds_gil),
+                stack: Vec::new(),
+                cut: (!stop.is_complete()).then(|| stop.text()),
+            },
+            places: stack,
+        })
+    }
+}
+
+/// The native stack of a thread that waits in a system call, whose frame pointer is not known; `None` of one
+/// that does not.
+fn native(unwinder: &Unwinder<Tables>, pid: u32, tid: u32) -> Option<(Vec<u64>, StopReason)> {
+    let call = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    let mut words = call.split_whitespace().rev();
+    let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+    let (pc, sp) = (number()?, number()?);
+    let stack = stack_from(pid, sp);
+    let copy = StackCopy {
+        frame: Registers { pc, sp, bp: 0 },
+        how: RETURN,
+        base: sp,
+        stack: &stack,
+    };
+    unwinder.walk_copy(pid, copy, |address| process::read_words(pid, address))
+}
+
+/// A copy of the stack from an address on, as far as it goes.
+fn stack_from(pid: u32, sp: u64) -> Vec<u8> {
+    let mut stack = Vec::new();
+    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else {
+        return stack;
+    };
+    let mut page = [0; PAGE_BYTES];
+    let mut length = PAGE_BYTES - usize::try_from(sp % PAGE_BYTES as u64).unwrap_or(0);
+    while stack.len() < STACK_BYTES_MAX
+        && memory
+            .read_exact_at(&mut page[..length], sp + stack.len() as u64)
+            .is_ok()
+    {
+        stack.extend_from_slice(&page[..length]);
+        length = PAGE_BYTES;
+    }
+    stack
+}

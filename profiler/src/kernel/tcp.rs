@@ -1,0 +1,130 @@
+//! Following TCP connections.
+
+use std::{
+    fs,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, MapData},
+    programs::RawTracePoint,
+};
+use profiler_common::{
+    limits::{LISTENERS_MAX, SOCKETS_MAX},
+    tcp::{Listener, Socket, TcpSettings},
+};
+
+use super::{
+    Kernel, KernelError,
+    load::{failed, map, program},
+};
+
+/// Programs and their tracepoints. The end of a socket first, so that none is followed beyond it.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("tcp_destroyed", "tcp_destroy_sock"),
+    ("tcp_state", "inet_sock_set_state"),
+    ("tcp_retransmit", "tcp_retransmit_skb"),
+    ("tcp_reset_sent", "tcp_send_reset"),
+    ("tcp_reset_received", "tcp_receive_reset"),
+];
+
+/// [`Socket`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Owner(Socket);
+
+// SAFETY: a transparent wrapper around plain words.
+unsafe impl Pod for Owner {}
+
+/// [`Listener`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Place(Listener);
+
+// SAFETY: a transparent wrapper around plain words.
+unsafe impl Pod for Place {}
+
+/// The maps that user space writes.
+pub(super) struct Connections {
+    cookies: HashMap<MapData, u64, Owner>,
+    listeners: HashMap<MapData, Place, u32>,
+}
+
+impl Connections {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            cookies: map(ebpf, "COOKIES", HashMap::try_from)?,
+            listeners: map(ebpf, "LISTENERS", HashMap::try_from)?,
+        })
+    }
+}
+
+/// Sizes of the maps: as small as can be where nothing is wanted of them.
+pub(super) fn sizes(settings: &TcpSettings) -> [(&'static str, u32); 3] {
+    let size = |size: usize| match settings.wanted {
+        0 => 1,
+        _ => u32::try_from(size).unwrap_or(u32::MAX),
+    };
+    [
+        ("SOCKETS", size(SOCKETS_MAX)),
+        ("COOKIES", size(SOCKETS_MAX)),
+        ("LISTENERS", size(LISTENERS_MAX)),
+    ]
+}
+
+/// The programs that are wanted.
+pub(super) fn programs(settings: &TcpSettings) -> &'static [(&'static str, &'static str)] {
+    match settings.wanted {
+        0 => &[],
+        _ => &PROGRAMS,
+    }
+}
+
+impl Kernel {
+    /// Begins to follow connections.
+    pub fn attach_tcp(&mut self) -> Result<(), KernelError> {
+        for (name, tracepoint) in PROGRAMS {
+            let hook: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+            let link = hook.attach(tracepoint).and_then(|id| hook.take_link(id));
+            self.tcp_links
+                .push(link.map_err(|source| failed("attach", name, source))?);
+        }
+        Ok(())
+    }
+
+    /// Follows a socket that is there already. Says whether there was room.
+    pub fn follow_socket(&mut self, cookie: u64, owner: Socket) -> bool {
+        self.connections
+            .cookies
+            .insert(cookie, Owner(owner), 0)
+            .is_ok()
+    }
+
+    /// What comes to this port is a target's. Says whether there was room.
+    pub fn follow_listener(&mut self, listener: Listener, tgid: u32) -> bool {
+        self.connections
+            .listeners
+            .insert(Place(listener), tgid, 0)
+            .is_ok()
+    }
+
+    /// Events that were missed because they happened while the same program ran on the same CPU.
+    pub fn missed_tcp(&self) -> u64 {
+        let programs = PROGRAMS
+            .iter()
+            .filter_map(|(name, _)| self.ebpf.program(name));
+        let missed = programs.filter_map(|program| {
+            let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
+            let facts = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+            let mut lines = facts.lines();
+            lines.find_map(|line| {
+                line.strip_prefix("recursion_misses:")?
+                    .trim()
+                    .parse::<u64>()
+                    .ok()
+            })
+        });
+        missed.sum()
+    }
+}

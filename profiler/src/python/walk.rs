@@ -1,0 +1,165 @@
+//! The Python stack of a thread that no sample was taken of, read from user space: what the kernel side
+//! does, over a process that is not stopped. A thread that runs meanwhile may give nonsense, which the
+//! checks of code objects keep out; one that waits stands still.
+
+use profiler_common::{
+    limits::{PYTHON_FRAMES_MAX, PYTHON_STEPS_MAX, PYTHON_THREADS_MAX},
+    outcome::PythonStop,
+    python::{FRAME_WORDS, HEAD_WORDS, Interpreter, NONE, PythonFrame, checksum, step},
+};
+
+use super::code::Memory;
+
+/// Where glibc and musl keep a thread's id, counted from what `pthread_self` gives (`struct pthread` of
+/// nptl/descr.h, `src/internal/pthread_impl.h`; x86-64). Before 3.11 a thread state does not tell it.
+const THREAD_ID_AT: [u64; 2] = [0x2d0, 0x30];
+
+/// A thread's stack, if it is one of Python's. `tid` is the id that the thread itself sees.
+pub(super) fn walk(memory: &impl Memory, interpreter: &Interpreter, tid: u32) -> Option<Walked> {
+    let walker = Walker {
+        memory,
+        interpreter,
+    };
+    let state = walker.thread_state(tid)?;
+    let mut frames = Vec::new();
+    let stop = walker.frames(state, &mut frames);
+    Some(Walked {
+        frames,
+        stop,
+        holds_gil: walker.holder(state) == Some(state),
+    })
+}
+
+/// A thread's Python stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walked {
+    /// Innermost first.
+    pub frames: Vec<PythonFrame>,
+    /// Why it ended.
+    pub stop: PythonStop,
+    /// Whether the thread held its interpreter's lock.
+    pub holds_gil: bool,
+}
+
+struct Walker<'a, M> {
+    memory: &'a M,
+    interpreter: &'a Interpreter,
+}
+
+impl<M: Memory> Walker<'_, M> {
+    fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.memory.read(address, &mut bytes).then_some(bytes)
+    }
+
+    fn word(&self, base: u64, offset: u32) -> Option<u64> {
+        self.read(base.wrapping_add(u64::from(offset)))
+            .map(u64::from_ne_bytes)
+    }
+
+    fn thread_state(&self, tid: u32) -> Option<u64> {
+        let layout = &self.interpreter.layout;
+        let mut looks = 0;
+        let mut next = self.word(self.interpreter.runtime, layout.interpreters)?;
+        while next != 0 && looks < PYTHON_THREADS_MAX {
+            let mut state = self.word(next, layout.interpreter_threads)?;
+            while state != 0 && looks < PYTHON_THREADS_MAX {
+                if self.belongs(state, tid) {
+                    return Some(state);
+                }
+                state = self.word(state, layout.thread_next)?;
+                looks += 1;
+            }
+            next = self.word(next, layout.interpreter_next)?;
+            looks += 1;
+        }
+        None
+    }
+
+    fn belongs(&self, state: u64, tid: u32) -> bool {
+        let thread = self.word(state, self.interpreter.layout.thread_id);
+        thread.is_some_and(|thread| {
+            THREAD_ID_AT
+                .iter()
+                .any(|at| self.read(thread.wrapping_add(*at)).map(u32::from_ne_bytes) == Some(tid))
+        })
+    }
+
+    /// The thread state that holds the lock, as the kernel side finds it.
+    fn holder(&self, state: u64) -> Option<u64> {
+        let layout = &self.interpreter.layout;
+        if layout.current_thread != NONE {
+            return self.word(self.interpreter.runtime, layout.current_thread);
+        }
+        let interpreter = self.word(state, layout.thread_interpreter)?;
+        let gil = self.word(interpreter, layout.interpreter_gil)?;
+        let locked: [u8; 4] = self.read(gil.wrapping_add(u64::from(layout.gil_locked)))?;
+        let is_locked = i32::from_ne_bytes(locked) > 0;
+        is_locked.then(|| self.word(gil, layout.gil_holder))?
+    }
+
+    fn frames(&self, state: u64, frames: &mut Vec<PythonFrame>) -> PythonStop {
+        let layout = &self.interpreter.layout;
+        let pointer = self.word(state, layout.thread_frame);
+        let innermost = match pointer {
+            Some(pointer) if pointer != 0 && layout.c_frame != NONE => {
+                self.word(pointer, layout.c_frame)
+            }
+            pointer => pointer,
+        };
+        let Some(mut frame) = innermost else {
+            return PythonStop::Unreadable;
+        };
+        let mut is_first = true;
+        for _ in 0..PYTHON_STEPS_MAX {
+            if frame == 0 {
+                return PythonStop::Outermost;
+            }
+            let Some(words) = self.frame_words(frame) else {
+                return PythonStop::Unreadable;
+            };
+            let step = step(layout, &words);
+            frame = step.back;
+            let pushed = if step.is_shim {
+                is_first.then_some(PythonFrame {
+                    is_first,
+                    ..PythonFrame::default()
+                })
+            } else {
+                let head = step.code.wrapping_add(u64::from(layout.code_head));
+                let Some(head) = self.read::<{ HEAD_WORDS * 4 }>(head) else {
+                    return PythonStop::Unreadable;
+                };
+                let mut words = [0; HEAD_WORDS];
+                for (word, bytes) in words.iter_mut().zip(head.as_chunks::<4>().0) {
+                    *word = u32::from_ne_bytes(*bytes);
+                }
+                Some(PythonFrame {
+                    code: step.code,
+                    is_first,
+                    offset: step.offset,
+                    checksum: checksum(&words),
+                })
+            };
+            frames.extend(pushed);
+            is_first = step.is_last;
+            if frames.len() >= PYTHON_FRAMES_MAX {
+                break;
+            }
+        }
+        PythonStop::TooDeep
+    }
+
+    fn frame_words(&self, frame: u64) -> Option<[u64; FRAME_WORDS]> {
+        let mut bytes = [0; FRAME_WORDS * 8];
+        let wanted = (self.interpreter.layout.frame_bytes as usize).min(bytes.len());
+        if !self.memory.read(frame, &mut bytes[..wanted]) {
+            return None;
+        }
+        let mut words = [0; FRAME_WORDS];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        Some(words)
+    }
+}

@@ -1,0 +1,216 @@
+//! Time off the CPU: threads that are there when a recording begins, spans as they end, and what is
+//! still open when it does.
+
+use std::{fs, time::Duration};
+
+use profiler_common::{
+    off_cpu::{KIND_THREAD_END, State, ThreadTimes, wait},
+    outcome::{PythonStop, StopReason},
+    sample::{KIND_OFF_CPU, ORIGIN_SYSCALL, Sample, SampleHeader},
+};
+use zerocopy::FromZeros;
+
+use super::{aggregate::Aggregate, finish::monotonic_ns};
+use crate::{
+    config::Mode,
+    kernel::{Kernel, KernelError, Left, Record},
+    process::{Place, own_id},
+    python::Pythons,
+};
+
+/// Begins the accounts of every thread of these processes. Call when switches are followed already: what the
+/// kernel side knows better is left.
+pub(super) fn begin(
+    kernel: &mut Kernel,
+    pids: impl IntoIterator<Item = u32>,
+    pythons: &Pythons,
+) -> Result<(), KernelError> {
+    for pid in pids {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter();
+        for task in tasks.flatten().flatten() {
+            let tid = task.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some((times, left)) = tid.and_then(|tid| look(pid, tid, pythons)) {
+                kernel.begin_thread(times, &left)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What `/proc` tells of a thread now: its state and, if it waits in a system call, which and where.
+fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
+    let folder = format!("/proc/{pid}/task/{tid}");
+    let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
+    let state = match stat.rsplit_once(") ")?.1.chars().next()? {
+        'R' => State::Runnable,
+        'D' => State::Uninterruptible,
+        'Z' | 'X' => return None,
+        _ => State::Blocked,
+    };
+    let now = monotonic_ns();
+    let mut header = SampleHeader::new_zeroed();
+    header.kind = KIND_OFF_CPU;
+    header.time_ns = now;
+    (header.tgid, header.tid) = (pid, tid);
+    let comm = fs::read(format!("{folder}/comm")).unwrap_or_default();
+    let name = comm.strip_suffix(b"\n").unwrap_or(&comm);
+    let length = name.len().min(header.comm.len() - 1);
+    header.comm[..length].copy_from_slice(&name[..length]);
+    header.state = state as u8;
+    // Not one that a limit kept from being taken.
+    header.wait = wait::STACK;
+    header.stop = StopReason::Before as u8;
+    header.syscall = -1;
+    let call = fs::read_to_string(format!("{folder}/syscall")).unwrap_or_default();
+    let address = enter_call(&mut header, &call).unwrap_or(0);
+    header.user_len = u16::from(address != 0);
+    let walked = pythons.walk(pid, own_id(pid, tid));
+    let frames = walked.iter().flat_map(|walked| &walked.frames);
+    let python: Vec<[u64; 2]> = frames.map(|frame| frame.words()).collect();
+    header.python_len = u16::try_from(python.len()).unwrap_or(0);
+    header.python_stop = walked.map_or(PythonStop::None, |walked| walked.stop) as u8;
+    let mut times = ThreadTimes::new_zeroed();
+    times.kind = KIND_THREAD_END;
+    (times.tgid, times.tid, times.state) = (pid, tid, state as u32);
+    (times.since_ns, times.first_ns) = (now, now);
+    times.comm = header.comm;
+    Some((times, Left::new(&header, address, &python)))
+}
+
+/// A thread's name, state and system call now, as a record of a wait.
+pub(crate) fn header_of(pid: u32, tid: u32) -> Option<SampleHeader> {
+    let (_, left) = look(pid, tid, &Pythons::default())?;
+    match Record::decode(left.bytes()) {
+        Record::Sample(sample) => Some(*sample.header),
+        _ => None,
+    }
+}
+
+/// Reads `NUMBER ARG0 … ARG5 SP PC`, or `-1 SP PC` of a thread that waits in no call; gives the PC.
+fn enter_call(header: &mut SampleHeader, text: &str) -> Option<u64> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let number = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
+    let address = number(words.last()?)?;
+    if let [call, first, second, third, .., _sp, _pc] = words.as_slice() {
+        header.syscall = call.parse().ok()?;
+        header.origin = ORIGIN_SYSCALL;
+        header.arguments = [number(first)?, number(second)?, number(third)?];
+    }
+    Some(address)
+}
+
+/// Closes the accounts of the threads that live, at the end of the recording. Spans that are still
+/// open end here: those long enough are handed to `each`. Gives their number.
+pub(super) fn close(
+    kernel: &Kernel,
+    end_ns: u64,
+    min_block: Duration,
+    mut each: impl FnMut(&Sample<'_>),
+    mut account: impl FnMut(&ThreadTimes),
+) -> u64 {
+    let min_block_ns = u64::try_from(min_block.as_nanos()).unwrap_or(u64::MAX);
+    let mut open = 0;
+    for mut times in kernel.thread_times() {
+        let span = end_ns.saturating_sub(times.since_ns);
+        let state = (times.state & 3) as usize;
+        times.in_state_ns[state] += span;
+        let mut name = None;
+        if state != State::Running as usize {
+            let left = kernel.left(times.tid);
+            if span < min_block_ns {
+                times.below_threshold_ns[state] += span;
+            } else if let Some(left) = &left
+                && let Record::Sample(mut sample) = Record::decode(left.bytes())
+            {
+                let header = SampleHeader {
+                    duration_ns: span,
+                    ..*sample.header
+                };
+                sample.header = &header;
+                name = Some(header.comm);
+                open += 1;
+                each(&sample);
+            } else {
+                times.lost_ns += span;
+            }
+        }
+        times.comm = name
+            .filter(|name| name[0] != 0)
+            .unwrap_or_else(|| comm(&times));
+        account(&times);
+    }
+    open
+}
+
+fn comm(times: &ThreadTimes) -> [u8; 16] {
+    let path = format!("/proc/{}/task/{}/comm", times.tgid, times.tid);
+    let text = fs::read(path).unwrap_or_default();
+    let name = text.strip_suffix(b"\n").unwrap_or(&text);
+    let mut comm = times.comm;
+    if let Some(room) = comm.get_mut(..name.len()) {
+        room.copy_from_slice(name);
+    }
+    comm
+}
+
+/// Makes the samples stand for all time of the threads: what no record stands for becomes a frame of
+/// its own, and each running sample its share of the time that its thread really ran.
+pub(super) fn complete(aggregate: &mut Aggregate<Place>, mode: Mode, min_block: Duration) {
+    if mode == Mode::Wall {
+        let running = |times: &ThreadTimes| times.in_state_ns[State::Running as usize];
+        for (thread, time_ns) in aggregate.weigh_samples(running) {
+            aggregate.add_time(thread, "[running, not sampled]", time_ns);
+        }
+    }
+    let threads: Vec<_> = aggregate
+        .times
+        .iter()
+        .map(|(id, times)| (*id, *times))
+        .collect();
+    for (thread, times) in threads {
+        for state in State::ALL {
+            let leaf = format!("[{}, in spans below {min_block:?}]", state.text());
+            let time_ns = times.below_threshold_ns[state as usize];
+            if time_ns > 0 {
+                aggregate.add_time(thread, &leaf, time_ns);
+            }
+        }
+        if times.lost_ns > 0 {
+            aggregate.add_time(thread, "[off the CPU, record lost]", times.lost_ns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_common::sample::SampleHeader;
+    use zerocopy::FromZeros;
+
+    use super::{Pythons, enter_call, look};
+
+    /// Both forms of the kernel's line, and what is none.
+    #[test]
+    fn system_calls_are_read() {
+        let mut header = SampleHeader::new_zeroed();
+        header.syscall = -1;
+        let line = "202 0x7f0 0x80 0x2 0x0 0x0 0x0 0x7ffd 0x7f1234\n";
+        assert_eq!(enter_call(&mut header, line), Some(0x7f_1234));
+        assert_eq!((header.syscall, header.arguments), (202, [0x7f0, 0x80, 2]));
+        header.syscall = -1;
+        assert_eq!(enter_call(&mut header, "-1 0x7ffd 0x40"), Some(0x40));
+        assert_eq!(enter_call(&mut header, "running"), None);
+        assert_eq!(header.syscall, -1);
+    }
+
+    /// A thread of ours that waits is seen as it is.
+    #[test]
+    fn waiting_threads_are_seen() {
+        let pid = std::process::id();
+        let (times, left) = look(pid, pid, &Pythons::default()).unwrap();
+        assert_eq!((times.tgid, times.tid), (pid, pid));
+        assert!(matches!(
+            crate::kernel::Record::decode(left.bytes()),
+            crate::kernel::Record::Sample(_)
+        ));
+    }
+}

@@ -1,0 +1,181 @@
+//! What records change: processes, stacks, and the table of the recording.
+
+use std::collections::BTreeSet;
+
+use profiler_common::{
+    event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
+    off_cpu::State as OffCpu,
+    sample::{GIL_HELD, KIND_OFF_CPU, Sample},
+};
+
+use syscalls::Sysno;
+
+use super::{
+    aggregate::{Aggregate, Extra, RUNNING, Space, comm_text},
+    stacks::Stacks,
+};
+use crate::{
+    config::{Mode, PythonThreads},
+    kernel::{KernelError, Record},
+    process::{Place, Processes},
+    python::{Inserted, Pythons},
+    wait::Waits,
+};
+
+/// What stands on the stack of a thread that waits for its interpreter's lock.
+const WAITING_FOR_GIL: &str = "[waiting for the GIL]";
+
+/// What records change.
+pub(crate) struct State {
+    pub(crate) stacks: Stacks,
+    pub(crate) waits: Waits,
+    pub(crate) mode: Mode,
+    pub(crate) threads: PythonThreads,
+    pub(crate) processes: Processes,
+    pub(crate) aggregate: Aggregate<Place>,
+    /// Named targets, and followers, that live.
+    pub(crate) alive: BTreeSet<u32>,
+    pub(crate) malformed: u64,
+}
+
+impl State {
+    /// Takes one record in.
+    pub(crate) fn take(&mut self, record: Record<'_>) -> Result<(), KernelError> {
+        match record {
+            Record::Sample(sample) if sample.header.kind == KIND_OFF_CPU => self.span(&sample),
+            Record::Sample(sample) => self.sample(&sample)?,
+            Record::ThreadEnd(times) => self.aggregate.add_times(times),
+            Record::Process(event) => self.process(event),
+            // Nothing of that is asked for by a recording of stacks.
+            Record::Caller(_) | Record::Tcp(_) | Record::Malformed => self.malformed += 1,
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, sample: &Sample<'_>) -> Result<(), KernelError> {
+        let left_out = self.is_left_out(sample);
+        let Self {
+            stacks,
+            processes,
+            aggregate,
+            mode,
+            ..
+        } = self;
+        let pid = sample.header.tgid;
+        processes.observe(pid);
+        let (user, stop) = stacks.finish(sample, processes)?;
+        if left_out {
+            aggregate.without_gil += 1;
+            return Ok(());
+        }
+        let sample = Sample {
+            user: &user,
+            stop,
+            ..*sample
+        };
+        let python = interleave(stacks.pythons(), &sample);
+        let comm = processes.comm(pid);
+        let place = |space, address| match space {
+            Space::Kernel => Place::Kernel(address),
+            Space::User => processes.locate(pid, address),
+        };
+        let extra = Extra {
+            leaf: (*mode == Mode::Wall).then_some(RUNNING),
+            python: &python,
+            time_ns: 0,
+        };
+        aggregate.add(&sample, extra, place, |_| comm);
+        Ok(())
+    }
+
+    /// A span off the CPU.
+    pub(crate) fn span(&mut self, sample: &Sample<'_>) {
+        let header = sample.header;
+        let waits_in_futex = header.state == OffCpu::Blocked as u8
+            && Sysno::new(usize::try_from(header.syscall).unwrap_or(usize::MAX))
+                == Some(Sysno::futex);
+        let waits_for_gil =
+            waits_in_futex && self.stacks.pythons().owns(header.tgid, header.arguments[0]);
+        let leaf = if waits_for_gil {
+            WAITING_FOR_GIL.to_owned()
+        } else {
+            format!("[{}]", self.waits.describe(header))
+        };
+        self.timed(sample, &leaf);
+    }
+
+    /// A stack that stands for a time, and what the thread did then.
+    pub(crate) fn timed(&mut self, sample: &Sample<'_>, leaf: &str) {
+        let left_out = self.is_left_out(sample);
+        let Self {
+            stacks,
+            processes,
+            aggregate,
+            ..
+        } = self;
+        let pid = sample.header.tgid;
+        processes.observe(pid);
+        stacks.learn(sample, processes);
+        if left_out {
+            aggregate.without_gil += 1;
+            return;
+        }
+        let python = interleave(stacks.pythons(), sample);
+        let comm = processes.comm(pid);
+        let place = |space, address| match space {
+            Space::Kernel => Place::Kernel(address),
+            Space::User => processes.locate(pid, address),
+        };
+        let extra = Extra {
+            leaf: Some(leaf),
+            python: &python,
+            time_ns: sample.header.duration_ns,
+        };
+        aggregate.add(sample, extra, place, |_| comm);
+    }
+
+    /// Whether a sample is not wanted, for the thread did not hold its interpreter's lock.
+    fn is_left_out(&self, sample: &Sample<'_>) -> bool {
+        self.threads == PythonThreads::HoldingGil && sample.header.gil != GIL_HELD
+    }
+
+    /// Processes that are named or descend from those.
+    pub(crate) fn named(&self) -> Vec<u32> {
+        self.alive.iter().copied().collect()
+    }
+
+    fn process(&mut self, event: &ProcessEvent) {
+        let comm = comm_text(&event.comm);
+        match event.kind {
+            KIND_FORK => {
+                self.alive.insert(event.tgid);
+                self.processes.forked(event.parent, event.tgid, &comm);
+                self.stacks.pythons().forked(event.parent, event.tgid);
+                self.aggregate.forget_process(event.tgid);
+            }
+            KIND_EXEC => {
+                self.processes.execed(event.tgid, &comm);
+                self.stacks.pythons().forget(event.tgid);
+                self.aggregate.forget_process(event.tgid);
+            }
+            KIND_EXIT => {
+                self.alive.remove(&event.tgid);
+                self.processes.exited(event.tgid);
+                self.stacks.forget(event.tgid);
+                self.aggregate.forget_process(event.tgid);
+            }
+            _ => self.malformed += 1,
+        }
+    }
+}
+
+/// A sample's Python frames as the table takes them.
+fn interleave(pythons: &mut Pythons, sample: &Sample<'_>) -> Vec<(usize, Place, u64)> {
+    let inserted = pythons.interleave(sample).into_iter();
+    let entry = |Inserted {
+                     before,
+                     place,
+                     address,
+                 }: Inserted| (before, place, address);
+    inserted.map(entry).collect()
+}

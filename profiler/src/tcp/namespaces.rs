@@ -1,0 +1,43 @@
+//! Network namespaces of processes, and looking around in one. A thread of our own enters it, and ends there.
+
+use std::{collections::BTreeMap, fs::File, io, os::fd::AsFd, os::unix::fs::MetadataExt};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// The namespaces of these processes, each once, by inode number, which is how the kernel side calls them.
+pub(super) fn of(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, File> {
+    let files = pids.into_iter().filter_map(|pid| {
+        let file = File::open(format!("/proc/{pid}/ns/net")).ok()?;
+        let inode = u32::try_from(file.metadata().ok()?.ino()).ok()?;
+        Some((inode, file))
+    });
+    files.collect()
+}
+
+/// Does something in a namespace.
+pub(super) fn within<T: Send>(
+    namespace: &File,
+    each: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            each()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of;
+
+    /// Processes in one namespace have it in common; one that is gone has none.
+    #[test]
+    fn namespaces_are_listed_once() {
+        let own = std::process::id();
+        assert_eq!(of([own, own, 4_194_304]).len(), 1);
+    }
+}

@@ -1,0 +1,180 @@
+//! Connections grouped by whom they are with, and what their number and lives say. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::connections::{Connection, End, Role};
+
+/// Connections per second to one peer from which on they are worth a word.
+const CHURN_PER_SECOND: f64 = 5.0;
+/// Fewest connections that such a word rests on.
+const CHURN_LEAST: u64 = 20;
+/// Longest median life of such connections.
+const CHURN_LIFE_NS: u64 = 1_000_000_000;
+
+/// All connections with one peer.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// A client's peer with its port, a server's without, as `ADDRESS -> our PORT`.
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// Connections begun in the recording.
+    pub(super) begun: u64,
+    /// Of those, refused, not answered or given up.
+    pub(super) failed: u64,
+    /// Connections ended by a reset, of either side.
+    pub(super) reset: u64,
+    /// Connections still open.
+    pub(super) open: u64,
+    /// Lives of those begun and ended, in order, ns.
+    lives_ns: Vec<u64>,
+    /// Times to connect, in order, ns.
+    connects_ns: Vec<u64>,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) retransmits: u64,
+}
+
+impl Peer {
+    /// A quantile of the lives of connections that were begun and ended in the recording, ns.
+    pub(super) fn life_ns(&self, percent: usize) -> Option<u64> {
+        quantile(&self.lives_ns, percent)
+    }
+
+    /// A quantile of the times to connect, ns.
+    pub(super) fn connect_ns(&self, percent: usize) -> Option<u64> {
+        quantile(&self.connects_ns, percent)
+    }
+
+    /// Connections begun in a second.
+    #[expect(clippy::cast_precision_loss, reason = "a rate, for people")]
+    pub(super) fn per_second(&self, duration: Duration) -> f64 {
+        self.begun as f64 / duration.as_secs_f64().max(1e-3)
+    }
+
+    /// A word on what the numbers mean, where they mean something.
+    pub(super) fn diagnosis(&self, duration: Duration) -> Option<String> {
+        let rate = self.per_second(duration);
+        let life = self.life_ns(50)?;
+        let churns = rate >= CHURN_PER_SECOND && self.begun >= CHURN_LEAST && life <= CHURN_LIFE_NS;
+        if !churns {
+            return None;
+        }
+        let ms = Duration::from_nanos(life).as_secs_f64() * 1e3;
+        Some(match self.role {
+            Role::Client => format!(
+                "{rate:.0} connections/s to {}, median life {ms:.1} ms: keep connections open, or use a pool",
+                self.name
+            ),
+            Role::Server | Role::Unknown => format!(
+                "{rate:.0} connections/s from {}, median life {ms:.1} ms: that peer would do with a pool",
+                self.name
+            ),
+        })
+    }
+}
+
+/// The value that `percent` of the list are at most.
+fn quantile(sorted: &[u64], percent: usize) -> Option<u64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Groups, the busiest first.
+pub(super) fn group(connections: &[Connection]) -> Vec<Peer> {
+    let mut peers: BTreeMap<(Role, String), Peer> = BTreeMap::new();
+    for connection in connections {
+        let name = name(connection);
+        let peer = peers
+            .entry((connection.role, name.clone()))
+            .or_insert_with(|| empty(name, connection.role));
+        add(peer, connection);
+    }
+    let mut peers: Vec<Peer> = peers.into_values().collect();
+    for peer in &mut peers {
+        peer.lives_ns.sort_unstable();
+        peer.connects_ns.sort_unstable();
+    }
+    peers.sort_by_key(|peer| std::cmp::Reverse((peer.begun, peer.open)));
+    peers
+}
+
+fn name(connection: &Connection) -> String {
+    let ends = &connection.ends;
+    match connection.role {
+        Role::Client | Role::Unknown => ends.remote.to_string(),
+        Role::Server => format!("{} -> our {}", ends.remote.ip(), ends.local.port()),
+    }
+}
+
+fn empty(name: String, role: Role) -> Peer {
+    Peer {
+        name,
+        role,
+        begun: 0,
+        failed: 0,
+        reset: 0,
+        open: 0,
+        lives_ns: Vec::new(),
+        connects_ns: Vec::new(),
+        sent: 0,
+        received: 0,
+        retransmits: 0,
+    }
+}
+
+fn add(peer: &mut Peer, connection: &Connection) {
+    let (sent, received) = connection.bytes();
+    peer.sent += sent;
+    peer.received += received;
+    peer.retransmits += u64::from(connection.segments().2);
+    peer.begun += u64::from(connection.before.is_none());
+    peer.connects_ns.extend(connection.connect_ns());
+    match connection.ended {
+        None => peer.open += 1,
+        Some((_, End::Refused | End::Failed(_) | End::GivenUp)) => peer.failed += 1,
+        Some((_, End::TimedOut)) if connection.established_ns.is_none() => peer.failed += 1,
+        Some((at, end)) => {
+            peer.reset += u64::from(matches!(end, End::ResetByPeer | End::ResetByUs));
+            peer.lives_ns.extend(connection.age_ns(at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use profiler_common::tcp::tcp_state::{CLOSE, ESTABLISHED, LAST_ACK, SYN_SENT};
+
+    use super::{
+        super::{connections::Connections, example::change},
+        group,
+    };
+
+    /// Many short connections to one peer are a finding; few, or long ones, are none.
+    #[test]
+    fn churn_is_found() {
+        let diagnosis = |count: u16, life_ms: u64| {
+            let mut connections = Connections::default();
+            for port in 1..=count {
+                let start = u64::from(port) * 1000;
+                connections.take(&change(port, start, CLOSE, SYN_SENT));
+                connections.take(&change(port, start + 100, SYN_SENT, ESTABLISHED));
+                let end = start + life_ms * 1_000_000;
+                connections.take(&change(port, end, LAST_ACK, CLOSE));
+            }
+            let peers = group(connections.list());
+            assert_eq!((peers.len(), peers[0].begun), (1, u64::from(count)));
+            assert_eq!(peers[0].connect_ns(50), Some(100));
+            peers[0].diagnosis(Duration::from_secs(1))
+        };
+        assert_eq!(
+            diagnosis(31, 12).as_deref(),
+            Some(
+                "31 connections/s to 127.0.0.1:5432, median life 12.0 ms: keep connections open, or use a pool"
+            )
+        );
+        assert_eq!(diagnosis(31, 5000), None);
+        assert_eq!(diagnosis(4, 12), None);
+    }
+}

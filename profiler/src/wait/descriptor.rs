@@ -1,0 +1,79 @@
+//! What a descriptor of a process is: a file's path, a pipe, a socket with its peer.
+
+use std::{collections::HashMap, fs, net::SocketAddr};
+
+use procfs::{net, process::Process};
+
+/// Most sockets that are remembered.
+const SOCKETS_MAX: usize = 4096;
+
+/// Sockets by inode number: the tables of a network namespace are long and slow to read.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptors {
+    sockets: HashMap<u64, String>,
+}
+
+impl Descriptors {
+    /// What it is now; only its number if it is closed.
+    pub(crate) fn describe(&mut self, pid: u32, descriptor: u32) -> String {
+        let Ok(link) = fs::read_link(format!("/proc/{pid}/fd/{descriptor}")) else {
+            return format!("descriptor {descriptor}");
+        };
+        let link = link.to_string_lossy();
+        let numbered = |kind: &str| {
+            let number = link.strip_prefix(kind)?.strip_suffix(']')?;
+            number.parse::<u64>().ok()
+        };
+        if let Some(inode) = numbered("socket:[") {
+            return self.socket(pid, inode);
+        }
+        if numbered("pipe:[").is_some() {
+            return "pipe".to_owned();
+        }
+        match link.strip_prefix("anon_inode:") {
+            Some(name) => name.trim_matches(['[', ']']).to_owned(),
+            None => link.into_owned(),
+        }
+    }
+
+    fn socket(&mut self, pid: u32, inode: u64) -> String {
+        if let Some(known) = self.sockets.get(&inode) {
+            return known.clone();
+        }
+        if self.sockets.len() >= SOCKETS_MAX {
+            self.sockets.clear();
+        }
+        let text = look_up(pid, inode).unwrap_or_else(|| "socket".to_owned());
+        self.sockets.insert(inode, text.clone());
+        text
+    }
+}
+
+/// Looks through the tables of the process's network namespace.
+fn look_up(pid: u32, inode: u64) -> Option<String> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let tcp = [process.tcp(), process.tcp6()];
+    let mut tcp = tcp.into_iter().flatten().flatten();
+    if let Some(entry) = tcp.find(|entry| entry.inode == inode) {
+        return Some(if entry.state == net::TcpState::Listen {
+            format!("tcp listening on {}", entry.local_address)
+        } else {
+            format!("tcp {}", entry.remote_address)
+        });
+    }
+    let udp = [process.udp(), process.udp6()];
+    let mut udp = udp.into_iter().flatten().flatten();
+    if let Some(entry) = udp.find(|entry| entry.inode == inode) {
+        return Some(match entry.remote_address {
+            SocketAddr::V4(peer) if peer.port() != 0 => format!("udp {peer}"),
+            SocketAddr::V6(peer) if peer.port() != 0 => format!("udp {peer}"),
+            _ => format!("udp on {}", entry.local_address),
+        });
+    }
+    let mut unix = process.unix().ok()?.into_iter();
+    let entry = unix.find(|entry| entry.inode == inode)?;
+    Some(match entry.path {
+        Some(path) => format!("unix {}", path.display()),
+        None => "unix socket".to_owned(),
+    })
+}
