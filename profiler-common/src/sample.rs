@@ -82,8 +82,9 @@ pub struct SampleHeader {
     pub arguments: [u64; 3],
     /// The number of that call, -1 if it was in none.
     pub syscall: i32,
-    /// Thread that owned the futex it waited for, by glibc's word beside the futex; 0 if not known.
-    pub owner: u32,
+    /// Thread that owned the futex it waited for, by glibc's word beside the futex; 0 if not known. Of a call
+    /// that polls, the first descriptor, -1 if it could not be read.
+    pub operand: u32,
     /// Frames of the Python stack.
     pub python_len: u16,
     /// [`PythonStop`](crate::outcome::PythonStop) of the Python stack.

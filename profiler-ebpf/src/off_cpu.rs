@@ -158,10 +158,13 @@ fn note(
         header.syscall = syscall;
         header.arguments = arguments;
         if arch::is_futex(syscall) {
-            header.owner = owner(arguments[0]);
+            header.operand = user_word(arguments[0] + OWNER_OFFSET).unwrap_or(0);
             if matches!(state, State::Blocked) && python::owns(target.tgid, arguments[0]) {
                 header.wait |= wait::GIL;
             }
+        } else if arch::is_poll(syscall) {
+            // The first member of `struct pollfd`.
+            header.operand = user_word(arguments[0]).unwrap_or(u32::MAX);
         }
     }
     if Task::current().in_iowait() {
@@ -179,11 +182,11 @@ fn note(
     left.header.wait
 }
 
-/// Who holds the lock, where glibc notes it beside the futex.
+/// A word of the running process's memory.
 #[inline(always)]
-fn owner(futex: u64) -> u32 {
+fn user_word(address: u64) -> Option<u32> {
     // SAFETY: the helper checks the address and fails where it is not readable.
-    unsafe { bpf_probe_read_user((futex + OWNER_OFFSET) as *const u32) }.unwrap_or(0)
+    unsafe { bpf_probe_read_user(address as *const u32) }.ok()
 }
 
 /// A task comes to the CPU.

@@ -64,7 +64,7 @@ pub(crate) fn header(target: Target, origin: u8) -> SampleHeader {
         duration_ns: 0,
         arguments: [0; 3],
         syscall: -1,
-        owner: 0,
+        operand: 0,
         python_len: 0,
         python_stop: 0,
         gil: GIL_UNKNOWN,

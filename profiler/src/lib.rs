@@ -24,7 +24,7 @@
 //!   native ones that run them.
 //! - [`syscalls`] counts system calls: another one-way street, from sums that the kernel side keeps to a table.
 //!   [`tcp`] lists TCP connections, from events and what the kernel lists.
-//! - [`wait`] says what a thread that left the CPU waited for.
+//! - `sockets` lists what sockets there are and whose they are. [`wait`] says what a thread that left the CPU waited for.
 //! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
 //!   it and `main` know about time, signals and tokio.
 //! - [`symbolize`] gives names to places, on a thread of its own, from pinned files, never from a live
@@ -60,6 +60,7 @@ pub mod profile;
 pub mod python;
 pub mod record;
 pub mod report;
+mod sockets;
 pub mod symbolize;
 pub mod syscalls;
 pub mod tcp;

@@ -71,6 +71,12 @@ pub(crate) fn is_futex(number: i32) -> bool {
     number == 98
 }
 
+/// Whether a system call is `ppoll`; there is no `poll`.
+#[inline(always)]
+pub(crate) fn is_poll(number: i32) -> bool {
+    number == 73
+}
+
 /// The first argument of a system call, of the registers at its entry.
 #[inline(always)]
 pub(crate) fn first_argument(registers: u64) -> Option<u64> {

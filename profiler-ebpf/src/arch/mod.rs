@@ -9,7 +9,7 @@ use core::ffi::c_void;
 
 #[cfg(bpf_target_arch = "aarch64")]
 pub(crate) use aarch64::{
-    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex,
+    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll,
     is_sigreturn, leaf_registers, syscall,
 };
 use aya_ebpf::{
@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 #[cfg(bpf_target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex,
+    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll,
     is_sigreturn, leaf_registers, syscall,
 };
 

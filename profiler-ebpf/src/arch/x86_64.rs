@@ -84,6 +84,12 @@ pub(crate) fn is_futex(number: i32) -> bool {
     number == 202
 }
 
+/// Whether a system call is `poll` or `ppoll`.
+#[inline(always)]
+pub(crate) fn is_poll(number: i32) -> bool {
+    number == 7 || number == 271
+}
+
 /// The first argument of a system call, of the registers at its entry.
 #[inline(always)]
 pub(crate) fn first_argument(registers: u64) -> Option<u64> {

@@ -400,7 +400,7 @@ mod tests {
             duration_ns: 0,
             arguments: [0; 3],
             syscall: -1,
-            owner: 0,
+            operand: 0,
             python_len: 0,
             python_stop: 0,
             gil: 0,

@@ -14,8 +14,9 @@ use super::{aggregate::Aggregate, finish::monotonic_ns};
 use crate::{
     config::Mode,
     kernel::{Kernel, KernelError, Left, Record},
-    process::{Place, own_id},
+    process::{Place, own_id, read_words},
     python::Pythons,
+    wait as waits,
 };
 
 /// Begins the accounts of every thread of these processes. Call when switches are followed already: what the
@@ -95,6 +96,10 @@ fn enter_call(header: &mut SampleHeader, text: &str) -> Option<u64> {
         header.syscall = call.parse().ok()?;
         header.origin = ORIGIN_SYSCALL;
         header.arguments = [number(first)?, number(second)?, number(third)?];
+        if waits::polls(header.syscall) {
+            let word = read_words(header.tgid, header.arguments[0]);
+            header.operand = word.map_or(u32::MAX, |[word, _]| waits::low_word(word));
+        }
     }
     Some(address)
 }

@@ -1,11 +1,10 @@
 //! Connections, from what is told of them. Pure.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use profiler_common::tcp::{Figures, Socket, TcpEvent, role, tcp_state, what};
+
+use crate::sockets::tcp::{Ends, Listed, address};
 
 /// Most connections that are remembered; further ones are counted only.
 pub(super) const CONNECTIONS_MAX: usize = 500_000;
@@ -96,21 +95,6 @@ impl Role {
     }
 }
 
-/// Both ends of a connection and the namespace that they are in: who it is while it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Ends {
-    pub(super) net: u32,
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-}
-
-/// An address of the kernel; one of IPv4 that is mapped into IPv6 is one of IPv4.
-pub(super) fn address(bytes: [u8; 16], port: u16) -> SocketAddr {
-    let address = Ipv6Addr::from(bytes);
-    let plain = address.to_ipv4_mapped();
-    SocketAddr::new(plain.map_or(IpAddr::V6(address), IpAddr::V4), port)
-}
-
 /// One connection.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
@@ -193,15 +177,6 @@ fn data(figures: &Figures) -> (u64, u64) {
             .bytes_received
             .saturating_sub(u64::from(figures.peer_ended != 0)),
     )
-}
-
-/// A connection that is there now, as the kernel lists it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Listed {
-    pub(super) ends: Ends,
-    pub(super) state: u8,
-    pub(super) figures: Figures,
-    pub(super) queues: (u32, u32),
 }
 
 /// All of them.

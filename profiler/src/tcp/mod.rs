@@ -1,19 +1,16 @@
 //! `profiler tcp`: the connections of processes: which, how long, how much, how well, and how they ended.
 //!
-//! The kernel side tells of every connection begun, closed, reset or sent again while it is watched; `diag` asks
-//! the kernel for those that are open at the beginning and at the end, in each network namespace of the targets
-//! (`namespaces`), and `owners` knows whose they are. `connections` puts both together, `peers` groups them; `table`,
-//! `json` and `csv` show them. These are pure but for `diag`, `namespaces` and `owners`. `session` is the shell.
+//! The kernel side tells of every connection begun, closed, reset or sent again while it is watched; `sockets` lists
+//! those that are open at the beginning and at the end, in each network namespace of the targets, and whose they are.
+//! `connections` puts both together, `peers` groups them; `table`, `json` and `csv` show them. These are pure;
+//! `session` is the shell.
 
 mod account;
 mod connections;
 mod csv;
-mod diag;
 #[cfg(test)]
 mod example;
 mod json;
-mod namespaces;
-mod owners;
 mod peers;
 mod session;
 mod table;

@@ -18,9 +18,7 @@ use super::{
     Form,
     account::Account,
     connections::Connections,
-    csv,
-    diag::{self, Found},
-    json, namespaces, owners,
+    csv, json,
     table::{self, Report},
 };
 use crate::{
@@ -36,6 +34,7 @@ use crate::{
         running::{Running, watch_readable},
         targets,
     },
+    sockets::{self, tcp::Found},
 };
 
 /// How often the ring is emptied: a connection's life takes half a KiB of it.
@@ -133,15 +132,15 @@ impl Session {
         if self.config.targets.names_processes() {
             self.alive.iter().copied().collect()
         } else {
-            owners::everybody()
+            sockets::everybody()
         }
     }
 
     /// Notes the connections and listening sockets that targets have already, and has them followed.
     fn list_open(&mut self) -> Result<(), Error> {
         let pids = self.pids();
-        let owners = owners::of(pids.iter().copied());
-        let found = sockets(&pids)?;
+        let owners = sockets::owners_of(pids.iter().copied());
+        let found = listed(&pids)?;
         let all = !self.config.targets.names_processes();
         let mut ports = BTreeSet::new();
         for socket in &found {
@@ -279,7 +278,7 @@ impl Session {
         self.kernel.stop();
         self.drain()?;
         let pids = self.pids();
-        for socket in sockets(&pids)? {
+        for socket in listed(&pids)? {
             if !matches!(
                 socket.listed.state,
                 tcp_state::LISTEN | tcp_state::TIME_WAIT | tcp_state::CLOSE
@@ -322,16 +321,16 @@ impl Session {
 }
 
 /// Every TCP socket in the namespaces of these processes.
-fn sockets(pids: &[u32]) -> Result<Vec<Found>, Error> {
+fn listed(pids: &[u32]) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
-    for (net, namespace) in namespaces::of(pids.iter().copied()) {
-        found.extend(sockets_in(net, &namespace)?);
+    for (net, namespace) in sockets::namespaces_of(pids.iter().copied()) {
+        found.extend(listed_in(net, &namespace)?);
     }
     Ok(found)
 }
 
-fn sockets_in(net: u32, namespace: &File) -> Result<Vec<Found>, Error> {
-    namespaces::within(namespace, || diag::sockets(net)).map_err(|source| Error::System {
+fn listed_in(net: u32, namespace: &File) -> Result<Vec<Found>, Error> {
+    sockets::within(namespace, || sockets::tcp::sockets(net)).map_err(|source| Error::System {
         action: "list the TCP sockets of a network namespace",
         source,
     })

@@ -271,8 +271,13 @@ impl Function {
         };
         // What only a jump table leads to lies behind code that was reached.
         if let Some(frame) = function.paths(code, vec![(start, entry)], true) {
-            for gap in function.gaps() {
-                function.paths(code, vec![(gap, frame)], false);
+            // Such code ends where more of it may begin.
+            let mut known = 0;
+            while function.frames.len() > known {
+                known = function.frames.len();
+                for gap in function.gaps() {
+                    function.paths(code, vec![(gap, frame)], false);
+                }
             }
         }
         function
@@ -320,8 +325,9 @@ impl Function {
                         target
                     }
                     FlowControl::IndirectBranch => {
-                        // With nothing on the stack it is a tail call.
-                        if frame.rule() != Frame::ENTRY.rule() {
+                        // With nothing on the stack it may be a tail call: what follows is then the beginning
+                        // of another function, whose frame is the same.
+                        if indirect.is_none() || frame.rule() != Frame::ENTRY.rule() {
                             indirect = Some(frame);
                         }
                         break;
@@ -419,6 +425,24 @@ mod tests {
             [0, 4, 9, 13, 16, 17, 18].map(at),
             [8, 16, 16, 8, 8, 16, 8].map(Some)
         );
+    }
+
+    /// Behind `sub $8,%rsp; jmp *%rax` two pieces of code that nothing else leads to, the second one behind the
+    /// end of the first; and behind `jmp *%rdx` with nothing on the stack.
+    #[test]
+    fn what_jump_tables_lead_to_has_the_frame_of_the_jump() {
+        let code = [
+            0x48, 0x83, 0xec, 0x08, 0xff, 0xe0, 0xeb, 0x02, 0x90, 0x90, 0x48, 0x83, 0xc4, 0x08,
+            0xc3,
+        ];
+        let of_jump = table(&code);
+        let at = |offset: u64| of_jump.rule_at(0x1000 + offset).map(|rule| rule.cfa_offset);
+        assert_eq!(
+            [0, 4, 6, 8, 10, 14].map(at),
+            [8, 16, 16, 16, 16, 8].map(Some)
+        );
+        let empty = table(&[0xff, 0xe2, 0x90, 0xc3]);
+        assert_eq!(empty.rule_at(0x1002).map(|rule| rule.cfa_offset), Some(8));
     }
 
     /// `xor %ebp,%ebp; mov %rsp,%rdi; call .` is where a process begins.

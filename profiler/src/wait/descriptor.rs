@@ -4,6 +4,8 @@ use std::{collections::HashMap, fs, net::SocketAddr};
 
 use procfs::{net, process::Process};
 
+use crate::sockets::{self, unix::UnixSockets};
+
 /// Most sockets that are remembered.
 const SOCKETS_MAX: usize = 4096;
 
@@ -70,10 +72,24 @@ fn look_up(pid: u32, inode: u64) -> Option<String> {
             _ => format!("udp on {}", entry.local_address),
         });
     }
-    let mut unix = process.unix().ok()?.into_iter();
-    let entry = unix.find(|entry| entry.inode == inode)?;
-    Some(match entry.path {
-        Some(path) => format!("unix {}", path.display()),
-        None => "unix socket".to_owned(),
-    })
+    if !process
+        .unix()
+        .ok()?
+        .into_iter()
+        .any(|entry| entry.inode == inode)
+    {
+        return None;
+    }
+    Some(
+        unix_name(pid, inode)
+            .map_or_else(|| "unix socket".to_owned(), |name| format!("unix {name}")),
+    )
+}
+
+/// The path of a unix socket or of the one that it is connected to.
+fn unix_name(pid: u32, inode: u64) -> Option<String> {
+    let inode = u32::try_from(inode).ok()?;
+    let (_, namespace) = sockets::namespaces_of([pid]).pop_first()?;
+    let all = sockets::within(&namespace, UnixSockets::list).ok()?;
+    all.name(inode).map(str::to_owned)
 }

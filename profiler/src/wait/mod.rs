@@ -57,12 +57,12 @@ impl Waits {
         let (pid, first) = (header.tgid, header.arguments[0]);
         match operand(call) {
             Operand::Descriptor => Some(self.descriptors.describe(pid, low_word(first))),
-            Operand::Futex => Some(self.locks.describe(pid, first, header.owner)),
+            Operand::Futex => Some(self.locks.describe(pid, first, header.operand)),
             Operand::Poll => {
-                let [word, _] = crate::process::read_words(pid, first)?;
-                let descriptor = self.descriptors.describe(pid, low_word(word));
-                Some(match header.arguments[1] {
+                let descriptor = self.descriptors.describe(pid, header.operand);
+                Some(match low_word(header.arguments[1]) {
                     0 => return None,
+                    _ if header.operand == u32::MAX => "descriptors".to_owned(),
                     1 => descriptor,
                     more => format!("{descriptor} and {} more", more - 1),
                 })
@@ -73,7 +73,7 @@ impl Waits {
 }
 
 /// Descriptors are ints: the upper half of the register means nothing.
-fn low_word(register: u64) -> u32 {
+pub(crate) fn low_word(register: u64) -> u32 {
     (register & 0xffff_ffff) as u32
 }
 
@@ -145,10 +145,16 @@ pub(crate) fn takes_descriptor(name: &str) -> bool {
     DESCRIPTOR.contains(&name)
 }
 
+/// Whether a call is `poll` or `ppoll`.
+pub(crate) fn polls(number: i32) -> bool {
+    let call = usize::try_from(number).ok().and_then(Sysno::new);
+    matches!(call, Some(Sysno::poll | Sysno::ppoll))
+}
+
 fn operand(call: Sysno) -> Operand {
     match call.name() {
         "futex" => Operand::Futex,
-        "poll" | "ppoll" => Operand::Poll,
+        _ if polls(call.id()) => Operand::Poll,
         name if takes_descriptor(name) => Operand::Descriptor,
         _ => Operand::Other,
     }

@@ -323,25 +323,23 @@ fn check_on_cpu(kind: &str, worker: &str, folded: &Folded) {
 
 /// The view waits below psycopg for Postgres.
 ///
-/// psycopg's C part polls the connection's one socket, with the `struct pollfd` on its stack. The leaf names
-/// the call; the descriptor is read out of that stack when the wait is over and told, where it is right only
-/// as long as nothing else has been written there. So nothing is claimed of it here but that it is printed.
+/// psycopg's C part polls the connection's one socket, which is called by its server's path.
 fn check_off_cpu(kind: &str, folded: &Folded) {
     let sleeps = view("wait", "sleeps");
-    let polls = [&sleeps, CURSOR, DRIVER, "poll", ";[blocked: poll"];
+    let polls = [&sleeps, CURSOR, DRIVER, "poll", ";[blocked: poll, unix /"];
     let (polling, blocked) = (
         weight(folded, &polls),
         weight(folded, &[&sleeps, ";[blocked"]),
     );
-    let socket = weight(folded, &[&sleeps, DRIVER, ";[blocked: poll, unix socket]"]);
-    println!("{kind}: {blocked} us blocked, {polling} in poll, {socket} of it at a socket by name");
+    println!("{kind}: {blocked} us blocked, {polling} of it in poll of the server's socket");
     assert!(polling > 0, "{kind}: nobody polls in:\n{}", folded.text);
     assert!(
         polling * 10 >= blocked * 9,
         "{kind}: {polling} of {blocked} us in:\n{}",
         folded.text
     );
-    assert_has(folded, &[HANDLER, &sleeps, DRIVER, ";[blocked: poll"]);
+    let server = [HANDLER, &sleeps, DRIVER, "/.s.PGSQL.5432]"];
+    assert_has(folded, &server);
 }
 
 /// Views, ORM and driver are named with their lines in the workers of a gunicorn under load, by processes and

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, io, os::fd::AsFd, os::unix::fs::Metad
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The namespaces of these processes, each once, by inode number, which is how the kernel side calls them.
-pub(super) fn of(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, File> {
+pub(crate) fn of(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, File> {
     let files = pids.into_iter().filter_map(|pid| {
         let file = File::open(format!("/proc/{pid}/ns/net")).ok()?;
         let inode = u32::try_from(file.metadata().ok()?.ino()).ok()?;
@@ -15,7 +15,7 @@ pub(super) fn of(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, File> {
 }
 
 /// Does something in a namespace.
-pub(super) fn within<T: Send>(
+pub(crate) fn within<T: Send>(
     namespace: &File,
     each: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {

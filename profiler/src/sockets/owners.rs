@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 /// Inode numbers of the sockets that these processes have open; of several, the first.
-pub(super) fn of(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, u32> {
+pub(crate) fn of(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, u32> {
     let mut owners = BTreeMap::new();
     for pid in pids {
         let folder = fs::read_dir(format!("/proc/{pid}/fd"));
@@ -28,7 +28,7 @@ fn socket(link: &str) -> Option<u32> {
 }
 
 /// Every process there is.
-pub(super) fn everybody() -> Vec<u32> {
+pub(crate) fn everybody() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())

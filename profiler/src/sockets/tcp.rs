@@ -1,25 +1,14 @@
 //! Asks the kernel for the TCP sockets of the network namespace that the thread is in (`man 7 sock_diag`).
 
-use std::io;
-
-use profiler_common::tcp::{Figures, tcp_state};
-use rustix::{
-    fd::OwnedFd,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
-        socket_with,
-    },
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use super::connections::{Ends, Listed, address};
+use profiler_common::tcp::{Figures, tcp_state};
 
-/// `SOCK_DIAG_BY_FAMILY`
-const BY_FAMILY: u16 = 20;
-/// `NLM_F_REQUEST | NLM_F_DUMP`
-const DUMP: u16 = 0x301;
-/// `NLMSG_ERROR` and `NLMSG_DONE`
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
+use super::netlink::{attribute, dump, u32_at};
+
 /// `IPPROTO_TCP`, `AF_INET`, `AF_INET6`
 const TCP: u8 = 6;
 const INET: u8 = 2;
@@ -28,82 +17,63 @@ const INET6: u8 = 10;
 const INFO: u16 = 2;
 const INFO_BIT: u8 = 1 << (INFO - 1);
 
-/// Bytes of `struct nlmsghdr`, `inet_diag_req_v2` and `inet_diag_msg`.
-const HEADER: usize = 16;
+/// Bytes of `inet_diag_req_v2` and `inet_diag_msg`.
 const REQUEST: usize = 56;
 const MESSAGE: usize = 72;
 
+/// Both ends of a connection and the namespace that they are in: who it is while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ends {
+    pub(crate) net: u32,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+}
+
+/// A connection that is there now, as the kernel lists it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed {
+    pub(crate) ends: Ends,
+    pub(crate) state: u8,
+    pub(crate) figures: Figures,
+    pub(crate) queues: (u32, u32),
+}
+
 /// A socket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    pub(super) listed: Listed,
+pub(crate) struct Found {
+    pub(crate) listed: Listed,
     /// The kernel's number of it, which is never used again.
-    pub(super) cookie: u64,
+    pub(crate) cookie: u64,
     /// Inode number, as /proc/PID/fd has it; 0 of one that no process holds.
-    pub(super) inode: u32,
+    pub(crate) inode: u32,
 }
 
 /// All TCP sockets, listening ones too. `net` is what to call the namespace.
-pub(super) fn sockets(net: u32) -> io::Result<Vec<Found>> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
+pub(crate) fn sockets(net: u32) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for family in [INET, INET6] {
-        dump(&socket, family, net, &mut found)?;
+        dump(&request(family), &mut |message| {
+            found.extend(socket(message, net));
+        })?;
     }
     Ok(found)
 }
 
-fn dump(socket: &OwnedFd, family: u8, net: u32, found: &mut Vec<Found>) -> io::Result<()> {
-    send(socket, &request(family), SendFlags::empty())?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let (length, _) = recv(socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-        if length == 0 {
-            return Ok(());
-        }
-        if take(&buffer[..length], net, found)? {
-            return Ok(());
-        }
-    }
-}
-
-fn request(family: u8) -> [u8; HEADER + REQUEST] {
-    let mut bytes = [0; HEADER + REQUEST];
-    let length = u32::try_from(bytes.len()).unwrap_or(0);
-    bytes[..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&DUMP.to_ne_bytes());
-    bytes[HEADER] = family;
-    bytes[HEADER + 1] = TCP;
-    bytes[HEADER + 2] = INFO_BIT;
+fn request(family: u8) -> [u8; REQUEST] {
+    let mut bytes = [0; REQUEST];
+    bytes[0] = family;
+    bytes[1] = TCP;
+    bytes[2] = INFO_BIT;
     // In every state.
-    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&u32::MAX.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
     bytes
 }
 
-/// Takes the messages of one datagram; says whether they were the last.
-fn take(mut bytes: &[u8], net: u32, found: &mut Vec<Found>) -> io::Result<bool> {
-    while let (Some(length), Some(kind)) = (u32_at(bytes, 0), u16_at(bytes, 4)) {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let message = bytes.get(HEADER..length);
-        let message = message.ok_or(io::ErrorKind::InvalidData)?;
-        match kind {
-            DONE => return Ok(true),
-            ERROR => {
-                let error = u32_at(message, 0).unwrap_or(0).cast_signed();
-                return Err(io::Error::from_raw_os_error(-error));
-            }
-            BY_FAMILY => found.extend(socket(message, net)),
-            _ => {}
-        }
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-    }
-    Ok(false)
+/// An address of the kernel; one of IPv4 that is mapped into IPv6 is one of IPv4.
+pub(crate) fn address(bytes: [u8; 16], port: u16) -> SocketAddr {
+    let address = Ipv6Addr::from(bytes);
+    let plain = address.to_ipv4_mapped();
+    SocketAddr::new(plain.map_or(IpAddr::V6(address), IpAddr::V4), port)
 }
 
 /// One `inet_diag_msg` with its attributes.
@@ -150,17 +120,6 @@ fn socket(message: &[u8], net: u32) -> Option<Found> {
     })
 }
 
-/// The contents of an attribute.
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16_at(bytes, 0)?);
-        if u16_at(bytes, 2)? == wanted {
-            return bytes.get(4..length);
-        }
-        bytes = bytes.get(aligned(length.max(4))..)?;
-    }
-}
-
 /// What matters of `struct tcp_info`, which has grown at its end only.
 fn info(bytes: &[u8]) -> Option<Figures> {
     let word = |at| u32_at(bytes, at);
@@ -178,18 +137,6 @@ fn info(bytes: &[u8]) -> Option<Figures> {
     })
 }
 
-fn aligned(length: usize) -> usize {
-    length.saturating_add(3) & !3
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -200,7 +147,7 @@ mod tests {
     use profiler_common::tcp::tcp_state;
     use proptest::prelude::*;
 
-    use super::{sockets, take};
+    use super::{super::netlink::take, socket, sockets};
 
     /// A connection of this very process is listed with what it has sent, from both ends.
     #[test]
@@ -232,7 +179,9 @@ mod tests {
         /// No bytes make the reader panic or run on for ever.
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = take(&bytes, 1, &mut Vec::new());
+            let _ = take(&bytes, &mut |message| {
+                let _ = socket(message, 1);
+            });
         }
     }
 }

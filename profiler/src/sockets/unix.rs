@@ -1,0 +1,106 @@
+//! Unix sockets: which is connected to which, and the path or abstract name that one of them is bound to.
+
+use std::{collections::HashMap, io};
+
+use super::netlink::{attribute, dump, u32_at};
+
+/// `AF_UNIX`
+const UNIX: u8 = 1;
+/// `UDIAG_SHOW_NAME | UDIAG_SHOW_PEER` of include/uapi/linux/unix_diag.h
+const SHOW: u32 = 1 | 4;
+/// `UNIX_DIAG_NAME`, `UNIX_DIAG_PEER`
+const NAME: u16 = 0;
+const PEER: u16 = 2;
+/// Bytes of `struct unix_diag_req` and `struct unix_diag_msg`.
+const REQUEST: usize = 24;
+const MESSAGE: usize = 16;
+
+/// A unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Found {
+    peer: Option<u32>,
+    name: Option<String>,
+}
+
+/// Unix sockets by inode number.
+#[derive(Debug, Default)]
+pub(crate) struct UnixSockets(HashMap<u32, Found>);
+
+impl UnixSockets {
+    /// All of the network namespace that the thread is in.
+    pub(crate) fn list() -> io::Result<Self> {
+        let mut request = [0; REQUEST];
+        request[0] = UNIX;
+        // In every state.
+        request[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+        request[12..16].copy_from_slice(&SHOW.to_ne_bytes());
+        let mut all = HashMap::new();
+        dump(&request, &mut |message| all.extend(socket(message)))?;
+        Ok(Self(all))
+    }
+
+    /// What a socket is bound to, or else its peer: of a connection to a server that is the server's path. Abstract
+    /// names begin with `@`.
+    pub(crate) fn name(&self, inode: u32) -> Option<&str> {
+        let found = self.0.get(&inode)?;
+        let peer = || self.0.get(&found.peer?)?.name.as_deref();
+        found.name.as_deref().or_else(peer)
+    }
+
+    /// The socket at the other end.
+    #[cfg(test)]
+    fn peer(&self, inode: u32) -> Option<u32> {
+        self.0.get(&inode)?.peer
+    }
+}
+
+/// One `unix_diag_msg` with its attributes.
+fn socket(message: &[u8]) -> Option<(u32, Found)> {
+    let attributes = message.get(MESSAGE..)?;
+    let name = attribute(attributes, NAME).map(|bytes| match bytes {
+        [0, rest @ ..] => format!("@{}", String::from_utf8_lossy(rest)),
+        path => String::from_utf8_lossy(path)
+            .trim_end_matches('\0')
+            .to_owned(),
+    });
+    let found = Found {
+        peer: attribute(attributes, PEER).and_then(|bytes| u32_at(bytes, 0)),
+        name,
+    };
+    Some((u32_at(message, 4)?, found))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::{UnixListener, UnixStream},
+    };
+
+    use super::UnixSockets;
+
+    fn inode(socket: impl AsFd) -> u32 {
+        let descriptor = socket.as_fd().as_raw_fd();
+        let link = std::fs::read_link(format!("/proc/self/fd/{descriptor}")).unwrap();
+        let link = link.to_str().unwrap();
+        let number = link.trim_start_matches("socket:[").trim_end_matches(']');
+        number.parse().unwrap()
+    }
+
+    /// A client's socket has no name of its own: it is called by its server's path.
+    #[test]
+    fn clients_are_named_after_their_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server");
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let all = UnixSockets::list().unwrap();
+        let path = path.to_str();
+        assert_eq!(all.peer(inode(&client)), Some(inode(&server)));
+        assert_eq!(all.name(inode(&client)), path);
+        assert_eq!(all.name(inode(&server)), path);
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert_eq!(all.name(inode(&one)), None);
+    }
+}
