@@ -24,3 +24,4 @@ pub mod sample;
 pub mod syscalls;
 pub mod tcp;
 pub mod unwind;
+pub mod wire;

@@ -152,6 +152,16 @@ closed_enum! {
         ConnectionsBegun = 21 => "connections begun",
         /// TCP sockets of targets that could not be followed because a table was full.
         SocketsFull = 22 => "connection not followed, table full",
+        /// System calls of targets that carried bytes through a socket that is looked at.
+        WireTaken = 23 => "sends and receives seen",
+        /// Of those, calls whose record found the ring buffer full.
+        WireLost = 24 => "send or receive lost, ring buffer full",
+        /// Of those, calls whose buffer could not be read.
+        WireUnreadable = 25 => "buffer of a send or receive not readable",
+        /// Calls whose entry could not be noted because the table of threads was full.
+        WireEntriesFull = 26 => "entry of a send not noted, table full",
+        /// Calls whose socket found no room in the table of sockets, or could not be read.
+        WireSocketsFull = 27 => "send or receive not followed, table of sockets full",
     }
 }
 

@@ -7,6 +7,8 @@
 #[cfg(target_arch = "bpf")]
 mod arch;
 #[cfg(target_arch = "bpf")]
+mod descriptor;
+#[cfg(target_arch = "bpf")]
 mod filter;
 #[cfg(target_arch = "bpf")]
 mod lifecycle;
@@ -28,17 +30,19 @@ mod task;
 mod tcp;
 #[cfg(target_arch = "bpf")]
 mod unwind;
+#[cfg(target_arch = "bpf")]
+mod wire;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{perf_event, raw_tracepoint},
-        programs::{PerfEventContext, RawTracePointContext},
+        macros::{perf_event, raw_tracepoint, tracepoint},
+        programs::{PerfEventContext, RawTracePointContext, TracePointContext},
     };
 
     use profiler_common::tcp::what;
 
-    use crate::{lifecycle, off_cpu, on_cpu, syscalls, tcp};
+    use crate::{lifecycle, off_cpu, on_cpu, syscalls, tcp, wire};
 
     /// Timer or counter overflow on one CPU.
     #[perf_event]
@@ -108,6 +112,20 @@ mod programs {
     #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
     fn tcp_destroyed(ctx: RawTracePointContext) -> i32 {
         tcp::destroyed(&ctx);
+        0
+    }
+
+    /// `syscalls:sys_enter_*` of calls that send; nothing of its arguments is read.
+    #[tracepoint]
+    fn wire_enter(_ctx: TracePointContext) -> u32 {
+        wire::entered();
+        0
+    }
+
+    /// `syscalls:sys_exit_*` of calls that send or receive: `ret` is where the loader found it in the `format` file.
+    #[tracepoint]
+    fn wire_exit(ctx: TracePointContext) -> u32 {
+        wire::returned(&ctx);
         0
     }
 

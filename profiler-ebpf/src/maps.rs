@@ -22,6 +22,7 @@ use profiler_common::{
         LEAF_REGISTERS, Registers, Rule,
         table::{BLOCKS_PER_SEGMENT, Bounds, Mapping, Page, ROWS_PER_BLOCK, Space},
     },
+    wire::{TAIL_BYTES, WHOLE_BYTES, WireHeader, WireSettings, WireSocket},
 };
 
 /// Written by the loader before load, read by every program.
@@ -138,6 +139,26 @@ pub(crate) static LISTENERS: HashMap<Listener, u32, LISTENERS_MAX> = HashMap::ne
 #[btf_map]
 pub(crate) static TCP_SCRATCH: PerCpuArray<TcpEvent, 4> = PerCpuArray::new();
 
+/// Likewise, of traffic.
+#[unsafe(no_mangle)]
+pub(crate) static WIRE_SETTINGS: WireSettings = WireSettings::UNSET;
+
+/// tid → when it last entered a call that may send. Written at entry, read at return.
+#[btf_map]
+pub(crate) static WIRE_ENTRIES: LruHashMap<u32, u64, CALLERS_MAX> = LruHashMap::new();
+
+/// Address of a unix socket → how much was seen of it. Written at return from calls.
+#[btf_map]
+pub(crate) static WIRE_SOCKETS: LruHashMap<u64, WireSocket, SOCKETS_MAX> = LruHashMap::new();
+
+/// Address of a socket → its inode number and what is wanted of it (`wire::interest`). Written by user space.
+#[btf_map]
+pub(crate) static WIRE_INTERESTS: LruHashMap<u64, [u64; 2], SOCKETS_MAX> = LruHashMap::new();
+
+/// The record under construction.
+#[btf_map]
+pub(crate) static WIRE_SCRATCH: PerCpuArray<WireScratch, 1> = PerCpuArray::new();
+
 /// tid → its account of time. Written by user space (threads that are there), fork and `sched_switch`,
 /// read by user space; removed when the thread ends. Preallocated.
 #[btf_map]
@@ -157,6 +178,17 @@ pub(crate) static SWITCH_BUDGET: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 pub(crate) struct Left {
     pub(crate) header: SampleHeader,
     pub(crate) stacks: [u64; WORDS_MAX],
+}
+
+/// See [`WIRE_SCRATCH`]. `header` and `bytes` adjoin, as the record on the ring has them.
+#[repr(C)]
+pub(crate) struct WireScratch {
+    pub(crate) header: WireHeader,
+    /// With room that the verifier thinks head and tail could take together.
+    pub(crate) bytes: [u8; WHOLE_BYTES + TAIL_BYTES],
+    /// Bytes copied so far, and those to be copied next: see `wire::copy_vectors`.
+    pub(crate) filled: u64,
+    pub(crate) part: u64,
 }
 
 /// See [`SCRATCH`]. `header`, `stacks` and `rest` adjoin, as the record on the ring has them.
@@ -248,6 +280,15 @@ macro_rules! tcp_setting {
     }};
 }
 pub(crate) use tcp_setting;
+
+/// Likewise, of traffic.
+macro_rules! wire_setting {
+    ($field:ident) => {{
+        // SAFETY: a live static of plain data, valid and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::WIRE_SETTINGS.$field) }
+    }};
+}
+pub(crate) use wire_setting;
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -21,13 +21,14 @@ use profiler_common::{
 };
 
 use crate::{
+    descriptor,
     filter::{self, Target},
     maps::{
         CALL_BUDGET, CALL_SETTINGS, CALLERS, CELLS, EMPTY_CELL, ERRORS, EVENTS, FOR_CALL, SCRATCH,
         call_setting, count,
     },
     on_cpu, stack,
-    task::{Task, read_at},
+    task::Task,
 };
 
 /// `MAX_ERRNO` of include/linux/err.h.
@@ -140,24 +141,11 @@ fn note_descriptor(registers: u64, call: &mut Call) {
         call.descriptor = -1;
         return;
     }
-    if let Some(inode) = inode(call.descriptor as u32) {
-        call.inode = read_at(inode, call_setting!(inode_number)).unwrap_or(0);
-        call.mode = u32::from(read_at::<u16>(inode, call_setting!(inode_mode)).unwrap_or(0));
+    let file = descriptor::file(call.descriptor as u32);
+    if let Some(inode) = file.and_then(descriptor::inode) {
+        call.inode = descriptor::number(inode).unwrap_or(0);
+        call.mode = u32::from(descriptor::mode(inode).unwrap_or(0));
     }
-}
-
-/// The inode behind a descriptor of the running task.
-#[inline(always)]
-fn inode(descriptor: u32) -> Option<u64> {
-    let files: u64 = read_at(Task::current().0 as u64, call_setting!(task_files))?;
-    let table: u64 = read_at(files, call_setting!(files_fdt))?;
-    let descriptors: u32 = read_at(table, call_setting!(fdt_max))?;
-    if descriptor >= descriptors {
-        return None;
-    }
-    let list: u64 = read_at(table, call_setting!(fdt_fd))?;
-    let file: u64 = read_at(list + u64::from(descriptor) * 8, 0)?;
-    read_at(file, call_setting!(file_inode))
 }
 
 /// A thread returns from a call.

@@ -163,20 +163,38 @@ fn tell(socket: u64, what: u32, (old, new): (u8, u8)) {
 
 #[inline(always)]
 fn addresses(socket: u64, event: &mut TcpEvent) {
+    local(socket, &mut event.local, &mut event.local_port);
+    remote(socket, &mut event.remote, &mut event.remote_port);
+}
+
+/// The local address and port of a socket.
+#[inline(always)]
+pub(crate) fn local(socket: u64, address: &mut [u8; 16], port: &mut u16) {
+    let places = (tcp_setting!(local4), tcp_setting!(local6));
+    end(socket, places, address);
+    let bytes: u16 = read_at(socket, tcp_setting!(source_port)).unwrap_or(0);
+    *port = u16::from_be(bytes);
+}
+
+/// The remote address and port of a socket.
+#[inline(always)]
+pub(crate) fn remote(socket: u64, address: &mut [u8; 16], port: &mut u16) {
+    let places = (tcp_setting!(remote4), tcp_setting!(remote6));
+    end(socket, places, address);
+    let bytes: u16 = read_at(socket, tcp_setting!(remote_port)).unwrap_or(0);
+    *port = u16::from_be(bytes);
+}
+
+/// An address, which lies elsewhere by family.
+#[inline(always)]
+fn end(socket: u64, (four, six): (u32, u32), address: &mut [u8; 16]) {
     let family: u16 = read_at(socket, tcp_setting!(family)).unwrap_or(0);
-    event.local = [0; 16];
-    event.remote = [0; 16];
+    *address = [0; 16];
     if family == INET6 {
-        event.local = read_at(socket, tcp_setting!(local6)).unwrap_or([0; 16]);
-        event.remote = read_at(socket, tcp_setting!(remote6)).unwrap_or([0; 16]);
+        *address = read_at(socket, six).unwrap_or([0; 16]);
     } else if family == INET {
-        mapped(&mut event.local, read_at(socket, tcp_setting!(local4)));
-        mapped(&mut event.remote, read_at(socket, tcp_setting!(remote4)));
+        mapped(address, read_at(socket, four));
     }
-    let local: u16 = read_at(socket, tcp_setting!(source_port)).unwrap_or(0);
-    event.local_port = u16::from_be(local);
-    let remote: u16 = read_at(socket, tcp_setting!(remote_port)).unwrap_or(0);
-    event.remote_port = u16::from_be(remote);
 }
 
 #[inline(always)]
@@ -195,6 +213,12 @@ fn figures(socket: u64, figures: &mut Figures) {
     figures.rtt_us = read_at::<u32>(socket, tcp_setting!(srtt)).unwrap_or(0) >> 3;
     figures.min_rtt_us = read_at(socket, tcp_setting!(min_rtt)).unwrap_or(u32::MAX);
     figures.retransmits = read_at(socket, tcp_setting!(retransmits)).unwrap_or(0);
+    figures.peer_ended = u32::from(peer_ended(socket));
+}
+
+/// Whether the peer's end was received.
+#[inline(always)]
+pub(crate) fn peer_ended(socket: u64) -> bool {
     let flags: u64 = read_at(socket, tcp_setting!(flags)).unwrap_or(0);
-    figures.peer_ended = u32::from(flags & DONE != 0);
+    flags & DONE != 0
 }

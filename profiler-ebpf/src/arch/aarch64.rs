@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
 use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_AARCH64, SignalFrame};
 
-use crate::task::read_at;
+use crate::{task::read_at, wire::Transfer};
 
 /// `PSR_MODE_MASK` and `PSR_MODE32_BIT` of `arch/arm64/include/uapi/asm/ptrace.h`.
 const PSR_MODE_MASK: u64 = 0xf;
@@ -75,6 +75,34 @@ pub(crate) fn is_futex(number: i32) -> bool {
 #[inline(always)]
 pub(crate) fn is_poll(number: i32) -> bool {
     number == 73
+}
+
+/// The number of the system call that is returned from, and its first arguments: the result is in the first
+/// one's register, but `struct pt_regs` has `orig_x0` and `syscallno` behind what user space sees of it.
+#[inline(always)]
+pub(crate) fn returning_call(registers: u64) -> Option<(i32, [u64; 4])> {
+    const ORIG_X0: u32 = size_of::<pt_regs>() as u32;
+    const SYSCALLNO: u32 = ORIG_X0 + 8;
+    let register = |index: u32| read_at::<u64>(registers, index * 8);
+    let number = read_at::<i32>(registers, SYSCALLNO)?;
+    let first = read_at::<u64>(registers, ORIG_X0)?;
+    Some((number, [first, register(1)?, register(2)?, register(3)?]))
+}
+
+/// How a system call passes bytes through a descriptor, if it does.
+#[inline(always)]
+pub(crate) fn transfer(number: i32) -> Option<Transfer> {
+    Some(match number {
+        63 => Transfer::READ,
+        64 => Transfer::WRITE,
+        65 => Transfer::READV,
+        66 => Transfer::WRITEV,
+        206 => Transfer::SENDTO,
+        207 => Transfer::RECVFROM,
+        211 => Transfer::SENDMSG,
+        212 => Transfer::RECVMSG,
+        _ => return None,
+    })
 }
 
 /// The first argument of a system call, of the registers at its entry.

@@ -10,7 +10,7 @@ use core::ffi::c_void;
 #[cfg(bpf_target_arch = "aarch64")]
 pub(crate) use aarch64::{
     SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll,
-    is_sigreturn, leaf_registers, syscall,
+    is_sigreturn, leaf_registers, returning_call, syscall, transfer,
 };
 use aya_ebpf::{
     bindings::pt_regs,
@@ -19,10 +19,17 @@ use aya_ebpf::{
 #[cfg(bpf_target_arch = "x86_64")]
 pub(crate) use x86_64::{
     SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll,
-    is_sigreturn, leaf_registers, syscall,
+    is_sigreturn, leaf_registers, returning_call, syscall, transfer,
 };
 
 use crate::task::Task;
+
+/// Where the kernel saved the user registers of the running task when it last entered it.
+#[inline(always)]
+pub(crate) fn user_registers(task: Task) -> u64 {
+    // SAFETY: the task is the running one.
+    unsafe { bpf_task_pt_regs(task.0) as u64 }
+}
 
 /// Reads the user registers that the kernel saved when the task last entered it: right for a sample
 /// in user mode too, as the interrupt that took it is an entry. Says whether it could.

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
 use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_X86_64, SignalFrame};
 
-use crate::task::read_at;
+use crate::{task::read_at, wire::Transfer};
 
 /// `__USER32_CS` of `arch/x86/include/asm/segment.h`.
 const USER32_CS: u64 = 0x23;
@@ -88,6 +88,36 @@ pub(crate) fn is_futex(number: i32) -> bool {
 #[inline(always)]
 pub(crate) fn is_poll(number: i32) -> bool {
     number == 7 || number == 271
+}
+
+/// The number of the system call that is returned from, and its first arguments.
+#[inline(always)]
+pub(crate) fn returning_call(registers: u64) -> Option<(i32, [u64; 4])> {
+    let read = |offset: usize| read_at::<u64>(registers, offset as u32);
+    let number = read(core::mem::offset_of!(pt_regs, orig_rax))? as i32;
+    let arguments = [
+        read(core::mem::offset_of!(pt_regs, rdi))?,
+        read(core::mem::offset_of!(pt_regs, rsi))?,
+        read(core::mem::offset_of!(pt_regs, rdx))?,
+        read(core::mem::offset_of!(pt_regs, r10))?,
+    ];
+    Some((number, arguments))
+}
+
+/// How a system call passes bytes through a descriptor, if it does.
+#[inline(always)]
+pub(crate) fn transfer(number: i32) -> Option<Transfer> {
+    Some(match number {
+        0 => Transfer::READ,
+        1 => Transfer::WRITE,
+        19 => Transfer::READV,
+        20 => Transfer::WRITEV,
+        44 => Transfer::SENDTO,
+        45 => Transfer::RECVFROM,
+        46 => Transfer::SENDMSG,
+        47 => Transfer::RECVMSG,
+        _ => return None,
+    })
 }
 
 /// The first argument of a system call, of the registers at its entry.

@@ -6,7 +6,9 @@
 
 use std::{fs, io};
 
-use profiler_common::{config::KernelOffsets, syscalls::CallSettings, tcp::TcpSettings};
+use profiler_common::{
+    config::KernelOffsets, syscalls::CallSettings, tcp::TcpSettings, wire::WireSettings,
+};
 
 /// Where the running kernel keeps it.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -307,6 +309,21 @@ pub fn call_offsets() -> Result<CallSettings, BtfError> {
         inode_number: btf.member_offset("inode", "i_ino")?,
         inode_mode: btf.member_offset("inode", "i_mode")?,
         ..CallSettings::UNSET
+    })
+}
+
+/// What the programs that take traffic need to know of the running kernel beside what those of system calls and
+/// connections do; nothing is wanted of them yet.
+pub fn wire_offsets() -> Result<WireSettings, BtfError> {
+    let bytes = fs::read(VMLINUX).map_err(BtfError::Unreadable)?;
+    let btf = Btf::parse(&bytes)?;
+    Ok(WireSettings {
+        file_private: btf.member_offset("file", "private_data")?,
+        socket_sk: btf.member_offset("socket", "sk")?,
+        write_seq: btf.member_offset("tcp_sock", "write_seq")?,
+        copied_seq: btf.member_offset("tcp_sock", "copied_seq")?,
+        rcv_nxt: btf.member_offset("tcp_sock", "rcv_nxt")?,
+        ..WireSettings::UNSET
     })
 }
 

@@ -55,6 +55,9 @@ pub enum KernelError {
     /// Something the object must hold is not there: the object and the program do not match.
     #[error("the BPF object holds no `{0}`")]
     Missing(&'static str),
+    /// The kernel's descriptions of its tracepoints cannot be read.
+    #[error("cannot use the kernel's tracing file system: {0}")]
+    NoTracefs(#[source] io::Error),
     /// The list of CPUs could not be read.
     #[error("cannot read {path}: {source}")]
     Cpus {
@@ -79,6 +82,9 @@ impl KernelError {
             }
             Self::TooManyTargets { .. } => {
                 "use --all with --comm, --cgroup or --unit instead of a list of PIDs"
+            }
+            Self::NoTracefs(_) => {
+                "mount the tracing file system: mount -t tracefs tracefs /sys/kernel/tracing; the kernel needs CONFIG_FTRACE_SYSCALLS=y"
             }
             Self::Missing(_) => {
                 "rebuild: the profiler and its BPF object come from different versions"

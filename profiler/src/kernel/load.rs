@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         PerfEvent, Program, RawTracePoint, perf_event::PerfEventLink,
-        raw_trace_point::RawTracePointLink,
+        raw_trace_point::RawTracePointLink, trace_point::TracePointLink,
     },
 };
 use profiler_common::{
@@ -16,6 +16,7 @@ use profiler_common::{
     outcome::{COUNTERS, Counter},
     syscalls::CallSettings,
     tcp::TcpSettings,
+    wire::WireSettings,
 };
 use zerocopy::IntoBytes;
 
@@ -24,6 +25,7 @@ use super::{
     calls::{self, Calls},
     switches::{SWITCH, Switches},
     tcp::{self, Connections},
+    wire::{self, Interests},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf.o"));
@@ -45,6 +47,8 @@ pub struct Wanted {
     pub calls: CallSettings,
     /// TCP connections.
     pub tcp: TcpSettings,
+    /// Traffic: the offsets of both others must be there too.
+    pub wire: WireSettings,
 }
 
 impl Default for Wanted {
@@ -52,6 +56,7 @@ impl Default for Wanted {
         Self {
             calls: CallSettings::UNSET,
             tcp: TcpSettings::UNSET,
+            wire: WireSettings::UNSET,
         }
     }
 }
@@ -70,6 +75,8 @@ pub struct Kernel {
     pub(super) call_links: Vec<RawTracePointLink>,
     pub(super) connections: Connections,
     pub(super) tcp_links: Vec<RawTracePointLink>,
+    pub(super) interests: Interests,
+    pub(super) wire_links: Vec<TracePointLink>,
     lifecycle_links: Vec<RawTracePointLink>,
     /// Keeps the kernel's run-time statistics of BPF programs on; `None` below kernel 5.8, and where they would
     /// cost too much.
@@ -87,8 +94,8 @@ impl Kernel {
         settings: &Settings,
         wanted: &Wanted,
     ) -> Result<(Self, Ring, SharedMaps), KernelError> {
-        // Two looks at the clock a run: too much where programs run at each system call.
-        let stats = (wanted.calls.wanted == 0)
+        // Two looks at the clock a run: too much where programs run at system calls.
+        let stats = (wanted.calls.wanted == 0 && wanted.wire.wanted == 0)
             .then(|| aya::sys::enable_stats(aya::sys::Stats::RunTime).ok())
             .flatten();
         let follows_switches = settings.off_cpu != 0;
@@ -99,10 +106,12 @@ impl Kernel {
             .override_global("SETTINGS", settings.as_bytes(), true)
             .override_global("CALL_SETTINGS", wanted.calls.as_bytes(), true)
             .override_global("TCP_SETTINGS", wanted.tcp.as_bytes(), true)
+            .override_global("WIRE_SETTINGS", wanted.wire.as_bytes(), true)
             .map_max_entries("THREADS", threads)
             .map_max_entries("LEFT", threads);
         let sizes = calls::sizes(&wanted.calls).into_iter();
-        for (map, entries) in sizes.chain(tcp::sizes(&wanted.tcp)) {
+        let sizes = sizes.chain(tcp::sizes(&wanted.tcp));
+        for (map, entries) in sizes.chain(wire::sizes(&wanted.wire)) {
             loader.map_max_entries(map, entries);
         }
         let mut ebpf = loader
@@ -115,6 +124,7 @@ impl Kernel {
         let switches = Switches::take(&mut ebpf)?;
         let calls = Calls::take(&mut ebpf)?;
         let connections = Connections::take(&mut ebpf)?;
+        let interests = Interests::take(&mut ebpf)?;
         let call_programs = calls::programs(&wanted.calls);
         let switch = follows_switches.then_some((SWITCH, SWITCH));
         let programs = switch.into_iter().chain(call_programs.clone());
@@ -122,6 +132,7 @@ impl Kernel {
             &mut ebpf,
             programs.chain(tcp::programs(&wanted.tcp).iter().copied()),
         )?;
+        wire::load(&mut ebpf, &wanted.wire)?;
         let kernel = Self {
             ebpf,
             clocks: BTreeMap::new(),
@@ -135,6 +146,8 @@ impl Kernel {
             call_links: Vec::new(),
             connections,
             tcp_links: Vec::new(),
+            interests,
+            wire_links: Vec::new(),
             lifecycle_links: Vec::new(),
             stats,
         };
@@ -197,6 +210,7 @@ impl Kernel {
         self.switch_link = None;
         self.call_links.clear();
         self.tcp_links.clear();
+        self.wire_links.clear();
         self.lifecycle_links.clear();
     }
 }

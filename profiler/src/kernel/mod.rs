@@ -13,12 +13,17 @@ mod records;
 mod shared;
 mod switches;
 mod tcp;
+mod tracefs;
+mod wire;
 
 pub use attach::{Clock, ClockEvent, diff_cpus};
-pub use btf::{Btf, BtfError, call_offsets, kernel_offsets, switch_tells_state, tcp_offsets};
+pub use btf::{
+    Btf, BtfError, call_offsets, kernel_offsets, switch_tells_state, tcp_offsets, wire_offsets,
+};
 pub use error::KernelError;
 pub use load::{Kernel, Wanted};
 pub use pythons::PythonMap;
 pub use records::{Record, Ring};
 pub use shared::SharedMaps;
 pub use switches::Left;
+pub use wire::result_offset;

@@ -9,6 +9,7 @@ use profiler_common::{
     sample::{KIND_CALL, KIND_OFF_CPU, KIND_SAMPLE, KIND_SAMPLE_REST, Sample},
     syscalls::{CallerEvent, KIND_CALLER_END, KIND_DESCRIPTOR},
     tcp::{KIND_TCP, TcpEvent},
+    wire::{KIND_WIRE, Wire},
 };
 use zerocopy::FromBytes;
 
@@ -27,6 +28,8 @@ pub enum Record<'a> {
     Caller(&'a CallerEvent),
     /// Something happened to a TCP connection.
     Tcp(&'a TcpEvent),
+    /// Bytes went through a socket.
+    Wire(Wire<'a>),
     /// Bytes that contradict themselves; of a sample if they say so.
     Malformed,
 }
@@ -51,6 +54,7 @@ impl<'a> Record<'a> {
             Ok(KIND_TCP) => TcpEvent::ref_from_prefix(bytes)
                 .ok()
                 .map(|(event, _)| Self::Tcp(event)),
+            Ok(KIND_WIRE) => Wire::decode(bytes).map(Self::Wire),
             _ => None,
         };
         record.unwrap_or(Self::Malformed)
@@ -110,7 +114,7 @@ mod tests {
     proptest! {
         /// No bytes make the decoder panic or read past their end.
         #[test]
-        fn any_bytes_decode_or_are_malformed(kind in 0_u32..12, mut bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn any_bytes_decode_or_are_malformed(kind in 0_u32..13, mut bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             if bytes.len() >= 4 {
                 bytes[..4].copy_from_slice(&kind.to_ne_bytes());
             }

@@ -5,6 +5,7 @@
 //! stacks were taken, and how names were found, is not known here either.
 
 pub mod account;
+pub(crate) mod csv;
 #[cfg(test)]
 pub(crate) mod example;
 mod figures;

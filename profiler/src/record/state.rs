@@ -47,7 +47,9 @@ impl State {
             Record::ThreadEnd(times) => self.aggregate.add_times(times),
             Record::Process(event) => self.process(event),
             // Nothing of that is asked for by a recording of stacks.
-            Record::Caller(_) | Record::Tcp(_) | Record::Malformed => self.malformed += 1,
+            Record::Caller(_) | Record::Tcp(_) | Record::Wire(_) | Record::Malformed => {
+                self.malformed += 1;
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::{report::Report, tally::Sum};
+use crate::output::csv::quoted;
 
 const HEADER: &str = "call,pid,tid,thread,descriptor,file,returned,whole,before,errors,ended,open,time_ns,mean_ns,\
                       p50_ns,p95_ns,p99_ns,max_ns";
@@ -71,20 +72,11 @@ fn number_or_none(number: Option<u64>) -> String {
     number.map_or_else(String::new, |number| number.to_string())
 }
 
-/// In quotation marks where the format wants them.
-pub(crate) fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use profiler_common::syscalls::wanted;
 
-    use super::{super::report::tests::example, HEADER, quoted, render};
+    use super::{super::report::tests::example, HEADER, render};
 
     /// Every row has a field for each column, and the account is a comment.
     #[test]
@@ -99,6 +91,5 @@ mod tests {
             "getpid,,,,,,1000,1000,0,0,0,0,100000,100,99,99,99,100"
         );
         assert!(comments.contains(&"# lost: 0 calls"));
-        assert_eq!(quoted("a \"b\", c"), "\"a \"\"b\"\", c\"");
     }
 }

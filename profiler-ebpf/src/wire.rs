@@ -1,0 +1,415 @@
+//! What targets send and receive through sockets: at return from a call the bytes that it carried are copied, as then
+//! they are in memory and their number is known. At entry only the time is noted, of calls that send: an answer can
+//! be there before such a call returns.
+//!
+//! The kernel side understands nothing of the bytes, with one exception: a message that may be a password is cut off
+//! behind its length.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_RB_NO_WAKEUP,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated},
+    programs::TracePointContext,
+};
+use profiler_common::{
+    outcome::Counter,
+    wire::{
+        HEAD_BYTES, KIND_WIRE, RECEIVED, SENT, TAIL_BYTES, VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES,
+        WIRE_HEADER_BYTES, WireSocket, family, interest,
+    },
+};
+
+use crate::{
+    arch, descriptor, filter,
+    filter::Target,
+    maps::{
+        EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SOCKETS, WireScratch, count,
+        tcp_setting, wire_setting,
+    },
+    task::{Task, read_at},
+    tcp,
+};
+
+/// `S_IFMT` and `S_IFSOCK`
+const TYPE_BITS: u16 = 0o170_000;
+const SOCKET: u16 = 0o140_000;
+/// `IPPROTO_TCP`
+const TCP: u16 = 6;
+/// `MSG_OOB`, `MSG_PEEK` and `MSG_ERRQUEUE`: not the stream, or not taken off it.
+const NOT_THE_STREAM: u64 = 0x1 | 0x2 | 0x2000;
+/// Offsets in `struct user_msghdr` of `include/linux/socket.h`.
+const MESSAGE_VECTORS: u64 = 16;
+
+/// Where a call has its bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Second argument: their address.
+    Buffer,
+    /// Second argument: an array of `struct iovec`.
+    Vectors,
+    /// Second argument: a `struct user_msghdr`.
+    Message,
+}
+
+/// How a system call passes bytes through the descriptor that is its first argument.
+#[derive(Clone, Copy)]
+pub(crate) struct Transfer {
+    shape: Shape,
+    direction: u8,
+    /// Which argument has flags; 0 for none.
+    flags: u8,
+}
+
+impl Transfer {
+    pub(crate) const READ: Self = Self::new(Shape::Buffer, RECEIVED, 0);
+    pub(crate) const WRITE: Self = Self::new(Shape::Buffer, SENT, 0);
+    pub(crate) const READV: Self = Self::new(Shape::Vectors, RECEIVED, 0);
+    pub(crate) const WRITEV: Self = Self::new(Shape::Vectors, SENT, 0);
+    pub(crate) const RECVFROM: Self = Self::new(Shape::Buffer, RECEIVED, 3);
+    pub(crate) const SENDTO: Self = Self::new(Shape::Buffer, SENT, 3);
+    pub(crate) const RECVMSG: Self = Self::new(Shape::Message, RECEIVED, 2);
+    pub(crate) const SENDMSG: Self = Self::new(Shape::Message, SENT, 2);
+
+    const fn new(shape: Shape, direction: u8, flags: u8) -> Self {
+        Self {
+            shape,
+            direction,
+            flags,
+        }
+    }
+}
+
+/// A thread enters a call that may send.
+#[inline(always)]
+pub(crate) fn entered() {
+    let Some(target) = filter::current_target() else {
+        return;
+    };
+    // SAFETY: always callable. CLOCK_MONOTONIC.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if WIRE_ENTRIES.insert(target.tid, now, 0).is_err() {
+        count(Counter::WireEntriesFull);
+    }
+}
+
+/// A thread returns from a call that may have carried bytes.
+#[inline(always)]
+pub(crate) fn returned(ctx: &TracePointContext) {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let Some(target) = filter::current_target() else {
+        return;
+    };
+    let result: i64 = read_at(ctx.as_ptr() as u64, wire_setting!(result)).unwrap_or(-1);
+    if result < 0 {
+        return;
+    }
+    // SAFETY: always callable. CLOCK_MONOTONIC.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some((number, arguments)) = arch::returning_call(arch::user_registers(Task::current()))
+    else {
+        return;
+    };
+    let Some(transfer) = arch::transfer(number) else {
+        return;
+    };
+    if flags(transfer, &arguments) & NOT_THE_STREAM != 0 {
+        return;
+    }
+    let Some((socket, inode)) = socket(arguments[0] as u32) else {
+        return;
+    };
+    let Some(family) = stream(socket) else {
+        return;
+    };
+    if result == 0 && transfer.direction == SENT {
+        return;
+    }
+    let entry = match transfer.direction {
+        // SAFETY: a single word, of which this thread is the only writer.
+        SENT => unsafe { WIRE_ENTRIES.get(tid) }.copied().unwrap_or(0),
+        _ => 0,
+    };
+    let call = Returned {
+        target,
+        transfer,
+        length: result as u64,
+        times: (entry, now),
+        socket: (socket, inode, family),
+    };
+    tell(&call, &arguments);
+}
+
+/// A call that carried bytes through a stream socket.
+struct Returned {
+    target: Target,
+    transfer: Transfer,
+    length: u64,
+    /// When it was entered and when it returned.
+    times: (u64, u64),
+    /// Address, inode number and family.
+    socket: (u64, u64, u8),
+}
+
+#[inline(always)]
+fn flags(transfer: Transfer, arguments: &[u64; 4]) -> u64 {
+    match transfer.flags {
+        2 => arguments[2],
+        3 => arguments[3],
+        _ => 0,
+    }
+}
+
+/// The socket behind a descriptor of the running task: its address and its inode number.
+#[inline(always)]
+fn socket(descriptor: u32) -> Option<(u64, u64)> {
+    let file = descriptor::file(descriptor)?;
+    let inode = descriptor::inode(file)?;
+    if descriptor::mode(inode)? & TYPE_BITS != SOCKET {
+        return None;
+    }
+    let outer: u64 = read_at(file, wire_setting!(file_private))?;
+    let socket: u64 = read_at(outer, wire_setting!(socket_sk))?;
+    Some((socket, descriptor::number(inode)?))
+}
+
+/// The family of a socket if it carries a stream of bytes; of unix sockets all are taken to.
+#[inline(always)]
+fn stream(socket: u64) -> Option<u8> {
+    let number: u16 = read_at(socket, tcp_setting!(family))?;
+    let number = number as u8;
+    match number {
+        family::UNIX => Some(number),
+        family::INET | family::INET6 => {
+            let protocol: u16 = read_at(socket, tcp_setting!(protocol))?;
+            (protocol == TCP).then_some(number)
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn tell(call: &Returned, arguments: &[u64; 4]) {
+    let (socket, inode, family) = call.socket;
+    // SAFETY: a single word, written by user space only.
+    let interest = unsafe { WIRE_INTERESTS.get(socket) };
+    if let Some(&[of, interest]) = interest
+        && of == inode
+        && interest == u64::from(interest::NONE)
+    {
+        return;
+    }
+    let Some(position) = position(call) else {
+        count(Counter::WireSocketsFull);
+        return;
+    };
+    let Some(scratch) = WIRE_SCRATCH.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: this CPU's own slot; the kernel does not run a program of system calls within another.
+    let scratch = unsafe { &mut *scratch };
+    let header = &mut scratch.header;
+    header.kind = KIND_WIRE;
+    header.direction = call.transfer.direction;
+    header.family = family;
+    header.padding = 0;
+    header.length = call.length;
+    (header.entry_ns, header.exit_ns) = call.times;
+    header.socket = socket;
+    header.inode = inode;
+    header.position = position;
+    header.tgid = call.target.tgid;
+    header.tid = call.target.tid;
+    header.padding2 = 0;
+    (header.local, header.remote) = ([0; 16], [0; 16]);
+    (header.local_port, header.remote_port) = (0, 0);
+    if family != family::UNIX {
+        tcp::local(socket, &mut header.local, &mut header.local_port);
+        tcp::remote(socket, &mut header.remote, &mut header.remote_port);
+    }
+    (header.head, header.tail) = (0, 0);
+    copy(call, arguments, scratch);
+    send(scratch);
+}
+
+/// The position of the call's first byte in its direction's stream.
+#[inline(always)]
+fn position(call: &Returned) -> Option<u64> {
+    let (socket, inode, family) = call.socket;
+    let direction = call.transfer.direction;
+    if family != family::UNIX {
+        let end = if direction == SENT {
+            read_at(socket, wire_setting!(write_seq))?
+        } else {
+            received_end(socket)?
+        };
+        return Some(u64::from(end.wrapping_sub(call.length as u32)));
+    }
+    let seen = match WIRE_SOCKETS.get_ptr_mut(socket) {
+        Some(seen) => seen,
+        None => {
+            let _ = WIRE_SOCKETS.insert(
+                socket,
+                WireSocket {
+                    inode,
+                    bytes: [0; 2],
+                },
+                0,
+            );
+            WIRE_SOCKETS.get_ptr_mut(socket)?
+        }
+    };
+    // SAFETY: a live map value; two threads that send at once on one socket get their order wrong, and user space
+    // notices what does not fit.
+    let seen = unsafe { &mut *seen };
+    if seen.inode != inode {
+        *seen = WireSocket {
+            inode,
+            bytes: [0; 2],
+        };
+    }
+    let bytes = if direction == SENT {
+        &mut seen.bytes[0]
+    } else {
+        &mut seen.bytes[1]
+    };
+    let position = *bytes;
+    *bytes += call.length;
+    Some(position)
+}
+
+/// The sequence number behind what was taken from a TCP socket. The peer's end, which counts as one byte, is taken
+/// with the last ones (`found_fin_ok` of net/ipv4/tcp.c).
+#[inline(always)]
+fn received_end(socket: u64) -> Option<u32> {
+    let end: u32 = read_at(socket, wire_setting!(copied_seq))?;
+    let next: u32 = read_at(socket, wire_setting!(rcv_nxt))?;
+    let has_end = end == next && tcp::peer_ended(socket);
+    Some(end.wrapping_sub(u32::from(has_end)))
+}
+
+/// Copies the bytes of a call, or its first and last ones.
+#[inline(always)]
+fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
+    if call.length == 0 {
+        return;
+    }
+    match call.transfer.shape {
+        Shape::Buffer => copy_buffer(arguments[1], call.length, scratch),
+        Shape::Vectors => copy_vectors(arguments[1], call.length, scratch),
+        Shape::Message => {
+            let vectors = user_word(arguments[1] + MESSAGE_VECTORS).unwrap_or(0);
+            copy_vectors(vectors, call.length, scratch);
+        }
+    }
+    // A password (`p`, PasswordMessage and its like), if it is one: its length says that it is the whole call.
+    let [tag, a, b, c, d] = [0, 1, 2, 3, 4].map(|index: usize| scratch.bytes[index]);
+    if tag == b'p' && u64::from(u32::from_be_bytes([a, b, c, d])) + 1 == call.length {
+        scratch.header.head = if scratch.header.head < 5 {
+            scratch.header.head
+        } else {
+            5
+        };
+        scratch.header.tail = 0;
+    }
+}
+
+#[inline(always)]
+fn copy_buffer(address: u64, length: u64, scratch: &mut WireScratch) {
+    if length > WHOLE_BYTES as u64 {
+        if read_user((&raw mut scratch.bytes).cast(), HEAD_BYTES as u64, address) {
+            scratch.header.head = HEAD_BYTES as u32;
+        }
+        // SAFETY: within the array.
+        let behind = unsafe { (&raw mut scratch.bytes).cast::<u8>().add(HEAD_BYTES) };
+        let last = address + length - TAIL_BYTES as u64;
+        if scratch.header.head != 0 && read_user(behind, TAIL_BYTES as u64, last) {
+            scratch.header.tail = TAIL_BYTES as u32;
+        }
+        return;
+    }
+    if read_user((&raw mut scratch.bytes).cast(), length, address) {
+        scratch.header.head = length as u32;
+    }
+}
+
+/// Copies bytes of several buffers, one behind the other.
+#[inline(always)]
+fn copy_vectors(vectors: u64, length: u64, scratch: &mut WireScratch) {
+    let mut filled = 0_u64;
+    let wanted = if length < VECTOR_BYTES as u64 {
+        length
+    } else {
+        VECTOR_BYTES as u64
+    };
+    for index in 0..VECTORS_MAX as u64 {
+        let vector = vectors + index * 16;
+        let (Some(base), Some(size)) = (user_word(vector), user_word(vector + 8)) else {
+            break;
+        };
+        if filled >= wanted {
+            break;
+        }
+        let room = wanted - filled;
+        let part = if size < room { size } else { room };
+        if part == 0 {
+            continue;
+        }
+        scratch.filled = filled;
+        // SAFETY: a live map value. Volatile, so that what is checked is what is used.
+        let at = unsafe { core::ptr::read_volatile(&raw const scratch.filled) };
+        if at >= VECTOR_BYTES as u64 {
+            break;
+        }
+        // SAFETY: within the first half of the array, and what is copied is no longer than the other half.
+        let behind = unsafe { (&raw mut scratch.bytes).cast::<u8>().add(at as usize) };
+        scratch.part = part;
+        // SAFETY: as above.
+        let part = unsafe { core::ptr::read_volatile(&raw const scratch.part) };
+        if part > VECTOR_BYTES as u64 || !read_user(behind, part, base) {
+            break;
+        }
+        filled += part;
+    }
+    scratch.header.head = filled as u32;
+}
+
+/// Copies memory of the running process.
+#[inline(always)]
+fn read_user(to: *mut u8, length: u64, from: u64) -> bool {
+    // SAFETY: the destination is a live map value with that much room, which the verifier checks; the helper checks
+    // the source.
+    let result =
+        unsafe { generated::bpf_probe_read_user(to.cast(), length as u32, from as *const _) };
+    if result != 0 {
+        count(Counter::WireUnreadable);
+    }
+    result == 0
+}
+
+/// A word of the running process's memory.
+#[inline(always)]
+fn user_word(address: u64) -> Option<u64> {
+    // SAFETY: the helper checks the address and fails where it is not readable.
+    unsafe { aya_ebpf::helpers::bpf_probe_read_user(address as *const u64) }.ok()
+}
+
+#[inline(always)]
+fn send(scratch: &mut WireScratch) {
+    count(Counter::WireTaken);
+    // SAFETY: a live map value. Volatile, so that what is checked is what is used.
+    let head = unsafe { core::ptr::read_volatile(&raw const scratch.header.head) } as usize;
+    // SAFETY: as above.
+    let tail = unsafe { core::ptr::read_volatile(&raw const scratch.header.tail) } as usize;
+    if head > WHOLE_BYTES || tail > TAIL_BYTES {
+        return;
+    }
+    let record = (&raw const *scratch).cast::<u8>();
+    // SAFETY: `header` and `bytes` adjoin and the length ends within them.
+    let record = unsafe { core::slice::from_raw_parts(record, WIRE_HEADER_BYTES + head + tail) };
+    if EVENTS
+        .output_untyped::<[u8]>(record, u64::from(BPF_RB_NO_WAKEUP))
+        .is_err()
+    {
+        count(Counter::WireLost);
+    }
+}

@@ -1,0 +1,141 @@
+//! `profiler queries`, as typed.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use super::{TargetArgs, destination, parse_duration};
+use crate::{
+    artifact::Destination,
+    config::{self, Descendants},
+    error::Error,
+    postgres::{By, Form, Selection, SortBy},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  profiler queries -p 4711                     30 s, the statements of an application, its workers too
+  profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid)
+                                               those of a Postgres server, all its backends
+  profiler queries --all --by database --sort p99
+  profiler queries -p 4711 --interval 2s       what happens meanwhile, until Ctrl-C with -d 1h
+  profiler queries -p 4711 --events            a line for each call as it ends, without its values
+  profiler queries --json -o queries.json -- python3 report.py
+
+A call is one execution of one statement, as pg_stat_statements counts them; errors are counted apart. Its latency goes
+from the moment in which the client begins to send it (of a server: has received it) to its last byte of answer; `first
+row` is the mean time to the first. `impact` is its share of the time of all calls. Literals are replaced by $n as soon
+as they are read; values, passwords, rows and texts of errors are never kept. `~` marks statements some of whose calls
+ended together with others, whose own times are not known: they are in `total`, not in p50 to max.
+Encrypted connections are counted, not read.";
+
+/// `profiler queries`
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+pub struct QueriesArgs {
+    /// Whom; what descends from them is always followed
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// How long: 30, 30s, 500ms, 5m [default: 30s; with a COMMAND, to its end]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// A row for each statement and database, user, other end or process
+    #[arg(long, value_name = "WHAT")]
+    pub by: Option<By>,
+    /// Order of the rows
+    #[arg(long, value_name = "BY", default_value = "time")]
+    pub sort: SortBy,
+    /// Most rows to show
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Leave out statements with fewer calls
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub min_calls: u64,
+    /// For programs: one JSON object
+    #[arg(long, conflicts_with_all = ["csv", "events"])]
+    pub json: bool,
+    /// For programs: comma-separated values
+    #[arg(long, conflicts_with = "events")]
+    pub csv: bool,
+    /// A line for each call as it ends
+    #[arg(long)]
+    pub events: bool,
+    /// Show what happened meanwhile that often, then the whole at the end
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["json", "csv", "events"])]
+    pub interval: Option<Duration>,
+    /// File to write the result to [default: standard output]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "events")]
+    pub output: Option<PathBuf>,
+}
+
+impl QueriesArgs {
+    /// What is meant.
+    pub fn resolve(self) -> Result<config::Queries, Error> {
+        let mut targets = self.targets.resolve()?;
+        targets.descendants = Descendants::Follow;
+        let duration = match (self.duration, &targets.command) {
+            (None, None) => Some(config::DURATION),
+            (duration, _) => duration,
+        };
+        let limit = match self.json || self.csv {
+            true => usize::MAX,
+            false => usize::try_from(self.limit).unwrap_or(usize::MAX),
+        };
+        Ok(config::Queries {
+            targets,
+            duration,
+            selection: Selection {
+                sort: self.sort,
+                limit,
+                min_calls: self.min_calls,
+                by: self.by,
+            },
+            form: match (self.json, self.csv, self.events) {
+                (true, ..) => Form::Json,
+                (_, true, _) => Form::Csv,
+                (.., true) => Form::Events,
+                _ => Form::Table,
+            },
+            destination: self
+                .output
+                .as_deref()
+                .map_or(Destination::Stdout, destination),
+            interval: self.interval,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use crate::{
+        cli::{Cli, Verb},
+        config::{self, Descendants},
+        postgres::{By, Form},
+    };
+
+    fn queries(arguments: &[&str]) -> config::Queries {
+        let cli = Cli::try_parse_from([&["profiler", "queries"], arguments].concat()).unwrap();
+        let Verb::Queries(args) = cli.verb else {
+            panic!("not queries")
+        };
+        args.resolve().unwrap()
+    }
+
+    /// A running process is watched for 30 s with all its children; for programs no row is left out.
+    #[test]
+    fn options_are_understood() {
+        let plain = queries(&["-p", "7"]);
+        assert_eq!(plain.duration, Some(Duration::from_secs(30)));
+        assert_eq!(plain.targets.descendants, Descendants::Follow);
+        assert_eq!((plain.form, plain.selection.limit), (Form::Table, 50));
+        let more = queries(&["--by", "user", "--json", "--", "app"]);
+        assert_eq!((more.duration, more.form), (None, Form::Json));
+        assert_eq!(more.selection.by, Some(By::User));
+        assert_eq!(more.selection.limit, usize::MAX);
+    }
+}

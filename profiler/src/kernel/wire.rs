@@ -1,0 +1,125 @@
+//! Taking what goes through sockets.
+
+use std::{fs, io};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData},
+    programs::{TracePoint, trace_point::TracePointLink},
+};
+use profiler_common::{
+    limits::{CALLERS_MAX, SOCKETS_MAX},
+    wire::{WireSettings, interest},
+};
+
+use super::{
+    Kernel, KernelError,
+    load::{failed, map, program},
+    tracefs,
+};
+
+/// The program at entry and the calls that it is for.
+const ENTER: &str = "wire_enter";
+const SENDING: [&str; 4] = ["sendto", "write", "sendmsg", "writev"];
+/// The program at return and the calls that it is for.
+const EXIT: &str = "wire_exit";
+const ALL: [&str; 8] = [
+    "sendto", "recvfrom", "write", "read", "sendmsg", "recvmsg", "writev", "readv",
+];
+
+/// Which sockets are of no interest.
+pub(super) struct Interests(HashMap<MapData, u64, [u64; 2]>);
+
+impl Interests {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self(map(ebpf, "WIRE_INTERESTS", HashMap::try_from)?))
+    }
+}
+
+/// Sizes of the maps: as small as can be where nothing is wanted of them.
+pub(super) fn sizes(settings: &WireSettings) -> [(&'static str, u32); 3] {
+    let size = |size: usize| match settings.wanted {
+        0 => 1,
+        _ => u32::try_from(size).unwrap_or(u32::MAX),
+    };
+    [
+        ("WIRE_ENTRIES", size(CALLERS_MAX)),
+        ("WIRE_SOCKETS", size(SOCKETS_MAX)),
+        ("WIRE_INTERESTS", size(SOCKETS_MAX)),
+    ]
+}
+
+/// Loads the programs if they are wanted.
+pub(super) fn load(ebpf: &mut Ebpf, settings: &WireSettings) -> Result<(), KernelError> {
+    if settings.wanted == 0 {
+        return Ok(());
+    }
+    for name in [ENTER, EXIT] {
+        let hook: &mut TracePoint = program(ebpf, name)?;
+        hook.load().map_err(|source| failed("load", name, source))?;
+    }
+    Ok(())
+}
+
+/// Where the arguments of `sys_exit_*` tracepoints have the result: kernels for real-time work put more before it.
+pub fn result_offset() -> Result<u32, KernelError> {
+    let text = tracefs::with(|place| {
+        fs::read_to_string(format!("{place}/events/syscalls/sys_exit_sendto/format"))
+            .map_err(KernelError::NoTracefs)
+    });
+    let none = || KernelError::NoTracefs(io::Error::other("no result in sys_exit_sendto"));
+    offset_of(&text?, "ret").ok_or_else(none)
+}
+
+/// The offset of a field in a `format` file: `field:long ret;	offset:16;	size:8;	signed:1;`
+fn offset_of(format: &str, field: &str) -> Option<u32> {
+    let line = format.lines().find(|line| {
+        let declaration = line.trim().strip_prefix("field:");
+        let declaration = declaration.and_then(|rest| rest.split(';').next());
+        declaration.is_some_and(|text| text.ends_with(&format!(" {field}")))
+    })?;
+    let offset = line.split("offset:").nth(1)?.split(';').next()?;
+    offset.trim().parse().ok()
+}
+
+impl Kernel {
+    /// Begins to take traffic: what is received first, so that no answer is without its reader.
+    pub fn attach_wire(&mut self) -> Result<(), KernelError> {
+        tracefs::with(|_| self.attach_transfers())
+    }
+
+    fn attach_transfers(&mut self) -> Result<(), KernelError> {
+        for (name, event, calls) in [(EXIT, "exit", &ALL[..]), (ENTER, "enter", &SENDING[..])] {
+            for call in calls {
+                let hook: &mut TracePoint = program(&mut self.ebpf, name)?;
+                let tracepoint = format!("sys_{event}_{call}");
+                let link = hook.attach("syscalls", &tracepoint);
+                let link = link.and_then(|id| hook.take_link(id));
+                let link: TracePointLink = link.map_err(|source| failed("attach", name, source))?;
+                self.wire_links.push(link);
+            }
+        }
+        Ok(())
+    }
+
+    /// Wants nothing more of a socket.
+    pub fn ignore_socket(&mut self, socket: u64, inode: u64) {
+        let value = [inode, u64::from(interest::NONE)];
+        // Where that fails its traffic is taken, and left out here.
+        let _ = self.interests.0.insert(socket, value, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::offset_of;
+
+    /// The offset is the field's, not that of another whose name ends alike.
+    #[test]
+    fn offsets_are_read() {
+        let format = "name: sys_exit_sendto\nformat:\n\tfield:int no_ret;\toffset:8;\tsize:4;\n\
+                      \n\tfield:long ret;\toffset:24;\tsize:8;\tsigned:1;\n";
+        assert_eq!(offset_of(format, "ret"), Some(24));
+        assert_eq!(offset_of(format, "nr"), None);
+    }
+}

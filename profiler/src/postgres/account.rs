@@ -1,0 +1,144 @@
+//! What became of everything that was seen: told as calls, or not, by cause. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use profiler_common::outcome::Counter;
+
+use super::statistics::Statistics;
+use crate::output::account::{COST_BPF, COST_PROCESS};
+
+/// Causes for which the kernel side has not told what a call carried.
+const LOST: [Counter; 4] = [
+    Counter::WireLost,
+    Counter::WireUnreadable,
+    Counter::WireSocketsFull,
+    Counter::WireEntriesFull,
+];
+
+/// What went wrong without a byte missing.
+const NOTES: [Counter; 2] = [Counter::EventLost, Counter::TargetsFull];
+
+/// What was looked at, beside what connections told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sockets {
+    /// Sockets with Postgres traffic.
+    pub(super) postgres: u64,
+    /// Sockets with other traffic, which was not kept.
+    pub(super) other: u64,
+    /// Sockets with too little traffic to tell.
+    pub(super) undecided: u64,
+    /// Sockets that found no room in the list.
+    pub(super) overflowed: u64,
+    /// Records of sends and receives taken, and those that contradicted themselves.
+    pub(super) records: u64,
+    pub(super) malformed: u64,
+}
+
+/// The account of one recording.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    /// Sends and receives that the kernel side saw.
+    pub(super) transfers: u64,
+    pub(super) sockets: Sockets,
+    /// Calls told by connections.
+    pub(super) calls: u64,
+    /// Of those, calls in the rows, those of rows that are not shown too.
+    pub(super) in_rows: u64,
+    /// Of those, calls whose end was not seen, by cause.
+    pub(super) without_end: BTreeMap<&'static str, u64>,
+    /// Connections that could not be read on, by cause.
+    pub(super) opaque: BTreeMap<&'static str, u64>,
+    /// What was lost, by cause.
+    pub(super) lost: BTreeMap<String, u64>,
+    /// What else is to be said, with how often.
+    pub(super) notes: BTreeMap<String, u64>,
+    /// CPU time of the profiler.
+    pub(super) process: Duration,
+    /// Time inside our BPF programs, where it was measured.
+    pub(super) bpf: Option<Duration>,
+}
+
+impl Account {
+    /// The account of what was counted and told. `other_texts` is how often a statement was one too many to be told
+    /// apart.
+    pub(super) fn new(
+        counters: &BTreeMap<Counter, u64>,
+        sockets: Sockets,
+        statistics: &Statistics,
+        other_texts: u64,
+    ) -> Self {
+        let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
+        let transfers = counted(Counter::WireTaken);
+        let mut lost: BTreeMap<String, u64> = LOST
+            .iter()
+            .map(|counter| (counter.text().to_owned(), counted(*counter)))
+            .collect();
+        let told = sockets.records + sockets.malformed + counted(Counter::WireLost);
+        lost.insert("malformed record".to_owned(), sockets.malformed);
+        lost.insert("unexplained record".to_owned(), transfers.abs_diff(told));
+        lost.insert("socket without room in the list".to_owned(), sockets.overflowed);
+        for (cause, stretch) in &statistics.lost {
+            lost.insert(format!("{cause}, stretches"), stretch.times);
+            lost.insert(format!("{cause}, bytes"), stretch.bytes);
+        }
+        lost.retain(|_, count| *count > 0);
+        let mut notes: BTreeMap<String, u64> = NOTES
+            .iter()
+            .map(|counter| (counter.text().to_owned(), counted(*counter)))
+            .collect();
+        notes.insert("call of a statement told with others, too many statements".to_owned(), other_texts);
+        notes.insert("call told with others, too many rows".to_owned(), statistics.without_group);
+        notes.retain(|_, count| *count > 0);
+        let sum = |of: fn(&super::figures::Figures) -> u64| statistics.groups.values().map(of).sum();
+        let mut without_end = BTreeMap::from([
+            ("answer not seen", sum(|figures| figures.unseen)),
+            ("under way at the end", sum(|figures| figures.unfinished)),
+            ("cut short by the end of the connection", sum(|figures| figures.aborted)),
+            ("skipped behind an error", sum(|figures| figures.skipped)),
+        ]);
+        without_end.retain(|_, count| *count > 0);
+        Self {
+            transfers,
+            sockets,
+            calls: statistics.calls,
+            in_rows: sum(super::figures::Figures::all_calls),
+            without_end,
+            opaque: statistics.opaque.clone(),
+            lost,
+            notes,
+            process: Duration::ZERO,
+            bpf: None,
+        }
+    }
+
+    /// In words, one fact a line.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let sockets = &self.sockets;
+        let mut lines = vec![
+            format!("sends and receives seen: {}", self.transfers),
+            format!(
+                "connections: {} of Postgres, {} of something else, {} without enough traffic to tell",
+                sockets.postgres, sockets.other, sockets.undecided
+            ),
+            format!("calls seen: {}", self.calls),
+            format!("calls in the rows: {}", self.in_rows),
+        ];
+        let without_end = self.without_end.iter();
+        lines.extend(without_end.map(|(cause, count)| format!("without a latency, {cause}: {count} calls")));
+        let opaque = self.opaque.iter();
+        lines.extend(opaque.map(|(cause, count)| format!("opaque, {cause}: {count} connections")));
+        if self.lost.is_empty() {
+            lines.push("lost: nothing".to_owned());
+        }
+        let lost = self.lost.iter();
+        lines.extend(lost.map(|(cause, count)| format!("lost, {cause}: {count}")));
+        let notes = self.notes.iter();
+        lines.extend(notes.map(|(note, count)| format!("note, {note}: {count} times")));
+        if let Some(bpf) = self.bpf {
+            lines.push(format!("{COST_BPF}: {:.3} s", bpf.as_secs_f64()));
+        }
+        let seconds = self.process.as_secs_f64();
+        lines.push(format!("{COST_PROCESS}: {seconds:.3} s"));
+        lines
+    }
+}

@@ -1,0 +1,282 @@
+//! What is known of a group of calls: how many, how long, how much. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use hdrhistogram::Histogram;
+
+use super::{
+    origin::Origin,
+    protocol::{Call, CopyDirection, Outcome, Prepared, SqlState},
+};
+
+/// Latencies are told apart up to this, ns; longer ones count as this long in quantiles.
+const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
+/// Digits of a latency that are kept: within 1 %.
+const DIGITS: u8 = 2;
+/// Most values of each kind (databases, users, …) that are remembered of a group.
+const VALUES_MAX: usize = 8;
+
+/// Figures of a group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Figures {
+    /// Calls that came to their end without an error.
+    pub(super) calls: u64,
+    /// Errors by their code.
+    pub(super) errors: BTreeMap<SqlState, u64>,
+    /// Calls that were not begun because one before them had failed.
+    pub(super) skipped: u64,
+    /// Calls that the end of their connection cut short.
+    pub(super) aborted: u64,
+    /// Calls under way when the recording ended.
+    pub(super) unfinished: u64,
+    /// Calls whose answer was not seen.
+    pub(super) unseen: u64,
+    /// Calls whose end came together with another's: not in the quantiles.
+    pub(super) shared: u64,
+    /// Time of all that ended in sight, errors too, ns.
+    pub(super) total_ns: u64,
+    /// How many those are.
+    pub(super) timed: u64,
+    /// Time that calls of pipelines waited for the ones before them, ns.
+    pub(super) wait_ns: u64,
+    /// The longest, ns.
+    pub(super) max_ns: u64,
+    /// Times to the first byte of the answer, ns, and how many they are.
+    pub(super) first_row_ns: u64,
+    pub(super) first_rows: u64,
+    /// Time between the end and ReadyForQuery, ns: commits without a COMMIT.
+    pub(super) ready_ns: u64,
+    pub(super) rows: u64,
+    /// Bytes to the server and from it.
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    /// Bytes of data of COPY, to the server and from it.
+    pub(super) copied_in: u64,
+    pub(super) copied_out: u64,
+    /// Fetches beyond the first of each call.
+    pub(super) fetches: u64,
+    /// Round trips that prepared, described or closed without a call, and their time, ns.
+    pub(super) prepares: u64,
+    pub(super) prepares_ns: u64,
+    pub(super) prepares_failed: u64,
+    latencies: Option<Box<Histogram<u32>>>,
+    /// Where calls came from.
+    pub(super) seen: Seen,
+}
+
+impl Figures {
+    /// Takes a call in.
+    pub(super) fn add(&mut self, call: &Call, origin: &Arc<Origin>) {
+        match call.outcome {
+            Outcome::Completed | Outcome::Suspended => self.calls += 1,
+            Outcome::Failed(failure) => *self.errors.entry(failure.sqlstate).or_default() += 1,
+            Outcome::Skipped => self.skipped += 1,
+            Outcome::Aborted => self.aborted += 1,
+            Outcome::Unfinished => self.unfinished += 1,
+            Outcome::Unseen => self.unseen += 1,
+        }
+        if let Some(latency_ns) = call.latency_ns {
+            self.add_latency(call, latency_ns);
+        }
+        self.rows += call.rows.total();
+        self.sent += call.sent_bytes;
+        self.received += call.received_bytes;
+        self.fetches += u64::from(call.fetches.saturating_sub(1));
+        if let Some(copied) = call.copy {
+            match copied.direction {
+                CopyDirection::In => self.copied_in += copied.bytes,
+                CopyDirection::Out => self.copied_out += copied.bytes,
+            }
+        }
+        self.seen.note(origin);
+    }
+
+    fn add_latency(&mut self, call: &Call, latency_ns: u64) {
+        self.timed += 1;
+        self.total_ns += latency_ns;
+        self.wait_ns += call.wait_ns();
+        if call.sharing > 1 {
+            self.shared += 1;
+        } else {
+            self.max_ns = self.max_ns.max(latency_ns);
+            if let Some(latencies) = self.latencies() {
+                latencies.saturating_record(latency_ns.clamp(1, LATENCY_MAX_NS));
+            }
+        }
+        if let Some(first_ns) = call.first_row_ns {
+            self.first_row_ns += first_ns.saturating_sub(call.service_ns);
+            self.first_rows += 1;
+        }
+        if let (Some(ready_ns), Some(end_ns)) = (call.ready_ns, call.end_ns) {
+            self.ready_ns += ready_ns.saturating_sub(end_ns);
+        }
+    }
+
+    fn latencies(&mut self) -> Option<&mut Histogram<u32>> {
+        if self.latencies.is_none() {
+            // The bounds are constants that fit each other: see the test.
+            let new = Histogram::new_with_bounds(1, LATENCY_MAX_NS, DIGITS).ok()?;
+            self.latencies = Some(Box::new(new));
+        }
+        self.latencies.as_deref_mut()
+    }
+
+    /// Takes a round trip without a call in.
+    pub(super) fn add_prepare(&mut self, prepared: &Prepared, origin: &Arc<Origin>) {
+        self.prepares += 1;
+        self.prepares_ns += prepared.end_ns.saturating_sub(prepared.start_ns);
+        self.prepares_failed += u64::from(prepared.failure.is_some());
+        self.seen.note(origin);
+    }
+
+    /// Takes all of another group in.
+    pub(super) fn merge(&mut self, other: Self) {
+        let Self {
+            calls,
+            errors,
+            skipped,
+            aborted,
+            unfinished,
+            unseen,
+            shared,
+            total_ns,
+            timed,
+            wait_ns,
+            max_ns,
+            first_row_ns,
+            first_rows,
+            ready_ns,
+            rows,
+            sent,
+            received,
+            copied_in,
+            copied_out,
+            fetches,
+            prepares,
+            prepares_ns,
+            prepares_failed,
+            latencies,
+            seen,
+        } = other;
+        for (code, count) in errors {
+            *self.errors.entry(code).or_default() += count;
+        }
+        self.max_ns = self.max_ns.max(max_ns);
+        for (sum, more) in [
+            (&mut self.calls, calls),
+            (&mut self.skipped, skipped),
+            (&mut self.aborted, aborted),
+            (&mut self.unfinished, unfinished),
+            (&mut self.unseen, unseen),
+            (&mut self.shared, shared),
+            (&mut self.total_ns, total_ns),
+            (&mut self.timed, timed),
+            (&mut self.wait_ns, wait_ns),
+            (&mut self.first_row_ns, first_row_ns),
+            (&mut self.first_rows, first_rows),
+            (&mut self.ready_ns, ready_ns),
+            (&mut self.rows, rows),
+            (&mut self.sent, sent),
+            (&mut self.received, received),
+            (&mut self.copied_in, copied_in),
+            (&mut self.copied_out, copied_out),
+            (&mut self.fetches, fetches),
+            (&mut self.prepares, prepares),
+            (&mut self.prepares_ns, prepares_ns),
+            (&mut self.prepares_failed, prepares_failed),
+        ] {
+            *sum += more;
+        }
+        match (&mut self.latencies, latencies) {
+            // Both have the same bounds, so that adding cannot fail.
+            (Some(mine), Some(others)) => drop(mine.add(*others)),
+            (mine @ None, others) => *mine = others,
+            (Some(_), None) => {}
+        }
+        self.seen.merge(seen);
+    }
+
+    /// Errors of all codes.
+    pub(super) fn failed(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// Every call, however it ended.
+    pub(super) fn all_calls(&self) -> u64 {
+        let not_ended = self.skipped + self.aborted + self.unfinished + self.unseen;
+        self.calls + self.failed() + not_ended
+    }
+
+    pub(super) fn mean_ns(&self) -> Option<u64> {
+        self.total_ns.checked_div(self.timed)
+    }
+
+    pub(super) fn mean_first_row_ns(&self) -> Option<u64> {
+        self.first_row_ns.checked_div(self.first_rows)
+    }
+
+    /// The latency that so many of a hundred do not exceed, within 1 %, ns.
+    pub(super) fn quantile_ns(&self, percent: u8) -> Option<u64> {
+        let latencies = self.latencies.as_deref()?;
+        let ns = latencies.value_at_quantile(f64::from(percent) / 100.0);
+        (!latencies.is_empty()).then_some(ns.min(self.max_ns))
+    }
+
+    /// The longest whose own time is known, ns.
+    pub(super) fn longest_ns(&self) -> Option<u64> {
+        (self.timed > self.shared).then_some(self.max_ns)
+    }
+}
+
+/// Where the calls of a group came from: a few values of each kind.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    last: Option<Arc<Origin>>,
+    pub(super) databases: BTreeSet<Arc<str>>,
+    pub(super) users: BTreeSet<Arc<str>>,
+    pub(super) applications: BTreeSet<Arc<str>>,
+    pub(super) peers: BTreeSet<Arc<str>>,
+    pub(super) transports: BTreeSet<&'static str>,
+}
+
+impl Seen {
+    fn note(&mut self, origin: &Arc<Origin>) {
+        // Nearly always it is the one of the call before.
+        if let Some(last) = &self.last
+            && Arc::ptr_eq(last, origin)
+        {
+            return;
+        }
+        self.last = Some(Arc::clone(origin));
+        for (values, value) in [
+            (&mut self.databases, &origin.database),
+            (&mut self.users, &origin.user),
+            (&mut self.applications, &origin.application),
+            (&mut self.peers, &origin.peer),
+        ] {
+            if let Some(value) = value
+                && values.len() < VALUES_MAX
+            {
+                values.insert(Arc::clone(value));
+            }
+        }
+        self.transports.insert(origin.transport.text());
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (values, more) in [
+            (&mut self.databases, other.databases),
+            (&mut self.users, other.users),
+            (&mut self.applications, other.applications),
+            (&mut self.peers, other.peers),
+        ] {
+            let room = VALUES_MAX.saturating_sub(values.len());
+            let new: Vec<_> = more.difference(values).take(room).cloned().collect();
+            values.extend(new);
+        }
+        self.transports.extend(other.transports);
+    }
+}

@@ -1,0 +1,138 @@
+//! The report for programs. Pure.
+//!
+//! One object: `version` (1), `title`, `duration_ns`; `statements`, each with `statement` (its normal form), `fingerprint`
+//! (16 hexadecimal digits), `side` (`client`, `server`), `by`, `via`, `databases`, `users`, `applications`, `peers` (eight
+//! at most), `impact_permille`, `calls` (ended without an error), `errors` (by SQLSTATE), `skipped`, `aborted`,
+//! `unfinished`, `unseen`, `shared` (calls whose end came together with another's, which are not in the quantiles),
+//! `total_ns`, `mean_ns`, `p50_ns`, `p95_ns`, `p99_ns`, `max_ns`, `first_row_ns` (mean), `wait_ns` (behind others of a
+//! pipeline), `ready_ns` (from the end to `ReadyForQuery`), `rows`, `sent`, `received` (bytes), `fetches`,
+//! `copied_in`, `copied_out`, `prepares`, `prepares_ns`, `prepares_failed`; `transactions`, `connections`, `cancels`;
+//! `account`. What is not known is null.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    origin::side_text,
+    report::{Report, Row},
+    statistics::{Sessions, Transactions},
+};
+use crate::output::OutputError;
+
+/// Renders a report.
+pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
+    let statistics = report.statistics;
+    let value = json!({
+        "version": 1,
+        "title": report.title,
+        "duration_ns": ns(report.duration),
+        "statements": report.rows.iter().map(statement).collect::<Vec<_>>(),
+        "transactions": transactions(&statistics.transactions),
+        "connections": connections(&statistics.sessions),
+        "terminated": by_code(&statistics.terminated),
+        "cancels": statistics.cancels,
+        "account": report.account.map(|account| json!({
+            "transfers": account.transfers,
+            "connections": {
+                "postgres": account.sockets.postgres,
+                "other": account.sockets.other,
+                "undecided": account.sockets.undecided,
+            },
+            "calls": account.calls,
+            "in_rows": account.in_rows,
+            "without_end": account.without_end,
+            "opaque": account.opaque,
+            "lost": account.lost,
+            "notes": account.notes,
+            "cost": {
+                "bpf_ns": account.bpf.map(ns),
+                "process_ns": ns(account.process),
+            },
+        })),
+    });
+    let mut text = serde_json::to_string_pretty(&value)?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn statement(row: &Row<'_>) -> Value {
+    let figures = row.figures;
+    let seen = &figures.seen;
+    json!({
+        "statement": row.text,
+        "fingerprint": row.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        "side": side_text(row.side),
+        "by": row.by,
+        "via": seen.transports,
+        "databases": seen.databases.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+        "users": seen.users.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+        "applications": seen.applications.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+        "peers": seen.peers.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+        "impact_permille": row.share_permille,
+        "calls": figures.calls,
+        "errors": by_code(&figures.errors),
+        "skipped": figures.skipped,
+        "aborted": figures.aborted,
+        "unfinished": figures.unfinished,
+        "unseen": figures.unseen,
+        "shared": figures.shared,
+        "total_ns": figures.total_ns,
+        "mean_ns": figures.mean_ns(),
+        "p50_ns": figures.quantile_ns(50),
+        "p95_ns": figures.quantile_ns(95),
+        "p99_ns": figures.quantile_ns(99),
+        "max_ns": figures.longest_ns(),
+        "first_row_ns": figures.mean_first_row_ns(),
+        "wait_ns": figures.wait_ns,
+        "ready_ns": figures.ready_ns,
+        "rows": figures.rows,
+        "sent": figures.sent,
+        "received": figures.received,
+        "fetches": figures.fetches,
+        "copied_in": figures.copied_in,
+        "copied_out": figures.copied_out,
+        "prepares": figures.prepares,
+        "prepares_ns": figures.prepares_ns,
+        "prepares_failed": figures.prepares_failed,
+    })
+}
+
+fn transactions(all: &Transactions) -> Value {
+    json!({
+        "committed": all.committed,
+        "rolled_back": all.rolled_back,
+        "other": all.other,
+        "open": all.open,
+        "mean_ns": all.total_ns.checked_div(all.timed),
+        "idle_ns": all.idle_ns,
+        "longest_idle": all.longest_idle.as_ref().map(|(ns, origin)| json!({
+            "ns": ns,
+            "pid": origin.pid,
+            "side": side_text(origin.side),
+            "user": origin.user.as_deref(),
+            "database": origin.database.as_deref(),
+            "peer": origin.peer.as_deref(),
+        })),
+    })
+}
+
+fn connections(all: &Sessions) -> Value {
+    json!({
+        "opened": all.opened,
+        "refused": by_code(&all.refused),
+        "authentication_mean_ns": all.total_ns.checked_div(all.opened),
+        "authentication_max_ns": (all.opened > 0).then_some(all.max_ns),
+    })
+}
+
+fn by_code(counts: &std::collections::BTreeMap<super::protocol::SqlState, u64>) -> Value {
+    let entries = counts
+        .iter()
+        .map(|(code, count)| (code.to_string(), json!(count)));
+    Value::Object(entries.collect::<Map<_, _>>())
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

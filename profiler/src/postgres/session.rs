@@ -1,0 +1,377 @@
+//! The shell: attaches, takes what goes through sockets until the end, writes.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use profiler_common::{
+    event::{KIND_EXIT, KIND_FORK},
+    wire::WireSettings,
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    Form,
+    account::Account,
+    csv, json,
+    order::{HOLD_BACK_NS, Order},
+    report::{self, Report},
+    statistics::Statistics,
+    streams::{Streams, Transfer},
+    table,
+    texts::Texts,
+};
+use crate::{
+    artifact::Artifact,
+    config,
+    error::{Error, Exit},
+    kernel::{Kernel, Record, Ring, Wanted, call_offsets, result_offset, tcp_offsets, wire_offsets},
+    preflight,
+    record::{
+        command::Held,
+        ending::{End, Ending, at, event_loop},
+        finish,
+        running::{Running, watch_readable},
+        targets,
+    },
+};
+
+/// How often the ring is emptied: at 100 MB/s of traffic half a MiB has come.
+const POLL: Duration = Duration::from_millis(5);
+/// Every so many polls it is looked whether named processes still live.
+const LOOK_EVERY: u32 = 20;
+
+/// Watches, writes the result, and says how to exit.
+pub fn run(config: config::Queries) -> Result<Exit, Error> {
+    event_loop(watch(config))
+}
+
+async fn watch(config: config::Queries) -> Result<Exit, Error> {
+    preflight::require_record()?;
+    targets::check_pids(&config.targets.pids)?;
+    let mut session = Session::prepare(config)?;
+    let command = session.start()?;
+    let (end, command) = session.watch(command).await?;
+    let result = session.finish();
+    match command {
+        Some(command) => {
+            let exit = command.conclude(end).await?;
+            result.map(|()| exit)
+        }
+        None => result.map(|()| Exit::Done),
+    }
+}
+
+/// A watch under way.
+struct Session {
+    config: config::Queries,
+    title: String,
+    artifact: Artifact,
+    kernel: Kernel,
+    ring: Ring,
+    held: Option<Held>,
+    /// Named targets, and followers, that live.
+    alive: BTreeSet<u32>,
+    order: Order<Transfer>,
+    streams: Streams,
+    texts: Texts,
+    /// What was told since the last view, and before it.
+    recent: Statistics,
+    earlier: Statistics,
+    /// Lines of events that are not written yet.
+    lines: String,
+    started: Instant,
+    started_ns: u64,
+}
+
+impl Session {
+    /// Everything that can fail, before anything is watched.
+    fn prepare(config: config::Queries) -> Result<Self, Error> {
+        let settings = targets::settings(&config.targets)?;
+        let wanted = Wanted {
+            calls: call_offsets()?,
+            tcp: tcp_offsets()?,
+            wire: WireSettings {
+                wanted: 1,
+                result: result_offset()?,
+                ..wire_offsets()?
+            },
+        };
+        let (mut kernel, ring, _) = Kernel::load_with(&settings, &wanted)?;
+        let artifact = Artifact::open(&config.destination)?;
+        let held = targets::hold_command(&config.targets)?;
+        let alive = targets::name(&mut kernel, &config.targets, held.as_ref())?;
+        Ok(Self {
+            title: config.targets.title(),
+            config,
+            artifact,
+            kernel,
+            ring,
+            held,
+            alive,
+            order: Order::default(),
+            streams: Streams::default(),
+            texts: Texts::default(),
+            recent: Statistics::default(),
+            earlier: Statistics::default(),
+            lines: String::new(),
+            started: Instant::now(),
+            started_ns: finish::monotonic_ns(),
+        })
+    }
+
+    /// Attaches, then lets the command go.
+    fn start(&mut self) -> Result<Option<Running>, Error> {
+        self.kernel.attach_lifecycle()?;
+        targets::add_descendants(
+            &mut self.kernel,
+            &self.config.targets,
+            &mut self.alive,
+            |_| {},
+        )?;
+        self.kernel.attach_wire()?;
+        self.started = Instant::now();
+        self.started_ns = finish::monotonic_ns();
+        match self.held.take() {
+            Some(held) => targets::release(held, &self.config.targets).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits for the end.
+    async fn watch(
+        &mut self,
+        mut command: Option<Running>,
+    ) -> Result<(End, Option<Running>), Error> {
+        let system = |source| Error::System {
+            action: "watch the ring buffer",
+            source,
+        };
+        let readable = self.ring.as_fd().try_clone_to_owned().map_err(system)?;
+        let readable = watch_readable(readable).map_err(system)?;
+        let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = 0_u32;
+        let mut view = (self.started, self.config.interval);
+        let end = loop {
+            let next_view = view.1.map(|every| tokio::time::Instant::from_std(view.0 + every));
+            tokio::select! {
+                end = ending.reached(command.as_ref()) => break end,
+                guard = readable.readable() => {
+                    guard.map_err(system)?.clear_ready();
+                    self.drain();
+                }
+                _ = poll.tick() => {
+                    self.drain();
+                    polls = polls.wrapping_add(1);
+                    if !self.flush()? {
+                        break End::Interrupted;
+                    }
+                    let looks = polls.is_multiple_of(LOOK_EVERY)
+                        && self.config.targets.names_processes()
+                        && command.is_none();
+                    if looks && self.gone() {
+                        break End::TargetsGone;
+                    }
+                }
+                () = at(next_view) => {
+                    let now = Instant::now();
+                    if !self.view(now - view.0)? {
+                        break End::Interrupted;
+                    }
+                    view.0 = now;
+                }
+            }
+        };
+        if end == End::Command
+            && let Some(command) = &mut command
+        {
+            command.reap()?;
+        }
+        Ok((end, command))
+    }
+
+    /// Whether every named process has ended.
+    fn gone(&mut self) -> bool {
+        self.alive
+            .retain(|pid| std::fs::exists(format!("/proc/{pid}")).unwrap_or(true));
+        self.alive.is_empty()
+    }
+
+    /// Takes what is on the ring, and tells what has been held back for long enough.
+    fn drain(&mut self) {
+        let now_ns = finish::monotonic_ns();
+        let Self {
+            ring,
+            order,
+            alive,
+            streams,
+            ..
+        } = self;
+        let mut ended = Vec::new();
+        ring.drain(|record| match record {
+            Record::Wire(wire) => {
+                let transfer = Transfer::new(&wire);
+                order.insert(transfer.time_ns(), transfer);
+            }
+            Record::Process(event) if event.kind == KIND_FORK => {
+                alive.insert(event.tgid);
+            }
+            Record::Process(event) if event.kind == KIND_EXIT => {
+                alive.remove(&event.tgid);
+                ended.push((event.tgid, event.time_ns));
+            }
+            Record::Process(_) => {}
+            _ => streams.malformed(),
+        });
+        self.tell(now_ns.saturating_sub(HOLD_BACK_NS));
+        for (pid, time_ns) in ended {
+            // What it sent last is told first.
+            self.tell(time_ns + 1);
+            self.end(Some(pid), time_ns);
+        }
+    }
+
+    /// Tells what was carried before that time.
+    fn tell(&mut self, time_ns: u64) {
+        while let Some(transfer) = self.order.next_before(time_ns) {
+            let Self {
+                streams,
+                texts,
+                recent,
+                lines,
+                config,
+                started_ns,
+                kernel,
+                ..
+            } = self;
+            let told = streams.take(&transfer, texts, |event, origin, texts| {
+                recent.take(event, origin, config.selection.by);
+                if config.form == Form::Events {
+                    events_line(lines, (event, origin), texts, *started_ns);
+                }
+            });
+            if let Some((socket, inode)) = told.ignore {
+                kernel.ignore_socket(socket, inode);
+            }
+        }
+    }
+
+    /// Ends the connections of a process, or all.
+    fn end(&mut self, pid: Option<u32>, time_ns: u64) {
+        let Self {
+            streams,
+            texts,
+            recent,
+            lines,
+            config,
+            started_ns,
+            ..
+        } = self;
+        streams.end(pid, time_ns, texts, |event, origin, texts| {
+            recent.take(event, origin, config.selection.by);
+            if config.form == Form::Events {
+                events_line(lines, (event, origin), texts, *started_ns);
+            }
+        });
+    }
+
+    /// Writes lines of events; not so where nobody reads them any more.
+    fn flush(&mut self) -> Result<bool, Error> {
+        if self.lines.is_empty() {
+            return Ok(true);
+        }
+        let lines = std::mem::take(&mut self.lines);
+        write_out(lines.as_bytes())
+    }
+
+    /// Shows what came since the last time; not so where nobody reads it any more.
+    fn view(&mut self, duration: Duration) -> Result<bool, Error> {
+        let recent = std::mem::take(&mut self.recent);
+        let mut text = table::render(&self.report(&recent, duration, None));
+        text.push('\n');
+        self.earlier.merge(recent);
+        if io::stdout().is_terminal() {
+            // To the upper left corner, and nothing below.
+            text.insert_str(0, "\x1b[H\x1b[2J");
+        }
+        write_out(text.as_bytes())
+    }
+
+    fn report<'a>(
+        &'a self,
+        statistics: &'a Statistics,
+        duration: Duration,
+        account: Option<&'a Account>,
+    ) -> Report<'a> {
+        let (rows, more) = report::rows(statistics, &self.texts, self.config.selection);
+        Report {
+            title: &self.title,
+            duration,
+            by: self.config.selection.by,
+            rows,
+            more,
+            statistics,
+            account,
+        }
+    }
+
+    /// Ends the watch and writes it.
+    fn finish(mut self) -> Result<(), Error> {
+        let duration = self.started.elapsed();
+        self.kernel.stop();
+        self.drain();
+        self.tell(u64::MAX);
+        self.end(None, finish::monotonic_ns());
+        self.flush()?;
+        let mut statistics = std::mem::take(&mut self.earlier);
+        statistics.merge(std::mem::take(&mut self.recent));
+        let mut account = Account::new(
+            &self.kernel.counters()?,
+            self.streams.sockets(),
+            &statistics,
+            self.texts.overflows(),
+        );
+        account.bpf = self.kernel.bpf_time();
+        account.process = finish::process_cpu_time();
+        let report = self.report(&statistics, duration, Some(&account));
+        let text = match self.config.form {
+            Form::Table => table::render(&report),
+            Form::Json => json::render(&report)?,
+            Form::Csv => csv::render(&report),
+            Form::Events => account
+                .lines()
+                .into_iter()
+                .fold(String::new(), |text, line| text + "# " + &line + "\n"),
+        };
+        Ok(self.artifact.write(text.as_bytes())?)
+    }
+}
+
+fn events_line(
+    lines: &mut String,
+    (event, origin): (&super::protocol::Event, &super::origin::Origin),
+    texts: &Texts,
+    started_ns: u64,
+) {
+    if let super::protocol::Event::Call(call) = event {
+        let (text, _) = report::text(Some(&call.statement), texts);
+        lines.push_str(&table::event(call, origin, &text, started_ns));
+    }
+}
+
+fn write_out(bytes: &[u8]) -> Result<bool, Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(source) => Err(Error::System {
+            action: "write to standard output",
+            source,
+        }),
+        Ok(()) => Ok(true),
+    }
+}
