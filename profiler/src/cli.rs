@@ -1,6 +1,7 @@
 //! What can be typed. Turning it into what is meant is [`config`]'s business and
 //! done here by conversions that are tested.
 
+mod queries;
 mod syscalls;
 mod targets;
 mod tcp;
@@ -9,7 +10,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-pub use self::{syscalls::SyscallsArgs, targets::TargetArgs, tcp::TcpArgs};
+pub use self::{queries::QueriesArgs, syscalls::SyscallsArgs, targets::TargetArgs, tcp::TcpArgs};
 use crate::{
     artifact::Destination,
     config::{self, Interpreter, Mode, PythonThreads},
@@ -32,6 +33,7 @@ Examples:
   profiler record -d 10 -o app.pb.gz -- ./app a command from its first instruction to its end
   profiler syscalls -p 4711                   its system calls: how often, how long, errors
   profiler tcp -p 4711 --by-peer              its connections: with whom, how often, how long
+  profiler queries -p 4711                    its Postgres statements: how often, how long, rows, errors
   profiler report app.pb.gz --top 10          the ten most expensive functions of a recording
   profiler doctor                             what works on this machine, and what mends the rest";
 
@@ -44,6 +46,8 @@ pub enum Verb {
     Syscalls(SyscallsArgs),
     /// List TCP connections: with whom, how long, how much, how they ended
     Tcp(TcpArgs),
+    /// Time Postgres queries, from what goes through sockets, at a client or at the server
+    Queries(QueriesArgs),
     /// Convert, merge or summarize recordings; needs no privileges
     Report(ReportArgs),
     /// Print the stack of every thread now, and what each waits for; stops nothing

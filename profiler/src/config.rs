@@ -11,7 +11,7 @@ use profiler_common::{
 use crate::{
     artifact::Destination,
     cgroup::Cgroup,
-    output,
+    output, postgres,
     syscalls::{Form, SortBy},
     tcp::{self, Rows},
 };
@@ -122,6 +122,23 @@ pub struct Tcp {
     pub form: tcp::Form,
     /// Where to.
     pub destination: Destination,
+}
+
+/// `profiler queries`
+#[derive(Clone, Debug)]
+pub struct Queries {
+    /// Whom.
+    pub targets: Targets,
+    /// How long; `None` to the end of the command or until interrupted.
+    pub duration: Option<Duration>,
+    /// Which rows.
+    pub selection: postgres::Selection,
+    /// As what the result is shown.
+    pub form: postgres::Form,
+    /// Where to.
+    pub destination: Destination,
+    /// How often what came meanwhile is shown too.
+    pub interval: Option<Duration>,
 }
 
 /// What is recorded of a thread.

@@ -23,7 +23,8 @@
 //! - [`python`] finds `CPython` interpreters, reads their code objects and puts Python frames between the
 //!   native ones that run them.
 //! - [`syscalls`] counts system calls: another one-way street, from sums that the kernel side keeps to a table.
-//!   [`tcp`] lists TCP connections, from events and what the kernel lists.
+//!   [`tcp`] lists TCP connections, from events and what the kernel lists. [`postgres`] reads what goes through
+//!   sockets and makes a table of queries of it.
 //! - `sockets` lists what sockets there are and whose they are. [`wait`] says what a thread that left the CPU waited for.
 //! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
 //!   it and `main` know about time, signals and tokio.
@@ -54,6 +55,7 @@ pub mod dump;
 pub mod error;
 pub mod kernel;
 pub mod output;
+pub mod postgres;
 pub mod preflight;
 pub mod process;
 pub mod profile;

@@ -12,6 +12,7 @@ use profiler::{
     cli::{Cli, Verb},
     dump,
     error::{Error, Exit},
+    postgres,
     preflight::{self, Form},
     record, report, syscalls, tcp,
 };
@@ -34,6 +35,7 @@ fn run(cli: Cli) -> Result<Exit, Error> {
         Verb::Record(args) => record::run(args.resolve()?),
         Verb::Syscalls(args) => syscalls::run(args.resolve()?),
         Verb::Tcp(args) => tcp::run(args.resolve()?),
+        Verb::Queries(args) => postgres::run(args.resolve()?),
         Verb::Report(args) => report::run(&args.resolve()?),
         Verb::Dump(args) => dump::run(args.resolve()),
         Verb::Doctor(args) => preflight::doctor(if args.json { Form::Json } else { Form::Text }),

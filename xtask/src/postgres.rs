@@ -23,6 +23,22 @@ pub(crate) struct Postgres {
     /// The postmaster.
     pub(crate) server: Child,
     owner: Option<(u32, u32)>,
+    /// Where it listens, if it does.
+    port: u16,
+}
+
+/// Of TCP connections that are not trusted.
+const PASSWORD: &str = "demo";
+/// Postgres's own.
+const PORT: u16 = 5432;
+
+/// Where a server is to be reached beside its unix socket.
+#[derive(Clone, Copy)]
+enum Network<'a> {
+    /// At these addresses, by everybody.
+    Trusting(&'a str),
+    /// At 127.0.0.1, at a port of its own, with the password.
+    Loopback(u16),
 }
 
 /// A program of Postgres, on PATH or where Debian keeps it.
@@ -66,9 +82,21 @@ impl Postgres {
         Self::start_at("")
     }
 
+    /// Likewise, with these settings, and reached at a port of 127.0.0.1 by who knows the password.
+    pub(crate) fn start_with(settings: &[&str]) -> Result<Self> {
+        let free = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let port = free.local_addr()?.port();
+        drop(free);
+        Self::launch(Network::Loopback(port), settings)
+    }
+
     /// Likewise, with a server that also listens at these addresses: anybody who reaches one is its master, so they
     /// have to be in a network namespace of our own.
     pub(crate) fn start_at(addresses: &str) -> Result<Self> {
+        Self::launch(Network::Trusting(addresses), &[])
+    }
+
+    fn launch(network: Network<'_>, settings: &[&str]) -> Result<Self> {
         let owner = owner()?;
         let folder = tempfile::Builder::new()
             .prefix("profiler-demo-")
@@ -77,9 +105,18 @@ impl Postgres {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
         let data = folder.path().join("data");
+        let (addresses, port, host) = match network {
+            Network::Trusting(addresses) => (addresses, PORT, "--auth-host=trust"),
+            Network::Loopback(port) => ("127.0.0.1", port, "--auth-host=scram-sha-256"),
+        };
+        let password = folder.path().join("password");
+        fs::write(&password, PASSWORD)?;
         let mut initdb = program("initdb", folder.path(), owner)?;
         initdb
-            .args(["--no-sync", "--auth=trust", "--username=demo", "-D"])
+            .args(["--no-sync", "--auth-local=trust", host, "--username=demo"])
+            .arg("--pwfile")
+            .arg(&password)
+            .arg("-D")
             .arg(&data)
             .stdout(Stdio::null());
         ensure!(initdb.status()?.success(), "initdb failed");
@@ -88,7 +125,12 @@ impl Postgres {
             .arg("-D")
             .arg(&data)
             .args(["-c", "fsync=off", "-c"])
-            .arg(format!("listen_addresses={addresses}"));
+            .arg(format!("listen_addresses={addresses}"))
+            .arg("-p")
+            .arg(port.to_string());
+        for setting in settings {
+            server.args(["-c", setting]);
+        }
         server.arg("-c").arg(format!(
             "unix_socket_directories={}",
             folder.path().display()
@@ -104,6 +146,7 @@ impl Postgres {
             folder,
             server,
             owner,
+            port,
         };
         postgres.wait()?;
         Ok(postgres)
@@ -139,6 +182,8 @@ impl Postgres {
         let mut client = program(name, self.folder.path(), self.owner)?;
         client
             .env("PGHOST", self.folder.path())
+            .env("PGPORT", self.port.to_string())
+            .env("PGPASSWORD", PASSWORD)
             .env("PGUSER", "demo")
             .env("PGDATABASE", "postgres");
         dies_with_us(&mut client);

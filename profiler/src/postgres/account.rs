@@ -76,7 +76,10 @@ impl Account {
         let told = sockets.records + sockets.malformed + counted(Counter::WireLost);
         lost.insert("malformed record".to_owned(), sockets.malformed);
         lost.insert("unexplained record".to_owned(), transfers.abs_diff(told));
-        lost.insert("socket without room in the list".to_owned(), sockets.overflowed);
+        lost.insert(
+            "socket without room in the list".to_owned(),
+            sockets.overflowed,
+        );
         for (cause, stretch) in &statistics.lost {
             lost.insert(format!("{cause}, stretches"), stretch.times);
             lost.insert(format!("{cause}, bytes"), stretch.bytes);
@@ -86,14 +89,24 @@ impl Account {
             .iter()
             .map(|counter| (counter.text().to_owned(), counted(*counter)))
             .collect();
-        notes.insert("call of a statement told with others, too many statements".to_owned(), other_texts);
-        notes.insert("call told with others, too many rows".to_owned(), statistics.without_group);
+        notes.insert(
+            "call of a statement told with others, too many statements".to_owned(),
+            other_texts,
+        );
+        notes.insert(
+            "call told with others, too many rows".to_owned(),
+            statistics.without_group,
+        );
         notes.retain(|_, count| *count > 0);
-        let sum = |of: fn(&super::figures::Figures) -> u64| statistics.groups.values().map(of).sum();
+        let sum =
+            |of: fn(&super::figures::Figures) -> u64| statistics.groups.values().map(of).sum();
         let mut without_end = BTreeMap::from([
             ("answer not seen", sum(|figures| figures.unseen)),
             ("under way at the end", sum(|figures| figures.unfinished)),
-            ("cut short by the end of the connection", sum(|figures| figures.aborted)),
+            (
+                "cut short by the end of the connection",
+                sum(|figures| figures.aborted),
+            ),
             ("skipped behind an error", sum(|figures| figures.skipped)),
         ]);
         without_end.retain(|_, count| *count > 0);
@@ -124,7 +137,9 @@ impl Account {
             format!("calls in the rows: {}", self.in_rows),
         ];
         let without_end = self.without_end.iter();
-        lines.extend(without_end.map(|(cause, count)| format!("without a latency, {cause}: {count} calls")));
+        lines.extend(
+            without_end.map(|(cause, count)| format!("without a latency, {cause}: {count} calls")),
+        );
         let opaque = self.opaque.iter();
         lines.extend(opaque.map(|(cause, count)| format!("opaque, {cause}: {count} connections")));
         if self.lost.is_empty() {

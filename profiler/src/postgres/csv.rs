@@ -34,10 +34,16 @@ fn labels(row: &Row<'_>) -> String {
     };
     [
         quoted(&row.text),
-        row.fingerprint.map(|fingerprint| fingerprint.to_string()).unwrap_or_default(),
+        row.fingerprint
+            .map(|fingerprint| fingerprint.to_string())
+            .unwrap_or_default(),
         side_text(row.side).to_owned(),
         quoted(row.by.unwrap_or_default()),
-        seen.transports.iter().copied().collect::<Vec<_>>().join(" "),
+        seen.transports
+            .iter()
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" "),
         several(&seen.databases),
         several(&seen.users),
     ]

@@ -29,7 +29,12 @@ impl<T> Order<T> {
     pub(super) fn insert(&mut self, time_ns: u64, record: T) {
         let mut at = self.held.len();
         // Nearly always it is the last one.
-        while at > 0 && self.held.get(at - 1).is_some_and(|(time, _)| *time > time_ns) {
+        while at > 0
+            && self
+                .held
+                .get(at - 1)
+                .is_some_and(|(time, _)| *time > time_ns)
+        {
             at -= 1;
         }
         self.held.insert(at, (time_ns, record));

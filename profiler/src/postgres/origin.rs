@@ -114,7 +114,11 @@ pub(super) mod tests {
         assert_eq!(read("postgres: bench shop [local] idle"), both);
         let cluster = "postgres: 15/main: bench shop 127.0.0.1(47112) SELECT";
         assert_eq!(read(cluster), both);
-        for other in ["postgres: checkpointer ", "postgres: autovacuum launcher", "app a b c"] {
+        for other in [
+            "postgres: checkpointer ",
+            "postgres: autovacuum launcher",
+            "app a b c",
+        ] {
             assert_eq!(read(other), (None, None), "{other}");
         }
     }

@@ -84,7 +84,9 @@ pub(super) fn rows<'a>(
 ) -> (Vec<Row<'a>>, usize) {
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
     for (key, figures) in &statistics.groups {
-        *totals.entry(super::origin::side_text(key.side)).or_default() += figures.total_ns;
+        *totals
+            .entry(super::origin::side_text(key.side))
+            .or_default() += figures.total_ns;
     }
     let groups = statistics.groups.iter();
     let chosen = groups.filter(|(_, figures)| figures.all_calls() >= selection.min_calls);
@@ -104,7 +106,8 @@ pub(super) fn rows<'a>(
         })
         .collect();
     rows.sort_by(|one, other| {
-        let of = |row: &Row<'_>| Reverse((weight(row.figures, selection.sort), row.figures.total_ns));
+        let of =
+            |row: &Row<'_>| Reverse((weight(row.figures, selection.sort), row.figures.total_ns));
         let names = |row: &Row<'a>| (row.text.clone(), row.by);
         of(one)
             .cmp(&of(other))
@@ -129,10 +132,7 @@ fn weight(figures: &Figures, sort: SortBy) -> u64 {
 }
 
 /// What to call a statement.
-pub(super) fn text(
-    statement: Option<&Statement>,
-    texts: &Texts,
-) -> (String, Option<Fingerprint>) {
+pub(super) fn text(statement: Option<&Statement>, texts: &Texts) -> (String, Option<Fingerprint>) {
     let name = match statement {
         Some(Statement::Known(id)) => {
             return (texts.text(*id).to_owned(), texts.fingerprint(*id));

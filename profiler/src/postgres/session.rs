@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{self, IsTerminal, Write},
     os::fd::AsFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,8 +19,11 @@ use super::{
     account::Account,
     csv, json,
     order::{HOLD_BACK_NS, Order},
+    origin::Origin,
+    peers::Peers,
+    protocol::Event,
     report::{self, Report},
-    statistics::Statistics,
+    statistics::{By, Statistics},
     streams::{Streams, Transfer},
     table,
     texts::Texts,
@@ -28,7 +32,9 @@ use crate::{
     artifact::Artifact,
     config,
     error::{Error, Exit},
-    kernel::{Kernel, Record, Ring, Wanted, call_offsets, result_offset, tcp_offsets, wire_offsets},
+    kernel::{
+        Kernel, Record, Ring, Wanted, call_offsets, result_offset, tcp_offsets, wire_offsets,
+    },
     preflight,
     record::{
         command::Held,
@@ -78,13 +84,31 @@ struct Session {
     order: Order<Transfer>,
     streams: Streams,
     texts: Texts,
-    /// What was told since the last view, and before it.
-    recent: Statistics,
+    peers: Peers,
+    told: Told,
+    /// What was told before the last view.
     earlier: Statistics,
-    /// Lines of events that are not written yet.
-    lines: String,
     started: Instant,
+}
+
+/// What connections have told, as far as it is wanted.
+struct Told {
+    by: Option<By>,
+    /// Since the last view.
+    recent: Statistics,
+    /// Lines of calls that are not written yet, where they are wanted.
+    lines: Option<String>,
     started_ns: u64,
+}
+
+impl Told {
+    fn take(&mut self, event: &Event, origin: &Arc<Origin>, texts: &Texts) {
+        self.recent.take(event, origin, self.by);
+        if let (Some(lines), Event::Call(call)) = (&mut self.lines, event) {
+            let (text, _) = report::text(Some(&call.statement), texts);
+            lines.push_str(&table::event(call, origin, &text, self.started_ns));
+        }
+    }
 }
 
 impl Session {
@@ -104,6 +128,12 @@ impl Session {
         let artifact = Artifact::open(&config.destination)?;
         let held = targets::hold_command(&config.targets)?;
         let alive = targets::name(&mut kernel, &config.targets, held.as_ref())?;
+        let told = Told {
+            by: config.selection.by,
+            recent: Statistics::default(),
+            lines: (config.form == Form::Events).then(String::new),
+            started_ns: finish::monotonic_ns(),
+        };
         Ok(Self {
             title: config.targets.title(),
             config,
@@ -115,11 +145,10 @@ impl Session {
             order: Order::default(),
             streams: Streams::default(),
             texts: Texts::default(),
-            recent: Statistics::default(),
+            peers: Peers::default(),
+            told,
             earlier: Statistics::default(),
-            lines: String::new(),
             started: Instant::now(),
-            started_ns: finish::monotonic_ns(),
         })
     }
 
@@ -134,7 +163,7 @@ impl Session {
         )?;
         self.kernel.attach_wire()?;
         self.started = Instant::now();
-        self.started_ns = finish::monotonic_ns();
+        self.told.started_ns = finish::monotonic_ns();
         match self.held.take() {
             Some(held) => targets::release(held, &self.config.targets).map(Some),
             None => Ok(None),
@@ -158,7 +187,9 @@ impl Session {
         let mut polls = 0_u32;
         let mut view = (self.started, self.config.interval);
         let end = loop {
-            let next_view = view.1.map(|every| tokio::time::Instant::from_std(view.0 + every));
+            let next_view = view
+                .1
+                .map(|every| tokio::time::Instant::from_std(view.0 + every));
             tokio::select! {
                 end = ending.reached(command.as_ref()) => break end,
                 guard = readable.readable() => {
@@ -232,66 +263,53 @@ impl Session {
         for (pid, time_ns) in ended {
             // What it sent last is told first.
             self.tell(time_ns + 1);
-            self.end(Some(pid), time_ns);
+            let Self {
+                streams,
+                texts,
+                told,
+                ..
+            } = self;
+            streams.process_ended(pid, time_ns, texts, |event, origin, texts| {
+                told.take(event, origin, texts);
+            });
         }
     }
 
     /// Tells what was carried before that time.
     fn tell(&mut self, time_ns: u64) {
-        while let Some(transfer) = self.order.next_before(time_ns) {
-            let Self {
-                streams,
+        let Self {
+            order,
+            streams,
+            texts,
+            peers,
+            told,
+            kernel,
+            ..
+        } = self;
+        while let Some(transfer) = order.next_before(time_ns) {
+            let result = streams.take(
+                transfer,
                 texts,
-                recent,
-                lines,
-                config,
-                started_ns,
-                kernel,
-                ..
-            } = self;
-            let told = streams.take(&transfer, texts, |event, origin, texts| {
-                recent.take(event, origin, config.selection.by);
-                if config.form == Form::Events {
-                    events_line(lines, (event, origin), texts, *started_ns);
-                }
-            });
-            if let Some((socket, inode)) = told.ignore {
+                |header, side| peers.origin(header, side),
+                |event, origin, texts| told.take(event, origin, texts),
+            );
+            if let Some((socket, inode)) = result.ignore {
                 kernel.ignore_socket(socket, inode);
             }
         }
     }
 
-    /// Ends the connections of a process, or all.
-    fn end(&mut self, pid: Option<u32>, time_ns: u64) {
-        let Self {
-            streams,
-            texts,
-            recent,
-            lines,
-            config,
-            started_ns,
-            ..
-        } = self;
-        streams.end(pid, time_ns, texts, |event, origin, texts| {
-            recent.take(event, origin, config.selection.by);
-            if config.form == Form::Events {
-                events_line(lines, (event, origin), texts, *started_ns);
-            }
-        });
-    }
-
     /// Writes lines of events; not so where nobody reads them any more.
     fn flush(&mut self) -> Result<bool, Error> {
-        if self.lines.is_empty() {
-            return Ok(true);
+        match &mut self.told.lines {
+            Some(lines) if !lines.is_empty() => write_out(std::mem::take(lines).as_bytes()),
+            _ => Ok(true),
         }
-        let lines = std::mem::take(&mut self.lines);
-        write_out(lines.as_bytes())
     }
 
     /// Shows what came since the last time; not so where nobody reads it any more.
     fn view(&mut self, duration: Duration) -> Result<bool, Error> {
-        let recent = std::mem::take(&mut self.recent);
+        let recent = std::mem::take(&mut self.told.recent);
         let mut text = table::render(&self.report(&recent, duration, None));
         text.push('\n');
         self.earlier.merge(recent);
@@ -326,10 +344,18 @@ impl Session {
         self.kernel.stop();
         self.drain();
         self.tell(u64::MAX);
-        self.end(None, finish::monotonic_ns());
+        let Self {
+            streams,
+            texts,
+            told,
+            ..
+        } = &mut self;
+        streams.finish(finish::monotonic_ns(), texts, |event, origin, texts| {
+            told.take(event, origin, texts);
+        });
         self.flush()?;
         let mut statistics = std::mem::take(&mut self.earlier);
-        statistics.merge(std::mem::take(&mut self.recent));
+        statistics.merge(std::mem::take(&mut self.told.recent));
         let mut account = Account::new(
             &self.kernel.counters()?,
             self.streams.sockets(),
@@ -349,18 +375,6 @@ impl Session {
                 .fold(String::new(), |text, line| text + "# " + &line + "\n"),
         };
         Ok(self.artifact.write(text.as_bytes())?)
-    }
-}
-
-fn events_line(
-    lines: &mut String,
-    (event, origin): (&super::protocol::Event, &super::origin::Origin),
-    texts: &Texts,
-    started_ns: u64,
-) {
-    if let super::protocol::Event::Call(call) = event {
-        let (text, _) = report::text(Some(&call.statement), texts);
-        lines.push_str(&table::event(call, origin, &text, started_ns));
     }
 }
 

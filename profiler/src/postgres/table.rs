@@ -94,7 +94,13 @@ fn cells(row: &Row<'_>, has_by: bool) -> Vec<String> {
         bytes(figures.received),
         errors(figures),
         side_text(row.side).to_owned(),
-        figures.seen.transports.iter().copied().collect::<Vec<_>>().join(" "),
+        figures
+            .seen
+            .transports
+            .iter()
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" "),
         one_of(&figures.seen, |seen| &seen.databases),
         one_of(&figures.seen, |seen| &seen.users),
     ];
@@ -170,7 +176,10 @@ fn summary(report: &Report<'_>) -> Vec<String> {
             time(Some(sum(|figures| figures.prepares_ns)))
         ));
     }
-    let (copied_in, copied_out) = (sum(|figures| figures.copied_in), sum(|figures| figures.copied_out));
+    let (copied_in, copied_out) = (
+        sum(|figures| figures.copied_in),
+        sum(|figures| figures.copied_out),
+    );
     if copied_in + copied_out > 0 {
         lines.push(format!(
             "COPY: {} to the server, {} from it",
@@ -194,10 +203,16 @@ fn summary(report: &Report<'_>) -> Vec<String> {
         && account.sockets.postgres > 0
     {
         let tenths = statistics.calls * 10 / account.sockets.postgres;
-        lines.push(format!("calls per connection: {}.{}", tenths / 10, tenths % 10));
+        lines.push(format!(
+            "calls per connection: {}.{}",
+            tenths / 10,
+            tenths % 10
+        ));
     }
     for (code, count) in &statistics.terminated {
-        lines.push(format!("connections ended by the server: {count} with {code}"));
+        lines.push(format!(
+            "connections ended by the server: {count} with {code}"
+        ));
     }
     if statistics.cancels > 0 {
         lines.push(format!("cancel requests: {}", statistics.cancels));

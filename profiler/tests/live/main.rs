@@ -18,6 +18,7 @@ mod off_cpu;
 mod postgres;
 mod python;
 mod python_tools;
+mod queries;
 mod refusals;
 mod shares;
 mod stacks;

@@ -1,0 +1,41 @@
+//! `profiler queries`: the statements that clients ask Postgres for, from what goes through their sockets.
+//!
+//! The kernel side copies what targets send and receive. `order` puts it in order, `streams` tells Postgres from other
+//! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `texts` and tells
+//! what happened in events. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
+//! `table`, `json` and `csv` show them. All of these are pure. `session` is the shell.
+
+mod account;
+mod csv;
+mod figures;
+mod json;
+mod order;
+mod origin;
+mod peers;
+pub mod protocol;
+mod report;
+mod session;
+pub mod sql;
+mod statistics;
+mod streams;
+mod table;
+mod texts;
+
+pub use self::{
+    report::{Selection, SortBy},
+    session::run,
+    statistics::By,
+};
+
+/// How the result is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A table for people.
+    Table,
+    /// Documented in `profiler/src/postgres/json.rs`.
+    Json,
+    /// Comma-separated values.
+    Csv,
+    /// A line for each call as it ends, and the account at the end.
+    Events,
+}

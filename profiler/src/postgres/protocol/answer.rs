@@ -1,0 +1,374 @@
+//! What the server sends: each message must be an answer to the first request that has none, or one of those that may
+//! come at any time.
+
+use std::mem;
+
+use super::{
+    calls::Ended,
+    chunk::Stamp,
+    event::{
+        Call, Cause, Copied, CopyDirection, Counted, Event, Outcome, Rows, Severity, Statement,
+        TransactionState,
+    },
+    exchange::{Context, Errors, Exchange, Progress, Stage},
+    fields::{CommandTag, command_tag, failure},
+    message::{Kind, Message},
+    queue::{CopyIn, Request, What},
+    statements::Statements,
+    transaction::Ready,
+};
+
+/// What an answer means for the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Something of what was asked.
+    Part,
+    /// ReadyForQuery.
+    Ready(TransactionState),
+    /// From here on it is replication.
+    Replication,
+}
+
+impl Exchange {
+    /// Takes a message from the server.
+    pub(super) fn answer<S: Statements>(
+        &mut self,
+        message: &Message<'_>,
+        context: &mut Context<'_, S>,
+    ) -> Result<Answered, Cause> {
+        let Kind::Tagged(tag) = message.kind else {
+            return Err(Cause::Malformed);
+        };
+        // Notices, parameters and notifications come at any time.
+        if matches!(tag, b'N' | b'S' | b'A') {
+            return Ok(Answered::Part);
+        }
+        let stage = self.progress.stage;
+        let Some(head) = self.queue.head() else {
+            return self.unasked(tag, message, context);
+        };
+        match (&mut head.what, tag) {
+            (What::Startup(session), b'R' | b'K' | b'v') => session.take(tag, message.body),
+            (_, b'E') => self.error(message, context)?,
+            (What::Startup(_) | What::Sync | What::Simple(_) | What::Function(_), b'Z') => {
+                let state = TransactionState::read(message.body).ok_or(Cause::Malformed)?;
+                return self.ready(state, message.end, context);
+            }
+            (What::Simple(_) | What::Function(_), _) if stage == Stage::Over => {
+                return Err(Cause::Unexpected);
+            }
+            (What::Simple(_) | What::Execute(_), b'W') => return Ok(Answered::Replication),
+            (What::Simple(_), b'T' | b'D' | b'C' | b'I' | b'G' | b'H' | b'd' | b'c')
+            | (What::Execute(_), b'D' | b'C' | b'I' | b's' | b'G' | b'H' | b'd' | b'c') => {
+                self.result(tag, message, context)?;
+            }
+            (What::Function(oid), b'V') => {
+                let statement = Statement::Function(*oid);
+                self.progress.first_row_ns = Some(message.begin.time_ns);
+                self.progress.bytes += message.bytes;
+                self.finish(statement, None, message.end, context);
+                self.progress.stage = Stage::Over;
+            }
+            _ => return self.prepared(tag, message, context),
+        }
+        Ok(Answered::Part)
+    }
+
+    /// Nothing was asked: only the end of the connection can be told.
+    fn unasked<S>(
+        &mut self,
+        tag: u8,
+        message: &Message<'_>,
+        context: &mut Context<'_, S>,
+    ) -> Result<Answered, Cause> {
+        let failure = failure(message.body);
+        if tag != b'E' || failure.severity == Severity::Error {
+            return Err(Cause::Unexpected);
+        }
+        let time_ns = message.end.time_ns;
+        context.events.push(Event::Terminated { failure, time_ns });
+        Ok(Answered::Part)
+    }
+
+    /// Takes what a Query or an Execute results in.
+    fn result<S: Statements>(
+        &mut self,
+        tag: u8,
+        message: &Message<'_>,
+        context: &mut Context<'_, S>,
+    ) -> Result<(), Cause> {
+        let progress = &mut self.progress;
+        let is_execute = matches!(
+            self.queue.head().map(|head| &head.what),
+            Some(What::Execute(_))
+        );
+        progress.bytes += message.bytes;
+        if !matches!(tag, b'G' | b'c') {
+            let begin_ns = message.begin.time_ns;
+            progress.first_row_ns.get_or_insert(begin_ns);
+        }
+        match tag {
+            b'T' if progress.stage == Stage::Begun => progress.stage = Stage::Rows,
+            b'D' if is_execute || progress.stage == Stage::Rows => progress.rows += 1,
+            b'C' => {
+                let tag = command_tag(message.body);
+                if tag.is_none() && message.is_whole {
+                    return Err(Cause::Malformed);
+                }
+                self.complete(tag, message.end, context);
+            }
+            b'I' => {
+                self.finish(Statement::Empty, None, message.end, context);
+                self.over();
+            }
+            b's' => self.suspend(message.end, context),
+            b'G' => {
+                progress.copy = Some(CopyDirection::In);
+                self.copy_in = self.queue.copy_in();
+            }
+            b'H' => progress.copy = Some(CopyDirection::Out),
+            b'd' if progress.copy == Some(CopyDirection::Out) => {
+                progress.rows += 1;
+                progress.copied_out += message.bytes - 5;
+            }
+            b'c' if progress.copy == Some(CopyDirection::Out) => {}
+            _ => return Err(Cause::Unexpected),
+        }
+        Ok(())
+    }
+
+    /// A statement was completed.
+    pub(super) fn complete<S: Statements>(
+        &mut self,
+        tag: Option<CommandTag<'_>>,
+        end: Stamp,
+        context: &mut Context<'_, S>,
+    ) {
+        let statement = self.statement();
+        let (command, rows) = tag.map_or((&b""[..], None), |tag| (tag.command, tag.rows));
+        match (command, &statement) {
+            (b"DEALLOCATE ALL" | b"DISCARD ALL", _) => self.statements.clear(),
+            (b"DEALLOCATE", Statement::Known(id)) => {
+                if let Some(name) = context.statements.deallocates(*id) {
+                    self.statements.remove(name);
+                }
+            }
+            _ => self.transactions.completed(command),
+        }
+        let index = self.progress.index;
+        self.finish(statement, rows, end, context);
+        match self.queue.head().map(|head| &head.what) {
+            Some(What::Simple(_)) => self.progress.index = index + 1,
+            _ => self.over(),
+        }
+    }
+
+    /// What is being answered.
+    pub(super) fn statement(&mut self) -> Statement {
+        let index = self.progress.index;
+        match self.queue.head().map(|head| &head.what) {
+            Some(What::Simple(ids)) => {
+                let id = ids.get(index).copied();
+                id.map_or(Statement::Unknown, Statement::Known)
+            }
+            Some(What::Execute(portal)) => self.portals.statement(portal),
+            Some(What::Function(oid)) => Statement::Function(*oid),
+            _ => Statement::Unknown,
+        }
+    }
+
+    /// No more of the first request but, of a Query, ReadyForQuery.
+    fn over(&mut self) {
+        self.copy_in = CopyIn::None;
+        match self.queue.head().map(|head| &head.what) {
+            Some(What::Execute(_)) => {
+                self.queue.pop();
+                self.progress = Progress::default();
+            }
+            _ => self.progress.stage = Stage::Over,
+        }
+    }
+
+    /// The call at hand ended well.
+    pub(super) fn finish<S>(
+        &mut self,
+        statement: Statement,
+        rows: Option<u64>,
+        end: Stamp,
+        context: &mut Context<'_, S>,
+    ) {
+        let Some(mut ended) = self.at_hand(statement) else {
+            return;
+        };
+        ended.call.rows.tag = rows;
+        let is_partial = ended.call.fetches > 1 || rows.is_none();
+        if ended.call.rows.counted == Counted::Tag && is_partial {
+            ended.call.rows.counted = Counted::AtLeast;
+        }
+        self.end_call(ended, end, context.events);
+    }
+
+    /// Tells a call that has ended, as far as it is trusted.
+    pub(super) fn end_call(&mut self, mut ended: Ended, end: Stamp, events: &mut Vec<Event>) {
+        if !self.trust.is_earned() {
+            ended.call.outcome = Outcome::Unseen;
+        }
+        self.calls.finish(ended, end, events);
+    }
+
+    /// The call at hand and what is known of its earlier fetches. Its progress begins anew.
+    pub(super) fn at_hand(&mut self, statement: Statement) -> Option<Ended> {
+        let progress = mem::take(&mut self.progress);
+        let head = self.queue.head()?;
+        let portal = match &head.what {
+            What::Execute(portal) => Some(portal),
+            _ => None,
+        };
+        let earlier = portal.and_then(|portal| self.portals.resume(portal));
+        let preparing = self
+            .preparing
+            .take_if(|preparing| preparing.portal.as_ref() == portal);
+        let sent_bytes = if progress.index == 0 { head.bytes } else { 0 };
+        let start_ns = head.start_ns(self.side);
+        let tid = head.begin.tid;
+        let mut call = earlier.map_or_else(
+            || Call {
+                service_ns: self.calls.service_ns(start_ns),
+                index: u32::try_from(progress.index).unwrap_or(u32::MAX),
+                ..Call::new(statement, tid, start_ns)
+            },
+            |earlier| *earlier,
+        );
+        let before_ns = call.latency_ns.take().unwrap_or_default();
+        call.end_ns = None;
+        call.fetches += 1;
+        call.sent_bytes += sent_bytes;
+        call.received_bytes += progress.bytes;
+        let mut first_row_ns = progress.first_row_ns;
+        if let Some(preparing) = preparing {
+            call.received_bytes += preparing.bytes;
+            first_row_ns = preparing.described_ns.or(first_row_ns);
+        }
+        call.first_row_ns = call.first_row_ns.or(first_row_ns);
+        call.rows.returned += progress.rows;
+        if progress.counted != Counted::Messages {
+            call.rows.counted = progress.counted;
+        }
+        call.copy = progress.copy.map(|direction| Copied {
+            direction,
+            bytes: match direction {
+                CopyDirection::In => mem::take(&mut self.copied_in),
+                CopyDirection::Out => progress.copied_out,
+            },
+        });
+        Some(Ended {
+            call,
+            start_ns,
+            before_ns,
+        })
+    }
+
+    /// A portal may have more rows: the call goes on with its next Execute.
+    fn suspend<S>(&mut self, end: Stamp, context: &mut Context<'_, S>) {
+        let statement = self.statement();
+        let Some(Ended {
+            mut call,
+            start_ns,
+            before_ns,
+        }) = self.at_hand(statement)
+        else {
+            return;
+        };
+        let fetch_ns = self.calls.pause(start_ns, end, context.events);
+        call.latency_ns = Some(before_ns + fetch_ns);
+        if self.trust.is_earned() {
+            call.end_ns = Some(end.time_ns);
+        } else {
+            call.outcome = Outcome::Unseen;
+        }
+        if let Some(Request {
+            what: What::Execute(portal),
+            ..
+        }) = self.queue.pop()
+        {
+            self.portals.suspend(portal, Box::new(call));
+        }
+    }
+
+    /// ReadyForQuery ends what was asked.
+    pub(super) fn ready<S: Statements>(
+        &mut self,
+        state: TransactionState,
+        end: Stamp,
+        context: &mut Context<'_, S>,
+    ) -> Result<Answered, Cause> {
+        let is_answered = self.progress.index > 0 || self.progress.stage == Stage::Over;
+        let is_run = |head: &mut Request| matches!(head.what, What::Simple(_) | What::Function(_));
+        if !is_answered && self.queue.head().is_some_and(is_run) {
+            return Err(Cause::Unexpected);
+        }
+        let request = self.queue.pop().ok_or(Cause::Unexpected)?;
+        self.preparation_ends(context.events);
+        let time_ns = end.time_ns;
+        let request_ns = request.start_ns(self.side);
+        match request.what {
+            What::Startup(mut session) => {
+                session.end_ns = time_ns;
+                context.events.push(Event::Session(session));
+            }
+            What::Simple(_) => {
+                self.statements.remove(b"");
+                self.portals.close(b"", context.events);
+            }
+            _ => {}
+        }
+        let begin_ns = self.calls.ready(time_ns, state, context.events);
+        let ready = Ready {
+            state,
+            time_ns,
+            begin_ns: begin_ns.or(Some(request_ns)),
+            queued: self.queue.len(),
+        };
+        self.between(ready, context.events);
+        Ok(Answered::Ready(state))
+    }
+
+    /// The server is between requests.
+    pub(super) fn between(&mut self, ready: Ready, events: &mut Vec<Event>) {
+        self.progress = Progress::default();
+        self.errors = Errors::None;
+        self.copy_in = CopyIn::None;
+        self.copied_in = 0;
+        if ready.state == TransactionState::Idle {
+            self.portals.clear(events);
+        }
+        if ready.queued == 0 {
+            self.trust.round();
+        }
+        self.transactions.ready(ready, events);
+    }
+}
+
+impl Call {
+    pub(super) fn new(statement: Statement, tid: u32, start_ns: u64) -> Self {
+        Self {
+            statement,
+            index: 0,
+            tid,
+            start_ns,
+            service_ns: start_ns,
+            first_row_ns: None,
+            end_ns: None,
+            ready_ns: None,
+            latency_ns: None,
+            sharing: 1,
+            fetches: 0,
+            rows: Rows::default(),
+            sent_bytes: 0,
+            received_bytes: 0,
+            copy: None,
+            outcome: Outcome::Completed,
+            transaction: None,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Cuts the bytes of one direction into messages, however they arrive. A message that comes in one piece is not
+//! copied; of one that does not, only what [`Keep`] says is. Bodies without interest are skipped by count.
+
+use super::{
+    chunk::{Direction, Stamp, saturated},
+    message::{Keep, Kind, Message, is_plausible},
+};
+
+/// Bytes of the buffer that are kept between messages; one that had to grow further is given back.
+const BUFFER_KEPT: usize = 4096;
+
+/// Which messages come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One without a tag.
+    Startup,
+    /// Any other.
+    Tagged,
+}
+
+/// Cuts one direction into messages.
+#[derive(Debug)]
+pub(super) struct Framer {
+    direction: Direction,
+    form: Form,
+    header: [u8; 8],
+    /// Bytes of the header that have come.
+    header_bytes: usize,
+    begin: Stamp,
+    body: Option<Body>,
+    kept: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Body {
+    kind: Kind,
+    bytes: u64,
+    remaining: u64,
+    keep: Keep,
+}
+
+/// What the next bytes made.
+#[derive(Debug)]
+pub(super) enum Framed<'a> {
+    Message(Message<'a>),
+    /// Nothing: more must come.
+    Starved,
+    /// Nonsense: no message begins so, or where one begins is not known any more.
+    Broken,
+}
+
+impl Framer {
+    pub(super) fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            form: Form::Tagged,
+            header: [0; 8],
+            header_bytes: 0,
+            begin: Stamp::default(),
+            body: None,
+            kept: Vec::new(),
+        }
+    }
+
+    /// The next byte begins a message.
+    pub(super) fn restart(&mut self, form: Form) {
+        self.form = form;
+        self.header_bytes = 0;
+        self.body = None;
+        self.kept = Vec::new();
+    }
+
+    /// Bytes of a message that has begun and is not complete.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        match &self.body {
+            Some(body) => body.bytes - body.remaining,
+            None => self.header_bytes as u64,
+        }
+    }
+
+    /// Bytes that are allocated.
+    pub(super) fn memory(&self) -> usize {
+        self.kept.capacity()
+    }
+
+    /// First bytes of a message that is not one; for what is told of it.
+    pub(super) fn header(&self) -> [u8; 8] {
+        self.header
+    }
+
+    /// Takes bytes up to the end of a message.
+    pub(super) fn next<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8], stamp: Stamp) -> Framed<'a> {
+        if self.body.is_none() {
+            if self.header_bytes == 0 {
+                if let Some(framed) = self.whole(input, stamp) {
+                    return framed;
+                }
+                self.begin = stamp;
+            }
+            let size = match self.form {
+                Form::Startup => 8,
+                Form::Tagged => 5,
+            };
+            let count = (size - self.header_bytes).min(input.len());
+            let (bytes, rest) = input.split_at(count);
+            self.header[self.header_bytes..][..count].copy_from_slice(bytes);
+            self.header_bytes += count;
+            *input = rest;
+            if self.header_bytes < size {
+                return Framed::Starved;
+            }
+            let Some(body) = self.head(&self.header) else {
+                return Framed::Broken;
+            };
+            self.header_bytes = 0;
+            if self.kept.capacity() > BUFFER_KEPT {
+                self.kept = Vec::new();
+            }
+            self.kept.clear();
+            self.body = Some(body);
+        }
+        self.fill(input);
+        self.complete(stamp)
+    }
+
+    /// Passes over bytes that were not copied or never came.
+    pub(super) fn hole(&mut self, bytes: u64, stamp: Stamp) -> Framed<'_> {
+        match &mut self.body {
+            Some(body) if body.remaining >= bytes => {
+                body.remaining -= bytes;
+                body.keep = Keep::NOTHING;
+                self.complete(stamp)
+            }
+            _ => Framed::Broken,
+        }
+    }
+
+    /// A message that has come whole.
+    fn whole<'a>(&self, input: &mut &'a [u8], stamp: Stamp) -> Option<Framed<'a>> {
+        if self.form == Form::Startup {
+            return None;
+        }
+        let header = input.first_chunk::<5>()?;
+        let Some(body) = self.head(header) else {
+            return Some(Framed::Broken);
+        };
+        let (message, rest) = input.split_at_checked(saturated(body.bytes))?;
+        *input = rest;
+        let kept = &message[5..];
+        let kept = &kept[..kept.len().min(body.keep.bytes)];
+        Some(Framed::Message(Message {
+            kind: body.kind,
+            bytes: body.bytes,
+            body: kept,
+            is_whole: kept.len() + 5 == message.len(),
+            begin: stamp,
+            end: stamp,
+        }))
+    }
+
+    /// What a message is, from its first bytes.
+    fn head(&self, header: &[u8]) -> Option<Body> {
+        let number = |at| {
+            let bytes = header.get(at..)?.first_chunk::<4>()?;
+            Some(u32::from_be_bytes(*bytes))
+        };
+        let (kind, length, bytes, header_bytes) = match self.form {
+            Form::Startup => {
+                let length = number(0)?;
+                (Kind::Startup(number(4)?), length, u64::from(length), 8)
+            }
+            Form::Tagged => {
+                let length = number(1)?;
+                let kind = Kind::Tagged(*header.first()?);
+                (kind, length, u64::from(length) + 1, 5)
+            }
+        };
+        is_plausible(self.direction, kind, length).then(|| Body {
+            kind,
+            bytes,
+            remaining: bytes - header_bytes,
+            keep: Keep::of(self.direction, kind),
+        })
+    }
+
+    /// Takes bytes of a body.
+    fn fill(&mut self, input: &mut &[u8]) {
+        let Some(body) = &mut self.body else {
+            return;
+        };
+        let (bytes, rest) = input.split_at(saturated(body.remaining).min(input.len()));
+        *input = rest;
+        body.remaining -= bytes.len() as u64;
+        if body.keep.bytes == 0 || body.keep.strings == 0 {
+            return;
+        }
+        let mut taken = &bytes[..bytes.len().min(body.keep.bytes)];
+        let nulls = taken.iter().enumerate().filter(|(_, byte)| **byte == 0);
+        let mut strings = body.keep.strings;
+        for (at, _) in nulls {
+            strings -= 1;
+            if strings == 0 {
+                taken = &taken[..=at];
+                break;
+            }
+        }
+        self.kept.extend_from_slice(taken);
+        body.keep = Keep {
+            bytes: body.keep.bytes - taken.len(),
+            strings,
+        };
+    }
+
+    fn complete(&mut self, stamp: Stamp) -> Framed<'_> {
+        let Some(body) = self.body.take_if(|body| body.remaining == 0) else {
+            return Framed::Starved;
+        };
+        let header_bytes = match body.kind {
+            Kind::Startup(_) => 8,
+            Kind::Tagged(_) => 5,
+        };
+        self.form = Form::Tagged;
+        Framed::Message(Message {
+            kind: body.kind,
+            bytes: body.bytes,
+            body: &self.kept,
+            is_whole: self.kept.len() as u64 + header_bytes == body.bytes,
+            begin: self.begin,
+            end: stamp,
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Statements by the names that they are prepared under. Their texts are not here: they are given away for an id as
+//! soon as they are read.
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    event::{Statement, StatementId},
+    fields::Name,
+};
+
+/// Most prepared statements that are remembered of a connection. The ones used least recently go first.
+pub(super) const STATEMENTS_MAX: usize = 2_000;
+
+/// Whether a text is all of what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// It is.
+    Whole,
+    /// Its end is missing.
+    Cut,
+}
+
+/// Gives ids to statements' texts.
+pub trait Statements {
+    /// Adds an id for each statement of a simple Query's text, in order; empty ones have none.
+    fn simple(&mut self, text: &[u8], extent: Extent, ids: &mut Vec<StatementId>);
+
+    /// The id of a text that is prepared.
+    fn prepared(&mut self, text: &[u8], extent: Extent) -> StatementId;
+
+    /// The name that a DEALLOCATE gives up.
+    fn deallocates(&self, id: StatementId) -> Option<&[u8]>;
+}
+
+/// Prepared statements of a connection.
+#[derive(Debug, Default)]
+pub(super) struct PreparedStatements {
+    by_name: FxHashMap<Name, Entry>,
+    /// Counts uses.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    statement: Statement,
+    used: u64,
+}
+
+impl PreparedStatements {
+    pub(super) fn insert(&mut self, name: Name, statement: Statement) {
+        self.clock += 1;
+        let used = self.clock;
+        self.by_name.insert(name, Entry { statement, used });
+        if self.by_name.len() > STATEMENTS_MAX {
+            self.evict();
+        }
+    }
+
+    /// The statement of a name. One that is not known is one of that name from now on.
+    pub(super) fn find(&mut self, name: &Name) -> Statement {
+        self.clock += 1;
+        if let Some(entry) = self.by_name.get_mut(name) {
+            entry.used = self.clock;
+            return entry.statement.clone();
+        }
+        if name.is_empty() {
+            return Statement::Unknown;
+        }
+        let text = String::from_utf8_lossy(name);
+        let statement = Statement::Named(text.replace('\0', "\u{2026}").into());
+        self.insert(name.clone(), statement.clone());
+        statement
+    }
+
+    pub(super) fn remove(&mut self, name: &[u8]) {
+        self.by_name.remove(name);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_name.clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Forgets a quarter, so that this is rare.
+    fn evict(&mut self) {
+        let mut uses: Vec<u64> = self.by_name.values().map(|entry| entry.used).collect();
+        let quarter = STATEMENTS_MAX / 4;
+        let (_, oldest_kept, _) = uses.select_nth_unstable(quarter);
+        let oldest_kept = *oldest_kept;
+        self.by_name.retain(|_, entry| entry.used >= oldest_kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PreparedStatements, STATEMENTS_MAX, Statement, StatementId};
+
+    /// The statements that were used last are remembered, the others are known by name.
+    #[test]
+    fn statements_are_bounded() {
+        let mut statements = PreparedStatements::default();
+        let name = |n: u32| n.to_be_bytes().to_vec().into_boxed_slice();
+        let known = |n| Statement::Known(StatementId(n));
+        for n in 1..10_000 {
+            statements.insert(name(n), known(n));
+            assert_eq!(statements.find(&name(1)), known(1));
+            assert!(statements.len() <= STATEMENTS_MAX);
+        }
+        assert_eq!(statements.find(&name(9_999)), known(9_999));
+        assert!(matches!(statements.find(&name(2)), Statement::Named(_)));
+        statements.clear();
+        assert_eq!(statements.find(&Box::default()), Statement::Unknown);
+    }
+}

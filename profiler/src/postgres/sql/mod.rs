@@ -1,0 +1,57 @@
+//! The texts of statements: where one ends, what is left of it without its values, which one it is, what it does.
+//!
+//! `lexer` cuts a text into tokens as the server's own lexer does, `split` finds the statements of a simple Query,
+//! `normal` writes a statement without literals, comments and long lists, `interner` remembers it under a number.
+//! Nothing here parses SQL or reports an error: a text may be cut, hostile or plainly wrong, and always has a normal
+//! form. The lexer is ours because sqlparser's tokenizer loses legal text (`0b101`, `@-5`, `U&'..' UESCAPE '!'`), shows
+//! what follows `'it\'` and takes seven times as long. Pure.
+
+mod clauses;
+mod command;
+#[cfg(test)]
+mod examples;
+mod fingerprint;
+mod interner;
+mod lexer;
+mod lists;
+mod normal;
+#[cfg(test)]
+mod properties;
+mod quotes;
+mod split;
+
+pub(crate) use command::Command;
+pub(crate) use fingerprint::Fingerprint;
+pub(crate) use interner::{Interned, Interner, StatementId};
+pub(crate) use normal::{Normal, normalise};
+pub(crate) use split::statements;
+
+/// How a text is to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Reading {
+    pub(crate) extent: Extent,
+    pub(crate) strings: Strings,
+}
+
+/// How much of a text is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Extent {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Its beginning.
+    Cut,
+}
+
+/// What the session's `standard_conforming_strings` is, as `ParameterStatus` tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Strings {
+    /// On: a backslash in a plain string is a character like others.
+    Conforming,
+    /// Off: a backslash takes the next character with it, as in `E'..'`.
+    Escaping,
+    /// Not known. In most strings both readings agree; where they do not, either may end the string where the other
+    /// one goes on, so that all the rest of the text is taken for the string. Only `ESCAPE '\'` is read as conforming.
+    #[default]
+    Unknown,
+}

@@ -1,0 +1,333 @@
+//! Sockets: which of them speak Postgres, and a machine of the protocol for each that does. Pure.
+
+use std::{
+    collections::hash_map::Entry,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use profiler_common::wire::{SENT, Wire, WireHeader, family};
+use rustc_hash::FxHashMap;
+
+use super::{
+    account::Sockets,
+    origin::Origin,
+    protocol::{Chunk, Connection, Direction, Ending, Event, Flow, Recognition, Side, recognise},
+    texts::Texts,
+};
+
+/// Most sockets that are followed at once.
+const SOCKETS_MAX: usize = 50_000;
+
+/// A call that carried bytes, with them.
+#[derive(Clone, Debug)]
+pub(super) struct Transfer {
+    header: WireHeader,
+    bytes: Vec<u8>,
+}
+
+impl Transfer {
+    pub(super) fn new(wire: &Wire<'_>) -> Self {
+        Self {
+            header: *wire.header,
+            bytes: [wire.head, wire.tail].concat(),
+        }
+    }
+
+    /// The time that counts for the order: what was sent could be answered from the entry on, what was received was
+    /// there at the return. An entry that is not known was before the recording.
+    pub(super) fn time_ns(&self) -> u64 {
+        match (self.header.direction, self.header.entry_ns) {
+            (SENT, entry_ns) if entry_ns > 0 => entry_ns,
+            _ => self.header.exit_ns,
+        }
+    }
+
+    fn head(&self) -> &[u8] {
+        let head = usize::try_from(self.header.head).unwrap_or(usize::MAX);
+        &self.bytes[..head.min(self.bytes.len())]
+    }
+
+    fn flow(&self) -> Flow {
+        match self.header.direction {
+            SENT => Flow::Sent,
+            _ => Flow::Received,
+        }
+    }
+
+    fn chunk(&self, direction: Direction, position: u64) -> Chunk<'_> {
+        let (head, tail) = self.bytes.split_at(self.head().len());
+        Chunk {
+            direction,
+            position,
+            length: self.header.length,
+            head,
+            tail,
+            entry_ns: self.time_ns(),
+            exit_ns: self.header.exit_ns,
+            tid: self.header.tid,
+        }
+    }
+}
+
+/// What is to be done about a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Nothing more of it is wanted: its address and inode number.
+    pub(super) ignore: Option<(u64, u64)>,
+}
+
+/// All sockets.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    /// By address.
+    streams: FxHashMap<u64, Stream>,
+    sockets: Sockets,
+    events: Vec<Event>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    inode: u64,
+    /// Who used it last.
+    pid: u32,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// What was carried so far.
+    Undecided(Vec<Transfer>),
+    Postgres(Box<Conversation>),
+    /// Something else, or its end was seen.
+    Other,
+}
+
+/// A connection with Postgres.
+#[derive(Debug)]
+struct Conversation {
+    side: Side,
+    origin: Arc<Origin>,
+    connection: Connection,
+    /// Where the next byte sent and received is expected, extended to 64 bits.
+    positions: [Option<u64>; 2],
+}
+
+impl Streams {
+    /// Counts a record that made no sense.
+    pub(super) fn malformed(&mut self) {
+        self.sockets.malformed += 1;
+    }
+
+    pub(super) fn sockets(&self) -> Sockets {
+        let mut sockets = self.sockets;
+        let undecided = |stream: &&Stream| matches!(stream.what, What::Undecided(_));
+        sockets.undecided += self.streams.values().filter(undecided).count() as u64;
+        sockets
+    }
+
+    /// Takes a transfer, in order. `find` says where a connection leads, of one that is new.
+    pub(super) fn take(
+        &mut self,
+        transfer: Transfer,
+        texts: &mut Texts,
+        find: impl FnOnce(&WireHeader, Side) -> Origin,
+        mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
+    ) -> Told {
+        self.sockets.records += 1;
+        let header = transfer.header;
+        self.end_another(&header, texts, &mut tell);
+        let is_full = self.streams.len() >= SOCKETS_MAX;
+        let stream = match self.streams.entry(header.socket) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(_) if is_full => {
+                self.sockets.overflowed += 1;
+                return Told::default();
+            }
+            Entry::Vacant(entry) => entry.insert(Stream {
+                inode: header.inode,
+                pid: header.tgid,
+                what: What::Undecided(Vec::new()),
+            }),
+        };
+        stream.pid = header.tgid;
+        let ready = match &mut stream.what {
+            What::Other => return Told::default(),
+            What::Postgres(_) => vec![transfer],
+            What::Undecided(waiting) => {
+                waiting.push(transfer);
+                let buffers: Vec<_> = waiting.iter().map(|one| (one.flow(), one.head())).collect();
+                match recognise(&buffers) {
+                    Recognition::Undecided => return Told::default(),
+                    Recognition::Postgres(side) => {
+                        self.sockets.postgres += 1;
+                        let waiting = std::mem::take(waiting);
+                        let origin = Arc::new(find(&header, side));
+                        stream.what = What::Postgres(Box::new(Conversation::new(side, origin)));
+                        waiting
+                    }
+                    Recognition::Tls | Recognition::Other => {
+                        self.sockets.other += 1;
+                        stream.what = What::Other;
+                        return Told {
+                            ignore: Some((header.socket, header.inode)),
+                        };
+                    }
+                }
+            }
+        };
+        let What::Postgres(conversation) = &mut stream.what else {
+            return Told::default();
+        };
+        let mut is_over = false;
+        for transfer in ready {
+            is_over |= transfer.header.length == 0;
+            conversation.take(&transfer, texts, &mut self.events);
+            conversation.tell(&mut self.events, texts, &mut tell);
+        }
+        if is_over {
+            self.close(header.socket, header.exit_ns, texts, tell);
+        }
+        Told::default()
+    }
+
+    /// Another socket has the address of one that must have been closed.
+    fn end_another(
+        &mut self,
+        header: &WireHeader,
+        texts: &Texts,
+        tell: &mut impl FnMut(&Event, &Arc<Origin>, &Texts),
+    ) {
+        let known = self.streams.get(&header.socket);
+        if known.is_some_and(|stream| stream.inode != header.inode) {
+            self.close(header.socket, header.exit_ns, texts, tell);
+        }
+    }
+
+    fn close(
+        &mut self,
+        socket: u64,
+        time_ns: u64,
+        texts: &Texts,
+        mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
+    ) {
+        let Some(stream) = self.streams.remove(&socket) else {
+            return;
+        };
+        match stream.what {
+            What::Postgres(mut conversation) => {
+                conversation
+                    .connection
+                    .end(Ending::Closed, time_ns, &mut self.events);
+                conversation.tell(&mut self.events, texts, &mut tell);
+            }
+            What::Undecided(_) => self.sockets.undecided += 1,
+            What::Other => {}
+        }
+    }
+
+    /// Ends the connections that a process used last, as it is gone.
+    pub(super) fn process_ended(
+        &mut self,
+        pid: u32,
+        time_ns: u64,
+        texts: &Texts,
+        mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
+    ) {
+        let of_it = self.streams.iter().filter(|(_, stream)| stream.pid == pid);
+        let sockets: Vec<u64> = of_it.map(|(socket, _)| *socket).collect();
+        for socket in sockets {
+            self.close(socket, time_ns, texts, &mut tell);
+        }
+    }
+
+    /// The recording is over.
+    pub(super) fn finish(
+        &mut self,
+        time_ns: u64,
+        texts: &Texts,
+        mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
+    ) {
+        for stream in self.streams.values_mut() {
+            if let What::Postgres(conversation) = &mut stream.what {
+                conversation
+                    .connection
+                    .end(Ending::Recording, time_ns, &mut self.events);
+                conversation.tell(&mut self.events, texts, &mut tell);
+            }
+        }
+    }
+}
+
+impl Conversation {
+    fn new(side: Side, origin: Arc<Origin>) -> Self {
+        Self {
+            side,
+            origin,
+            connection: Connection::new(side),
+            positions: [None; 2],
+        }
+    }
+
+    fn take(&mut self, transfer: &Transfer, texts: &mut Texts, events: &mut Vec<Event>) {
+        let header = &transfer.header;
+        let direction = match (self.side, header.direction == SENT) {
+            (Side::Client, true) | (Side::Server, false) => Direction::Frontend,
+            (Side::Client, false) | (Side::Server, true) => Direction::Backend,
+        };
+        let next = &mut self.positions[usize::from(header.direction == SENT)];
+        let position = match header.family {
+            family::UNIX => header.position,
+            _ => extended(*next, header.position),
+        };
+        *next = Some(position.saturating_add(header.length));
+        if header.length > 0 {
+            let chunk = transfer.chunk(direction, position);
+            self.connection.take(&chunk, texts, events);
+        }
+    }
+
+    /// Tells what has happened, each statement by the number that all its texts have.
+    fn tell(
+        &mut self,
+        events: &mut Vec<Event>,
+        texts: &Texts,
+        tell: &mut impl FnMut(&Event, &Arc<Origin>, &Texts),
+    ) {
+        for mut event in events.drain(..) {
+            match &mut event {
+                Event::Call(call) => call.statement = texts.canonical(call.statement.clone()),
+                Event::Prepared(prepared) => {
+                    prepared.statement = texts.canonical(prepared.statement.clone());
+                }
+                Event::Session(session) => {
+                    self.origin = Arc::new(self.origin.with_session(session));
+                }
+                _ => {}
+            }
+            tell(&event, &self.origin, texts);
+        }
+    }
+}
+
+/// A sequence number of 32 bits as the position next to the one that is expected. Positions begin high enough to go
+/// back from.
+fn extended(expected: Option<u64>, sequence: u64) -> u64 {
+    const LOW: u64 = 0xffff_ffff;
+    let Some(expected) = expected else {
+        return (1 << 32) | (sequence & LOW);
+    };
+    let low = |number: u64| (number & LOW) as u32;
+    let distance = low(sequence).wrapping_sub(low(expected)).cast_signed();
+    expected.saturating_add_signed(i64::from(distance))
+}
+
+/// The other end of a TCP connection; one of IPv4 that is mapped into IPv6 is one of IPv4.
+pub(super) fn remote(header: &WireHeader) -> SocketAddr {
+    let address = Ipv6Addr::from(header.remote);
+    let plain = address.to_ipv4_mapped();
+    SocketAddr::new(
+        plain.map_or(IpAddr::V6(address), IpAddr::V4),
+        header.remote_port,
+    )
+}
