@@ -20,12 +20,14 @@ use crate::{
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
 
 /// The targets and their shares of the time: there is little to find in a record.
-const TARGETS: [(&str, u64); 5] = [
+const TARGETS: [(&str, u64); 7] = [
     ("table", 4),
     ("call_frames", 5),
     ("records", 1),
     ("line_table", 1),
     ("code_object", 2),
+    ("sql", 2),
+    ("postgres", 4),
 ];
 
 /// Longest input: a page of Linux's smallest programs and libraries, and still thousands of runs a

@@ -32,7 +32,6 @@ Encrypted connections are counted, not read.";
 /// `profiler queries`
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct QueriesArgs {
     /// Whom; what descends from them is always followed
     #[command(flatten)]
@@ -78,9 +77,10 @@ impl QueriesArgs {
             (None, None) => Some(config::DURATION),
             (duration, _) => duration,
         };
-        let limit = match self.json || self.csv {
-            true => usize::MAX,
-            false => usize::try_from(self.limit).unwrap_or(usize::MAX),
+        let limit = if self.json || self.csv {
+            usize::MAX
+        } else {
+            usize::try_from(self.limit).unwrap_or(usize::MAX)
         };
         Ok(config::Queries {
             targets,

@@ -71,7 +71,7 @@ pub fn result_offset() -> Result<u32, KernelError> {
     offset_of(&text?, "ret").ok_or_else(none)
 }
 
-/// The offset of a field in a `format` file: `field:long ret;	offset:16;	size:8;	signed:1;`
+/// The offset of a field in a `format` file: `field:long ret; offset:16; size:8; signed:1;`, with tabs
 fn offset_of(format: &str, field: &str) -> Option<u32> {
     let line = format.lines().find(|line| {
         let declaration = line.trim().strip_prefix("field:");

@@ -157,3 +157,33 @@ impl Account {
         lines
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Account, Counter, Sockets};
+    use crate::postgres::{example::statistics, texts::Texts};
+
+    /// Every call told is in the rows, and a record that came without being counted is said.
+    #[test]
+    fn everything_is_accounted_for() {
+        let statistics = statistics(&mut Texts::default());
+        let sockets = Sockets {
+            records: 8,
+            malformed: 1,
+            ..Sockets::default()
+        };
+        let mut counters = BTreeMap::from([(Counter::WireTaken, 10), (Counter::WireLost, 1)]);
+        let account = Account::new(&counters, sockets, &statistics, 0);
+        assert_eq!((account.calls, account.in_rows), (5, 5));
+        assert_eq!(
+            account.without_end,
+            BTreeMap::from([("under way at the end", 1)])
+        );
+        assert_eq!(account.lost.values().sum::<u64>(), 2, "{:?}", account.lost);
+        counters.insert(Counter::WireTaken, 12);
+        let account = Account::new(&counters, sockets, &statistics, 0);
+        assert_eq!(account.lost.get("unexplained record"), Some(&2));
+    }
+}

@@ -82,3 +82,29 @@ fn figures(row: &Row<'_>) -> String {
     ]
     .join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HEADER, render};
+    use crate::postgres::example::with_report;
+
+    /// Every line has a field for each column, texts are quoted, and the account is a comment.
+    #[test]
+    fn rows_fit_the_header() {
+        let text = with_report(10, render);
+        let (comments, rows): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with('#'));
+        assert_eq!(rows[0], HEADER);
+        let quoted = "\"SELECT a, \"\"b\"\" FROM t\",";
+        let rest = rows[1].strip_prefix(quoted).expect(rows[1]);
+        let commas = |text: &str| text.matches(',').count();
+        assert_eq!(commas(rest) + 1, commas(HEADER));
+        assert!(
+            rows[2].starts_with("INSERT INTO t VALUES ($1),"),
+            "{}",
+            rows[2]
+        );
+        assert_eq!(commas(rows[2]), commas(HEADER));
+        assert!(comments.contains(&"# calls seen: 5"), "{comments:?}");
+    }
+}

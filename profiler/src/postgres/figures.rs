@@ -47,7 +47,7 @@ pub(super) struct Figures {
     /// Times to the first byte of the answer, ns, and how many they are.
     pub(super) first_row_ns: u64,
     pub(super) first_rows: u64,
-    /// Time between the end and ReadyForQuery, ns: commits without a COMMIT.
+    /// Time between the end and `ReadyForQuery`, ns: commits without a COMMIT.
     pub(super) ready_ns: u64,
     pub(super) rows: u64,
     /// Bytes to the server and from it.
@@ -278,5 +278,96 @@ impl Seen {
             values.extend(new);
         }
         self.transports.extend(other.transports);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Figures, Origin};
+    use crate::postgres::{
+        example::{call, failed},
+        origin::tests::origin,
+        protocol::{Call, Statement},
+    };
+
+    fn figures(times_ms: &[u64]) -> Figures {
+        let mut figures = Figures::default();
+        for ms in times_ms {
+            figures.add(&call(Statement::Empty, *ms), &Arc::new(origin()));
+        }
+        figures
+    }
+
+    /// Quantiles are within 1 % of those of the calls, and none is longer than the longest.
+    #[test]
+    fn quantiles_are_right() {
+        let times: Vec<u64> = (1..=1000).collect();
+        let figures = figures(&times);
+        for (percent, ms) in [(50, 500_u64), (95, 950), (99, 990)] {
+            let ns = figures.quantile_ns(percent).unwrap();
+            assert!(
+                ns.abs_diff(ms * 1_000_000) <= ms * 10_000,
+                "p{percent}: {ns}"
+            );
+        }
+        assert_eq!(figures.longest_ns(), Some(1_000_000_000));
+        assert_eq!(figures.mean_ns(), Some(500_500_000));
+        assert_eq!(Figures::default().quantile_ns(50), None);
+    }
+
+    /// Two groups together are what one group of all their calls would be.
+    #[test]
+    fn groups_merge() {
+        let mut merged = figures(&[1, 2, 3]);
+        merged.merge(figures(&[400, 500]));
+        let whole = figures(&[1, 2, 3, 400, 500]);
+        for percent in [1, 50, 90, 99] {
+            assert_eq!(merged.quantile_ns(percent), whole.quantile_ns(percent));
+        }
+        let sums = |of: &Figures| {
+            (
+                of.calls,
+                of.total_ns,
+                of.rows,
+                of.sent,
+                of.received,
+                of.first_rows,
+            )
+        };
+        assert_eq!(sums(&merged), sums(&whole));
+        assert_eq!(merged.longest_ns(), whole.longest_ns());
+    }
+
+    /// A call whose end is another's too is in the sums only; an error is no call; where calls came from is kept.
+    #[test]
+    fn kinds_of_calls_are_told_apart() {
+        let mut figures = Figures::default();
+        let other = Arc::new(Origin {
+            user: Some("bench".into()),
+            ..origin()
+        });
+        figures.add(
+            &Call {
+                sharing: 2,
+                ..call(Statement::Empty, 5)
+            },
+            &Arc::new(origin()),
+        );
+        figures.add(
+            &Call {
+                outcome: failed(),
+                ..call(Statement::Empty, 7)
+            },
+            &other,
+        );
+        assert_eq!((figures.calls, figures.failed(), figures.shared), (1, 1, 1));
+        assert_eq!(
+            (figures.total_ns, figures.longest_ns()),
+            (12_000_000, Some(7_000_000))
+        );
+        assert_eq!(figures.all_calls(), 2);
+        assert_eq!(figures.seen.users.first().map(AsRef::as_ref), Some("bench"));
     }
 }

@@ -136,3 +136,35 @@ fn by_code(counts: &std::collections::BTreeMap<super::protocol::SqlState, u64>) 
 fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::render;
+    use crate::postgres::example::with_report;
+
+    /// Every figure is there, in its unit.
+    #[test]
+    fn report_is_one_object() {
+        let text = with_report(10, render).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let [select, insert] = value["statements"].as_array().unwrap().as_slice() else {
+            panic!("two statements: {value:#}")
+        };
+        assert_eq!(select["statement"], "SELECT a, \"b\" FROM t");
+        assert_eq!(select["fingerprint"].as_str().unwrap().len(), 16);
+        assert_eq!((&select["calls"], &select["rows"]), (&3.into(), &9.into()));
+        assert_eq!(select["total_ns"], 60_000_000);
+        assert_eq!(select["first_row_ns"], 500_000);
+        assert_eq!(insert["statement"], "INSERT INTO t VALUES ($1)");
+        assert_eq!(insert["errors"]["23505"], 1);
+        assert_eq!(
+            (&insert["calls"], &insert["unfinished"]),
+            (&0.into(), &1.into())
+        );
+        assert_eq!(value["transactions"]["longest_idle"]["ns"], 1_000_000_000);
+        assert_eq!(value["account"]["calls"], 5);
+        assert_eq!(value["account"]["lost"], serde_json::json!({}));
+    }
+}

@@ -7,6 +7,8 @@
 
 mod account;
 mod csv;
+#[cfg(test)]
+mod example;
 mod figures;
 mod json;
 mod order;

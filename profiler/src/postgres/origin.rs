@@ -61,7 +61,7 @@ impl Origin {
     }
 
     /// The same connection as a backend's title tells it: `postgres: [CLUSTER: ]USER DATABASE PEER ACTIVITY`
-    /// (`init_ps_display` of src/backend/utils/misc/ps_status.c). Names with blanks are not understood.
+    /// (`init_ps_display` of `src/backend/utils/misc/ps_status.c`). Names with blanks are not understood.
     pub(super) fn with_title(&self, title: &str) -> Self {
         let Some(rest) = title.strip_prefix("postgres: ") else {
             return self.clone();

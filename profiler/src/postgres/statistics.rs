@@ -64,7 +64,7 @@ pub(super) struct Sessions {
     pub(super) opened: u64,
     /// By the code of the error.
     pub(super) refused: BTreeMap<SqlState, u64>,
-    /// Time from the start-up message to the first ReadyForQuery, ns, of all, and the longest.
+    /// Time from the start-up message to the first `ReadyForQuery`, ns, of all, and the longest.
     pub(super) total_ns: u64,
     pub(super) max_ns: u64,
 }
@@ -257,5 +257,53 @@ fn cause_text(cause: Cause) -> &'static str {
         Cause::Malformed => "bytes that are no message",
         Cause::Unexpected => "answers to nothing that was seen",
         Cause::TooMany => "too many requests without an answer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{By, GROUPS_MAX, Statistics};
+    use crate::postgres::{
+        example::{call, statistics},
+        origin::tests::origin,
+        protocol::{Event, Statement},
+        texts::Texts,
+    };
+
+    /// Two halves of a recording are what the whole would be.
+    #[test]
+    fn halves_merge() {
+        let mut texts = Texts::default();
+        let mut merged = statistics(&mut texts);
+        merged.merge(statistics(&mut texts));
+        assert_eq!((merged.calls, merged.groups.len()), (10, 2));
+        assert_eq!(
+            (merged.transactions.count(), merged.sessions.opened),
+            (2, 2)
+        );
+        assert_eq!(merged.cancels, 2);
+        assert_eq!(merged.transactions.longest_idle.unwrap().0, 1_000_000_000);
+    }
+
+    /// Groups are bounded: what finds no room is together in one, and counted.
+    #[test]
+    fn groups_are_bounded() {
+        let mut statistics = Statistics::default();
+        let origin = Arc::new(origin());
+        let more = 5;
+        for oid in 0..u32::try_from(GROUPS_MAX).unwrap() + more {
+            let event = Event::Call(call(Statement::Function(oid), 1));
+            statistics.take(&event, &origin, Some(By::Pid));
+        }
+        assert_eq!(statistics.groups.len(), GROUPS_MAX + 1);
+        assert_eq!(statistics.without_group, u64::from(more));
+        let all: u64 = statistics
+            .groups
+            .values()
+            .map(|figures| figures.calls)
+            .sum();
+        assert_eq!(all, statistics.calls);
     }
 }

@@ -81,7 +81,7 @@ pub(super) struct Told {
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     /// By address.
-    streams: FxHashMap<u64, Stream>,
+    followed: FxHashMap<u64, Stream>,
     sockets: Sockets,
     events: Vec<Event>,
 }
@@ -122,7 +122,7 @@ impl Streams {
     pub(super) fn sockets(&self) -> Sockets {
         let mut sockets = self.sockets;
         let undecided = |stream: &&Stream| matches!(stream.what, What::Undecided(_));
-        sockets.undecided += self.streams.values().filter(undecided).count() as u64;
+        sockets.undecided += self.followed.values().filter(undecided).count() as u64;
         sockets
     }
 
@@ -137,8 +137,8 @@ impl Streams {
         self.sockets.records += 1;
         let header = transfer.header;
         self.end_another(&header, texts, &mut tell);
-        let is_full = self.streams.len() >= SOCKETS_MAX;
-        let stream = match self.streams.entry(header.socket) {
+        let is_full = self.followed.len() >= SOCKETS_MAX;
+        let stream = match self.followed.entry(header.socket) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(_) if is_full => {
                 self.sockets.overflowed += 1;
@@ -198,7 +198,7 @@ impl Streams {
         texts: &Texts,
         tell: &mut impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
-        let known = self.streams.get(&header.socket);
+        let known = self.followed.get(&header.socket);
         if known.is_some_and(|stream| stream.inode != header.inode) {
             self.close(header.socket, header.exit_ns, texts, tell);
         }
@@ -211,7 +211,7 @@ impl Streams {
         texts: &Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
-        let Some(stream) = self.streams.remove(&socket) else {
+        let Some(stream) = self.followed.remove(&socket) else {
             return;
         };
         match stream.what {
@@ -234,7 +234,7 @@ impl Streams {
         texts: &Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
-        let of_it = self.streams.iter().filter(|(_, stream)| stream.pid == pid);
+        let of_it = self.followed.iter().filter(|(_, stream)| stream.pid == pid);
         let sockets: Vec<u64> = of_it.map(|(socket, _)| *socket).collect();
         for socket in sockets {
             self.close(socket, time_ns, texts, &mut tell);
@@ -248,7 +248,7 @@ impl Streams {
         texts: &Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
-        for stream in self.streams.values_mut() {
+        for stream in self.followed.values_mut() {
             if let What::Postgres(conversation) = &mut stream.what {
                 conversation
                     .connection

@@ -145,29 +145,8 @@ fn cut(text: &str) -> String {
 
 /// Transactions, connections and what else there is beside calls.
 fn summary(report: &Report<'_>) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines = transactions(report);
     let statistics = report.statistics;
-    let transactions = &statistics.transactions;
-    if transactions.count() > 0 {
-        let mean_ns = transactions.total_ns.checked_div(transactions.timed);
-        lines.push(format!(
-            "transactions of several round trips: {}, {} committed, {} rolled back, {} open at the end, {} on average; idle in \
-             transaction {}",
-            transactions.count(),
-            transactions.committed,
-            transactions.rolled_back,
-            transactions.open,
-            time(mean_ns),
-            time(Some(transactions.idle_ns)),
-        ));
-        if let Some((ns, origin)) = &transactions.longest_idle {
-            lines.push(format!(
-                "longest idle in transaction: {}, {}",
-                time(Some(*ns)),
-                who(origin)
-            ));
-        }
-    }
     let sum = |of: fn(&Figures) -> u64| statistics.groups.values().map(of).sum::<u64>();
     let prepares = sum(|figures| figures.prepares);
     if prepares > 0 {
@@ -187,7 +166,41 @@ fn summary(report: &Report<'_>) -> Vec<String> {
             bytes(copied_out)
         ));
     }
-    let sessions = &statistics.sessions;
+    lines.extend(connections(report));
+    if statistics.cancels > 0 {
+        lines.push(format!("cancel requests: {}", statistics.cancels));
+    }
+    lines
+}
+
+fn transactions(report: &Report<'_>) -> Vec<String> {
+    let all = &report.statistics.transactions;
+    if all.count() == 0 {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "transactions of several round trips: {}, {} committed, {} rolled back, {} open at the end, {} on average; idle \
+         in transaction {}",
+        all.count(),
+        all.committed,
+        all.rolled_back,
+        all.open,
+        time(all.total_ns.checked_div(all.timed)),
+        time(Some(all.idle_ns)),
+    )];
+    if let Some((ns, origin)) = &all.longest_idle {
+        lines.push(format!(
+            "longest idle in transaction: {}, {}",
+            time(Some(*ns)),
+            who(origin)
+        ));
+    }
+    lines
+}
+
+fn connections(report: &Report<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let sessions = &report.statistics.sessions;
     if sessions.opened > 0 {
         lines.push(format!(
             "connections opened: {}, authentication {} on average, {} at most",
@@ -202,22 +215,36 @@ fn summary(report: &Report<'_>) -> Vec<String> {
     if let Some(account) = report.account
         && account.sockets.postgres > 0
     {
-        let tenths = statistics.calls * 10 / account.sockets.postgres;
+        let calls = report.statistics.calls;
+        let tenths = calls * 10 / account.sockets.postgres;
         lines.push(format!(
             "calls per connection: {}.{}",
             tenths / 10,
             tenths % 10
         ));
+        lines.extend(churn(sessions.opened, calls, report.duration));
     }
-    for (code, count) in &statistics.terminated {
+    for (code, count) in &report.statistics.terminated {
         lines.push(format!(
             "connections ended by the server: {count} with {code}"
         ));
     }
-    if statistics.cancels > 0 {
-        lines.push(format!("cancel requests: {}", statistics.cancels));
-    }
     lines
+}
+
+/// What connections that are opened for a few calls each mean, in words.
+fn churn(opened: u64, calls: u64, duration: Duration) -> Option<String> {
+    /// Connections a second, and calls of each, from which on it is worth a word.
+    const MANY_PER_SECOND: f64 = 2.0;
+    const FEW_CALLS: u64 = 10;
+    const ENOUGH: u64 = 10;
+    let per_second = f64::from(u32::try_from(opened).ok()?) / duration.as_secs_f64().max(1e-9);
+    let each = calls.checked_div(opened)?;
+    (opened >= ENOUGH && per_second >= MANY_PER_SECOND && each < FEW_CALLS).then(|| {
+        format!(
+            "finding: {per_second:.1} connections/s are opened for {each} calls each: use a pool"
+        )
+    })
 }
 
 fn who(origin: &Origin) -> String {
@@ -274,5 +301,67 @@ pub(super) fn bytes(count: u64) -> String {
         10_000_000.. => format!("{} MB", count / 1_000_000),
         10_000.. => format!("{} kB", count / 1000),
         _ => format!("{count} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, event, render, time};
+    use crate::postgres::{
+        example::{call, with_report},
+        origin::tests::origin,
+        protocol::Statement,
+    };
+
+    /// The statement that took most comes first, what is left out is counted, and the account is below.
+    #[test]
+    fn report_reads_well() {
+        let text = with_report(1, render);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "Postgres queries of app (pid 7) in 2.00 s");
+        let words: Vec<&str> = lines[3].split_whitespace().collect();
+        assert_eq!(&words[..2], ["98.3", "%"], "{text}");
+        assert!(
+            lines[3].ends_with("shop      bench  SELECT a, \"b\" FROM t"),
+            "{text}"
+        );
+        for expected in [
+            " (1 more: --limit)",
+            "longest idle in transaction: 1.00 s, pid 7 (server), user bench, database shop, peer 10.0.0.7",
+            "connections opened: 1, authentication 3.00 ms on average, 3.00 ms at most",
+            "calls per connection: 5.0",
+            "cancel requests: 1",
+            "calls seen: 5",
+            "without a latency, under way at the end: 1 calls",
+            "lost: nothing",
+        ] {
+            assert!(lines.contains(&expected), "no `{expected}` in\n{text}");
+        }
+    }
+
+    /// A line tells when, who, how long, what came of it and the statement.
+    #[test]
+    fn calls_have_a_line() {
+        let line = event(&call(Statement::Empty, 12), &origin(), "SELECT $1", 0);
+        assert_eq!(
+            line,
+            "1.000000 server pid 7 ?@?: 12.0 ms, 3 rows: SELECT $1\n"
+        );
+    }
+
+    /// Figures have three digits or so.
+    #[test]
+    fn figures_are_short() {
+        let times = [
+            None,
+            Some(999),
+            Some(1_500_000),
+            Some(15_000_000),
+            Some(2_000_000_000),
+        ];
+        let texts = times.map(time);
+        assert_eq!(texts, ["-", "1 µs", "1.50 ms", "15.0 ms", "2.00 s"]);
+        assert_eq!(bytes(9_999), "9999 B");
+        assert_eq!(bytes(10_000), "10 kB");
     }
 }

@@ -6,7 +6,7 @@ use super::netlink::{attribute, dump, u32_at};
 
 /// `AF_UNIX`
 const UNIX: u8 = 1;
-/// `UDIAG_SHOW_NAME | UDIAG_SHOW_PEER` of include/uapi/linux/unix_diag.h
+/// `UDIAG_SHOW_NAME | UDIAG_SHOW_PEER` of `include/uapi/linux/unix_diag.h`
 const SHOW: u32 = 1 | 4;
 /// `UNIX_DIAG_NAME`, `UNIX_DIAG_PEER`
 const NAME: u16 = 0;

@@ -133,6 +133,13 @@ fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)> {
     counts
 }
 
+/// Whether the server counts a statement as we do. It takes TRUE for a constant like others, which is in a query of
+/// pgbench's start; and PostgreSQL 15 does not count BEGIN and END that were prepared, beyond their first execution.
+fn is_comparable(text: &str, mode: &str) -> bool {
+    let is_control = matches!(text, "begin" | "end");
+    !text.contains("array_position") && !(is_control && mode == "prepared")
+}
+
 fn pgbench(postgres: &Postgres, arguments: &[&str]) -> u64 {
     let mut client = postgres.client("pgbench").expect("pgbench is there");
     let output = client.args(arguments).output().expect("pgbench runs");
@@ -171,11 +178,7 @@ fn counts_are_those_of_the_server() {
         let report = watch.end();
         report.assert_nothing_lost();
         let (ours, theirs) = (report.counts(), server_counts(&postgres));
-        // The server takes TRUE for a constant like others, we do not; it is in a query of pgbench's start.
-        for (statement, counts) in theirs
-            .iter()
-            .filter(|(text, _)| !text.contains("array_position"))
-        {
+        for (statement, counts) in theirs.iter().filter(|(text, _)| is_comparable(text, mode)) {
             assert_eq!(
                 ours.get(statement),
                 Some(counts),

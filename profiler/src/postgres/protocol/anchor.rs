@@ -1,4 +1,4 @@
-//! Finds a boundary of messages in the middle of what a server sends: a ReadyForQuery that ends a chunk. The client has
+//! Finds a boundary of messages in the middle of what a server sends: a `ReadyForQuery` that ends a chunk. The client has
 //! nothing under way then, so that its next byte begins a message too.
 
 use super::{
@@ -6,12 +6,12 @@ use super::{
     fields::{CommandTag, command_tag},
 };
 
-/// ReadyForQuery without its state.
+/// `ReadyForQuery` without its state.
 const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
-/// Longest CommandComplete that is looked for: the longest tag is some 30 bytes.
+/// Longest `CommandComplete` that is looked for: the longest tag is some 30 bytes.
 const COMMAND_MAX: usize = 64;
 
-/// Looks for a ReadyForQuery, which may come in pieces. Nothing is copied.
+/// Looks for a `ReadyForQuery`, which may come in pieces. Nothing is copied.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Anchor {
     /// Bytes of it that were the last ones.
@@ -19,7 +19,7 @@ pub(super) struct Anchor {
 }
 
 impl Anchor {
-    /// Takes bytes; the state of a ReadyForQuery that they end with.
+    /// Takes bytes; the state of a `ReadyForQuery` that they end with.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Option<TransactionState> {
         // Only the last ones matter.
         let last = bytes.len().saturating_sub(READY.len() + 1);
@@ -47,7 +47,7 @@ impl Anchor {
     }
 }
 
-/// The CommandComplete right before the ReadyForQuery that bytes end with.
+/// The `CommandComplete` right before the `ReadyForQuery` that bytes end with.
 pub(super) fn command_before(bytes: &[u8]) -> Option<CommandTag<'_>> {
     let before = &bytes[..bytes.len().checked_sub(READY.len() + 1)?];
     let body = before.strip_suffix(b"\0")?;
@@ -72,7 +72,7 @@ mod tests {
     use super::{Anchor, command_before};
     use crate::postgres::protocol::event::TransactionState;
 
-    /// A ReadyForQuery is found at the end of bytes however they are cut, and nowhere else.
+    /// A `ReadyForQuery` is found at the end of bytes however they are cut, and nowhere else.
     #[test]
     fn ready_is_found_at_the_end() {
         let stream = b"ZZ\0\0Z\0\0\0\x05Z\0\0\0\x05T";

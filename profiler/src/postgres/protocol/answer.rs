@@ -1,19 +1,13 @@
 //! What the server sends: each message must be an answer to the first request that has none, or one of those that may
 //! come at any time.
 
-use std::mem;
-
 use super::{
-    calls::Ended,
     chunk::Stamp,
-    event::{
-        Call, Cause, Copied, CopyDirection, Counted, Event, Outcome, Rows, Severity, Statement,
-        TransactionState,
-    },
+    event::{Cause, CopyDirection, Event, Severity, Statement, TransactionState},
     exchange::{Context, Errors, Exchange, Progress, Stage},
     fields::{CommandTag, command_tag, failure},
     message::{Kind, Message},
-    queue::{CopyIn, Request, What},
+    queue::{CopyIn, What},
     statements::Statements,
     transaction::Ready,
 };
@@ -23,7 +17,7 @@ use super::{
 pub(super) enum Answered {
     /// Something of what was asked.
     Part,
-    /// ReadyForQuery.
+    /// `ReadyForQuery`.
     Ready(TransactionState),
     /// From here on it is replication.
     Replication,
@@ -43,9 +37,10 @@ impl Exchange {
         if matches!(tag, b'N' | b'S' | b'A') {
             return Ok(Answered::Part);
         }
+        self.queue.turn();
         let stage = self.progress.stage;
         let Some(head) = self.queue.head() else {
-            return self.unasked(tag, message, context);
+            return unasked(tag, message, context);
         };
         match (&mut head.what, tag) {
             (What::Startup(session), b'R' | b'K' | b'v') => session.take(tag, message.body),
@@ -71,22 +66,6 @@ impl Exchange {
             }
             _ => return self.prepared(tag, message, context),
         }
-        Ok(Answered::Part)
-    }
-
-    /// Nothing was asked: only the end of the connection can be told.
-    fn unasked<S>(
-        &mut self,
-        tag: u8,
-        message: &Message<'_>,
-        context: &mut Context<'_, S>,
-    ) -> Result<Answered, Cause> {
-        let failure = failure(message.body);
-        if tag != b'E' || failure.severity == Severity::Error {
-            return Err(Cause::Unexpected);
-        }
-        let time_ns = message.end.time_ns;
-        context.events.push(Event::Terminated { failure, time_ns });
         Ok(Answered::Part)
     }
 
@@ -177,7 +156,7 @@ impl Exchange {
         }
     }
 
-    /// No more of the first request but, of a Query, ReadyForQuery.
+    /// No more of the first request but, of a Query, `ReadyForQuery`.
     fn over(&mut self) {
         self.copy_in = CopyIn::None;
         match self.queue.head().map(|head| &head.what) {
@@ -189,122 +168,20 @@ impl Exchange {
         }
     }
 
-    /// The call at hand ended well.
-    pub(super) fn finish<S>(
-        &mut self,
-        statement: Statement,
-        rows: Option<u64>,
-        end: Stamp,
-        context: &mut Context<'_, S>,
-    ) {
-        let Some(mut ended) = self.at_hand(statement) else {
-            return;
-        };
-        ended.call.rows.tag = rows;
-        let is_partial = ended.call.fetches > 1 || rows.is_none();
-        if ended.call.rows.counted == Counted::Tag && is_partial {
-            ended.call.rows.counted = Counted::AtLeast;
-        }
-        self.end_call(ended, end, context.events);
-    }
-
-    /// Tells a call that has ended, as far as it is trusted.
-    pub(super) fn end_call(&mut self, mut ended: Ended, end: Stamp, events: &mut Vec<Event>) {
-        if !self.trust.is_earned() {
-            ended.call.outcome = Outcome::Unseen;
-        }
-        self.calls.finish(ended, end, events);
-    }
-
-    /// The call at hand and what is known of its earlier fetches. Its progress begins anew.
-    pub(super) fn at_hand(&mut self, statement: Statement) -> Option<Ended> {
-        let progress = mem::take(&mut self.progress);
-        let head = self.queue.head()?;
-        let portal = match &head.what {
-            What::Execute(portal) => Some(portal),
-            _ => None,
-        };
-        let earlier = portal.and_then(|portal| self.portals.resume(portal));
-        let preparing = self
-            .preparing
-            .take_if(|preparing| preparing.portal.as_ref() == portal);
-        let sent_bytes = if progress.index == 0 { head.bytes } else { 0 };
-        let start_ns = head.start_ns(self.side);
-        let tid = head.begin.tid;
-        let mut call = earlier.map_or_else(
-            || Call {
-                service_ns: self.calls.service_ns(start_ns),
-                index: u32::try_from(progress.index).unwrap_or(u32::MAX),
-                ..Call::new(statement, tid, start_ns)
-            },
-            |earlier| *earlier,
-        );
-        let before_ns = call.latency_ns.take().unwrap_or_default();
-        call.end_ns = None;
-        call.fetches += 1;
-        call.sent_bytes += sent_bytes;
-        call.received_bytes += progress.bytes;
-        let mut first_row_ns = progress.first_row_ns;
-        if let Some(preparing) = preparing {
-            call.received_bytes += preparing.bytes;
-            first_row_ns = preparing.described_ns.or(first_row_ns);
-        }
-        call.first_row_ns = call.first_row_ns.or(first_row_ns);
-        call.rows.returned += progress.rows;
-        if progress.counted != Counted::Messages {
-            call.rows.counted = progress.counted;
-        }
-        call.copy = progress.copy.map(|direction| Copied {
-            direction,
-            bytes: match direction {
-                CopyDirection::In => mem::take(&mut self.copied_in),
-                CopyDirection::Out => progress.copied_out,
-            },
-        });
-        Some(Ended {
-            call,
-            start_ns,
-            before_ns,
-        })
-    }
-
-    /// A portal may have more rows: the call goes on with its next Execute.
-    fn suspend<S>(&mut self, end: Stamp, context: &mut Context<'_, S>) {
-        let statement = self.statement();
-        let Some(Ended {
-            mut call,
-            start_ns,
-            before_ns,
-        }) = self.at_hand(statement)
-        else {
-            return;
-        };
-        let fetch_ns = self.calls.pause(start_ns, end, context.events);
-        call.latency_ns = Some(before_ns + fetch_ns);
-        if self.trust.is_earned() {
-            call.end_ns = Some(end.time_ns);
-        } else {
-            call.outcome = Outcome::Unseen;
-        }
-        if let Some(Request {
-            what: What::Execute(portal),
-            ..
-        }) = self.queue.pop()
-        {
-            self.portals.suspend(portal, Box::new(call));
-        }
-    }
-
-    /// ReadyForQuery ends what was asked.
+    /// `ReadyForQuery` ends what was asked.
     pub(super) fn ready<S: Statements>(
         &mut self,
         state: TransactionState,
         end: Stamp,
         context: &mut Context<'_, S>,
     ) -> Result<Answered, Cause> {
-        let is_answered = self.progress.index > 0 || self.progress.stage == Stage::Over;
-        let is_run = |head: &mut Request| matches!(head.what, What::Simple(_) | What::Function(_));
-        if !is_answered && self.queue.head().is_some_and(is_run) {
+        let is_run = self.progress.index > 0 || self.progress.stage == Stage::Over;
+        let is_due = match self.queue.head().map(|head| &head.what) {
+            Some(What::Simple(_) | What::Function(_)) => is_run,
+            Some(What::Startup(session)) => session.authentication.is_some(),
+            _ => true,
+        };
+        if !is_due {
             return Err(Cause::Unexpected);
         }
         let request = self.queue.pop().ok_or(Cause::Unexpected)?;
@@ -343,32 +220,23 @@ impl Exchange {
             self.portals.clear(events);
         }
         if ready.queued == 0 {
-            self.trust.round();
+            self.trust.round(ready.time_ns);
         }
         self.transactions.ready(ready, events);
     }
 }
 
-impl Call {
-    pub(super) fn new(statement: Statement, tid: u32, start_ns: u64) -> Self {
-        Self {
-            statement,
-            index: 0,
-            tid,
-            start_ns,
-            service_ns: start_ns,
-            first_row_ns: None,
-            end_ns: None,
-            ready_ns: None,
-            latency_ns: None,
-            sharing: 1,
-            fetches: 0,
-            rows: Rows::default(),
-            sent_bytes: 0,
-            received_bytes: 0,
-            copy: None,
-            outcome: Outcome::Completed,
-            transaction: None,
-        }
+/// Nothing was asked: only the end of the connection can be told.
+fn unasked<S>(
+    tag: u8,
+    message: &Message<'_>,
+    context: &mut Context<'_, S>,
+) -> Result<Answered, Cause> {
+    let failure = failure(message.body);
+    if tag != b'E' || failure.severity == Severity::Error {
+        return Err(Cause::Unexpected);
     }
+    let time_ns = message.end.time_ns;
+    context.events.push(Event::Terminated { failure, time_ns });
+    Ok(Answered::Part)
 }

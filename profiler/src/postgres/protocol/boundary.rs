@@ -11,7 +11,7 @@ use super::{
     statements::Statements,
 };
 
-/// Bytes of ReadyForQuery.
+/// Bytes of `ReadyForQuery`.
 const READY_BYTES: u64 = 6;
 
 impl Connection {
@@ -46,18 +46,23 @@ impl Connection {
     /// Nothing is understood until the server is between requests.
     pub(super) fn seek<S>(&mut self, cause: Cause, stamp: Stamp, context: &mut Context<'_, S>) {
         self.begin_loss(cause, stamp.time_ns);
+        self.unsee_all(context.events);
+        self.phase = Phase::Seeking;
+        self.anchor = Anchor::default();
+    }
+
+    /// What is under way is not seen to its end.
+    pub(super) fn unsee_all(&mut self, events: &mut Vec<Event>) {
         let mut unseen = 0;
         if let Some(mut call) = self.unproved.take() {
             unsee(&mut call);
-            context.events.push(Event::Call(*call));
+            events.push(Event::Call(*call));
             unseen += 1;
         }
-        unseen += self.exchange.lose(context.events);
+        unseen += self.exchange.lose(events);
         if let Some(lost) = &mut self.lost {
             lost.unseen += unseen;
         }
-        self.phase = Phase::Seeking;
-        self.anchor = Anchor::default();
     }
 
     /// Takes bytes that are not understood.
@@ -140,7 +145,8 @@ impl Connection {
         }));
     }
 
-    fn begin_loss(&mut self, cause: Cause, since_ns: u64) {
+    /// A stretch begins that is not understood.
+    pub(super) fn begin_loss(&mut self, cause: Cause, since_ns: u64) {
         self.lost.get_or_insert(Lost {
             cause,
             since_ns,

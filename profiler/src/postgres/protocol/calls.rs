@@ -1,5 +1,5 @@
 //! Calls that have ended, until it is known what their times are: calls whose ends came in one chunk share the
-//! time, and the last call before a ReadyForQuery is told with it.
+//! time, and the last call before a `ReadyForQuery` is told with it.
 
 use super::{
     chunk::Stamp,
@@ -21,7 +21,7 @@ pub(super) struct Ended {
 pub(super) struct Calls {
     /// In the chunk at hand.
     ended: Vec<Ended>,
-    /// In an earlier one, with ReadyForQuery still to come.
+    /// In an earlier one, with `ReadyForQuery` still to come.
     held: Option<Call>,
     /// Number of the chunk at hand.
     chunk: u64,
@@ -29,7 +29,7 @@ pub(super) struct Calls {
     free_ns: u64,
     /// End of the last call, ns.
     last_end_ns: u64,
-    /// Start of the first call since the last ReadyForQuery, ns.
+    /// Start of the first call since the last `ReadyForQuery`, ns.
     first_start_ns: Option<u64>,
 }
 
@@ -39,29 +39,42 @@ impl Calls {
         self.turn(end, events);
         events.extend(self.held.take().map(Event::Call));
         self.last_end_ns = end.time_ns;
+        self.begin(&mut ended);
         let call = &mut ended.call;
-        self.first_start_ns.get_or_insert(call.start_ns);
         if call.outcome != Outcome::Unseen {
             call.end_ns = Some(end.time_ns);
         }
         self.ended.push(ended);
     }
 
-    /// A fetch ended and the call did not: the time that it took, ns.
-    pub(super) fn pause(&mut self, start_ns: u64, end: Stamp, events: &mut Vec<Event>) -> u64 {
+    /// A fetch ended and the call did not: it takes the time of it.
+    pub(super) fn pause(&mut self, mut ended: Ended, end: Stamp, events: &mut Vec<Event>) -> Call {
         self.turn(end, events);
-        let begin_ns = start_ns.max(self.free_ns);
+        self.begin(&mut ended);
         self.last_end_ns = end.time_ns;
-        self.first_start_ns.get_or_insert(start_ns);
-        end.time_ns.saturating_sub(begin_ns)
+        let Ended {
+            mut call,
+            start_ns,
+            before_ns,
+        } = ended;
+        if call.outcome != Outcome::Unseen {
+            let fetch_ns = end.time_ns.saturating_sub(start_ns.max(self.free_ns));
+            call.latency_ns = Some(before_ns + fetch_ns);
+            call.end_ns = Some(end.time_ns);
+        }
+        call
     }
 
-    /// When the server was free for a call that began at `start_ns`, as known before the chunk at hand, ns.
-    pub(super) fn service_ns(&self, start_ns: u64) -> u64 {
-        start_ns.max(self.free_ns)
+    /// The server was free for a call as soon as the one before had ended, as far as that can be told apart.
+    fn begin(&mut self, ended: &mut Ended) {
+        let Ended { call, start_ns, .. } = ended;
+        if call.fetches <= 1 {
+            call.service_ns = (*start_ns).max(self.free_ns);
+        }
+        self.first_start_ns.get_or_insert(*start_ns);
     }
 
-    /// ReadyForQuery came. Start of the first call since the last one, ns.
+    /// `ReadyForQuery` came. Start of the first call since the last one, ns.
     pub(super) fn ready(
         &mut self,
         time_ns: u64,
@@ -77,7 +90,7 @@ impl Calls {
         Some(first_start_ns)
     }
 
-    /// What the calls since the last ReadyForQuery did could not be committed: the last of them has failed.
+    /// What the calls since the last `ReadyForQuery` did could not be committed: the last of them has failed.
     pub(super) fn fail(&mut self, failure: Failure) {
         if self.first_start_ns.is_some()
             && let Some(last) = self.last()
@@ -88,7 +101,7 @@ impl Calls {
         }
     }
 
-    /// The chunk is over: tells its calls, all but the last one if its ReadyForQuery is to come.
+    /// The chunk is over: tells its calls, all but the last one if its `ReadyForQuery` is to come.
     pub(super) fn settle(&mut self, events: &mut Vec<Event>) {
         if self.ended.is_empty() {
             return;

@@ -153,7 +153,12 @@ impl Connection {
             time_ns: (outcome != Outcome::Unseen).then_some(now_ns),
             ..Abandoned::all(outcome)
         };
-        self.exchange.abandon(abandoned, None, events);
+        let told = self.exchange.abandon(abandoned, None, events);
+        if self.phase == Phase::Blind {
+            self.begin_loss(Cause::NotCopied, now_ns);
+            self.miss(self.blind_bytes);
+            self.lost.iter_mut().for_each(|lost| lost.unseen += told);
+        }
         self.exchange.preparation_ends(events);
         self.exchange.portals.clear(events);
         self.exchange.transactions.end(now_ns, events);
@@ -209,7 +214,10 @@ impl Connection {
                         Backend => &mut self.backend.framer,
                     };
                     let framed = framer.next(&mut bytes, source.stamp);
-                    let step = deliver(framed, &mut self.exchange, source.direction, context);
+                    let step = deliver(&framed, &mut self.exchange, source.direction, context);
+                    if matches!(step, Step::Starved | Step::Went(Answered::Part)) {
+                        continue;
+                    }
                     let is_end = source.is_end && bytes.is_empty();
                     self.go(step, Source { is_end, ..source }, context);
                 }
@@ -251,7 +259,7 @@ impl Connection {
                     self.stumble(pending_bytes + bytes, cause, source, context);
                     return;
                 }
-                let step = deliver(framed, &mut self.exchange, direction, context);
+                let step = deliver(&framed, &mut self.exchange, direction, context);
                 let is_end = false;
                 self.go(step, Source { is_end, ..source }, context);
             }
@@ -271,7 +279,7 @@ impl Connection {
             Step::Went(Answered::Ready(state)) => {
                 let is_idle = source.is_end && self.exchange.queue.len() == 0;
                 if self.phase == Phase::Draining && is_idle {
-                    self.exchange.lose(context.events);
+                    self.unsee_all(context.events);
                     self.enter(state, source.stamp, context);
                 }
             }
@@ -305,7 +313,7 @@ impl Connection {
             Startup::Session(request) => {
                 self.phase = Phase::Running;
                 // It is the first.
-                if self.exchange.queue.push(request).is_err() {
+                if self.exchange.queue.push(*request).is_err() {
                     self.seek(Cause::TooMany, stamp, context);
                 }
             }
@@ -324,7 +332,7 @@ impl Connection {
 
 /// Hands a message to the exchange.
 fn deliver<S: Statements>(
-    framed: Framed<'_>,
+    framed: &Framed<'_>,
     exchange: &mut Exchange,
     direction: Direction,
     context: &mut Context<'_, S>,
@@ -335,12 +343,12 @@ fn deliver<S: Statements>(
         Framed::Message(message) => message,
     };
     if let Kind::Startup(code) = message.kind {
-        let startup = Startup::read(code, &message, exchange.side);
+        let startup = Startup::read(code, message, exchange.side);
         return startup.map_or(Step::Broken(Cause::Attached), Step::Startup);
     }
     let went = match direction {
-        Direction::Frontend => exchange.request(&message, context).map(|()| Answered::Part),
-        Direction::Backend => exchange.answer(&message, context),
+        Direction::Frontend => exchange.request(message, context).map(|()| Answered::Part),
+        Direction::Backend => exchange.answer(message, context),
     };
     went.map_or_else(Step::Broken, Step::Went)
 }

@@ -43,7 +43,7 @@ pub enum Statement {
     /// A prepared one of this name: it was prepared before the recording, with SQL's PREPARE, or too many others
     /// were since.
     Named(Arc<str>),
-    /// The function of this oid, by FunctionCall.
+    /// The function of this oid, by `FunctionCall`.
     Function(u32),
     /// A query without a statement.
     Empty,
@@ -51,7 +51,7 @@ pub enum Statement {
     Unknown,
 }
 
-/// One Execute of a portal, up to its last row; one statement of a simple Query; or one FunctionCall.
+/// One Execute of a portal, up to its last row; one statement of a simple Query; or one `FunctionCall`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// What was executed.
@@ -68,7 +68,7 @@ pub struct Call {
     pub first_row_ns: Option<u64>,
     /// The last byte that answers it, ns; of one without an answer, when that was known. Nothing if unseen.
     pub end_ns: Option<u64>,
-    /// ReadyForQuery behind it, ns, if no call came in between.
+    /// `ReadyForQuery` behind it, ns, if no call came in between.
     pub ready_ns: Option<u64>,
     /// Time from `service_ns` to the end, ns: its part of it if the end is shared, and without the time between
     /// fetches. Nothing unless it was completed or failed in sight.
@@ -81,7 +81,7 @@ pub struct Call {
     pub rows: Rows,
     /// Bytes of its messages to the server, without Sync.
     pub sent_bytes: u64,
-    /// Bytes of its answer, without ReadyForQuery.
+    /// Bytes of its answer, without `ReadyForQuery`.
     pub received_bytes: u64,
     /// Data copied.
     pub copy: Option<Copied>,
@@ -214,7 +214,7 @@ impl fmt::Display for SqlState {
     }
 }
 
-/// State of the transaction, as ReadyForQuery tells it.
+/// State of the transaction, as `ReadyForQuery` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionState {
     /// None is open.
@@ -271,7 +271,7 @@ pub enum Step {
 pub struct Transaction {
     /// Start of the call that began it, ns; nothing if it began before the recording or out of sight.
     pub begin_ns: Option<u64>,
-    /// ReadyForQuery that tells its end, ns.
+    /// `ReadyForQuery` that tells its end, ns.
     pub end_ns: u64,
     /// Time in which the server waited for the client, ns.
     pub idle_ns: u64,
@@ -315,7 +315,7 @@ pub struct Session {
     pub authentication: Option<Authentication>,
     /// Start-up sent, ns.
     pub start_ns: u64,
-    /// First ReadyForQuery, or the error, ns.
+    /// First `ReadyForQuery`, or the error, ns.
     pub end_ns: u64,
     /// It was refused.
     pub failure: Option<Failure>,
@@ -361,7 +361,7 @@ pub enum Authentication {
 /// Why a stream cannot be read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opaque {
-    /// TLS, after SSLRequest.
+    /// TLS, after `SSLRequest`.
     Tls,
     /// TLS from the first byte on.
     DirectTls,

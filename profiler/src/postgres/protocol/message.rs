@@ -84,7 +84,7 @@ impl Keep {
                 _ => Self::NOTHING,
             },
             (Direction::Backend, Kind::Tagged(tag)) => match tag {
-                b'C' => Self::strings(1, 128),
+                b'C' => Self::bytes(64),
                 b'E' => Self::strings(3, 256),
                 // The kind of authentication, and of SASL how its first mechanism begins.
                 b'R' => Self::bytes(8),
@@ -97,6 +97,7 @@ impl Keep {
 }
 
 /// A message of this kind and length can be.
+#[inline]
 pub(super) fn is_plausible(direction: Direction, kind: Kind, length: u32) -> bool {
     let (least, most) = match (direction, kind) {
         (_, Kind::Startup(SSL | GSS)) => (8, 8),
@@ -121,7 +122,9 @@ pub(super) fn is_plausible(direction: Direction, kind: Kind, length: u32) -> boo
         (Direction::Backend, Kind::Tagged(tag)) => match tag {
             b'1' | b'2' | b'3' | b'n' | b's' | b'I' | b'c' => (4, 4),
             b'Z' => (5, 5),
-            b'C' => (6, SMALL_ANSWER_MAX),
+            // COMPLETION_TAG_BUFSIZE
+            b'C' => (6, 4 + 64),
+            b'S' => (6, SMALL_ANSWER_MAX),
             b'T' => (6, COLUMNS_MAX),
             b't' => (6, 4 * 65_535 + 6),
             b'D' => (6, LARGE_MAX),
@@ -130,7 +133,6 @@ pub(super) fn is_plausible(direction: Direction, kind: Kind, length: u32) -> boo
             b'A' => (10, LARGE_MAX),
             b'V' => (8, LARGE_MAX),
             b'R' => (8, SMALL_ANSWER_MAX),
-            b'S' => (6, SMALL_ANSWER_MAX),
             b'G' | b'H' | b'W' => (7, SMALL_ANSWER_MAX),
             b'K' => (12, 8 + 256),
             b'v' => (12, SMALL_ANSWER_MAX),

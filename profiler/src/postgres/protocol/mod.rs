@@ -2,9 +2,9 @@
 //!
 //! `chunk` puts in order what system calls carried, `framer` cuts it into messages (`message` says which there are and
 //! how much of each is copied), `fields` reads those. `request` puts what the client asks into a `queue`; `answer`,
-//! `prepare` and `failure` take what the server sends as answers to its head, and `calls` and `transaction` make events
-//! of that. `connection` holds these together, `startup` is its beginning; `boundary`, `gap`, `anchor` and `trust` are
-//! for streams that are entered in their middle or have holes. `recognise` tells whether a socket speaks Postgres.
+//! `prepare` and `failure` take what the server sends as answers to its head; `completion`, `calls` and `transaction`
+//! make events of that. `connection` holds these together, `startup` is its beginning; `boundary`, `gap`, `anchor` and
+//! `trust` are for streams that are entered in their middle or have holes. `recognise` tells who speaks Postgres.
 //!
 //! Nothing secret is kept: neither passwords nor keys, parameters, rows, data of COPY or texts of errors. Texts of
 //! statements are given away for an id ([`Statements`]). Everything is bounded.
@@ -14,6 +14,7 @@ mod answer;
 mod boundary;
 mod calls;
 mod chunk;
+mod completion;
 mod connection;
 mod event;
 mod exchange;

@@ -1,10 +1,9 @@
 //! Portals by name: which statement each was bound to, and the call that is suspended in it.
 
-use rustc_hash::FxHashMap;
-
 use super::{
     event::{Call, Event, Outcome, Statement},
     fields::Name,
+    gap::unsee,
 };
 
 /// Most portals that are remembered; with more, all of them are forgotten.
@@ -17,61 +16,76 @@ pub(super) struct Portal {
     pub(super) suspended: Option<Box<Call>>,
 }
 
-/// Portals of a connection.
+/// Portals of a connection; mostly there is one.
 #[derive(Debug, Default)]
 pub(super) struct Portals {
-    by_name: FxHashMap<Name, Portal>,
+    named: Vec<(Name, Portal)>,
 }
 
 impl Portals {
     pub(super) fn bind(&mut self, name: Name, statement: Statement, events: &mut Vec<Event>) {
-        if self.by_name.len() >= PORTALS_MAX {
+        self.close(&name, events);
+        if self.named.len() >= PORTALS_MAX {
             self.clear(events);
         }
         let portal = Portal {
             statement,
             suspended: None,
         };
-        if let Some(before) = self.by_name.insert(name, portal) {
-            give_up(before, events);
-        }
+        self.named.push((name, portal));
     }
 
     /// What a portal was bound to.
-    pub(super) fn statement(&self, name: &Name) -> Statement {
-        let portal = self.by_name.get(name);
-        portal.map_or(Statement::Unknown, |portal| portal.statement.clone())
+    pub(super) fn statement(&self, name: &[u8]) -> Statement {
+        self.find(name)
+            .map_or(Statement::Unknown, |at| self.named[at].1.statement.clone())
     }
 
-    /// The call that is suspended in a portal goes on, or is told.
-    pub(super) fn resume(&mut self, name: &Name) -> Option<Box<Call>> {
-        self.by_name.get_mut(name)?.suspended.take()
+    /// The call that is suspended in a portal goes on.
+    pub(super) fn resume(&mut self, name: &[u8]) -> Option<Box<Call>> {
+        let at = self.find(name)?;
+        self.named[at].1.suspended.take()
     }
 
     /// A call's rows come in several fetches.
-    pub(super) fn suspend(&mut self, name: Name, call: Box<Call>) {
-        let statement = call.statement.clone();
-        let portal = self.by_name.entry(name).or_insert(Portal {
-            statement,
-            suspended: None,
+    pub(super) fn suspend(&mut self, name: Name, call: Box<Call>, events: &mut Vec<Event>) {
+        let at = self.find(&name).unwrap_or_else(|| {
+            self.bind(name, call.statement.clone(), events);
+            self.named.len() - 1
         });
-        portal.suspended = Some(call);
+        self.named[at].1.suspended = Some(call);
     }
 
     pub(super) fn close(&mut self, name: &[u8], events: &mut Vec<Event>) {
-        if let Some(portal) = self.by_name.remove(name) {
-            give_up(portal, events);
+        if let Some(at) = self.find(name) {
+            give_up(self.named.swap_remove(at).1, events);
         }
     }
 
     pub(super) fn clear(&mut self, events: &mut Vec<Event>) {
-        self.by_name
-            .drain()
+        self.named
+            .drain(..)
             .for_each(|(_, portal)| give_up(portal, events));
     }
 
+    /// What becomes of them is not seen. How many calls that ends.
+    pub(super) fn lose(&mut self, events: &mut Vec<Event>) -> u64 {
+        let suspended = self.named.drain(..);
+        let suspended = suspended.filter_map(|(_, portal)| portal.suspended);
+        let before = events.len();
+        events.extend(suspended.map(|mut call| {
+            unsee(&mut call);
+            Event::Call(*call)
+        }));
+        (events.len() - before) as u64
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.by_name.len()
+        self.named.len()
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        self.named.iter().position(|(known, _)| **known == *name)
     }
 }
 

@@ -9,6 +9,9 @@ use super::{
     queue::{Parsed, Request, Subject, What},
 };
 
+/// Most statements that are prepared in one breath and wait for their calls.
+const PREPARING_MAX: usize = 16;
+
 impl Exchange {
     /// Takes an answer to one of these.
     pub(super) fn prepared<S>(
@@ -36,11 +39,9 @@ impl Exchange {
         }
         let bytes = self.progress.bytes + message.bytes;
         self.progress = Progress::default();
-        let Some(request) = self.queue.pop() else {
-            return Err(Cause::Unexpected);
-        };
-        self.succeed(request, context.events);
-        if let Some(preparing) = &mut self.preparing {
+        let request = self.queue.pop().ok_or(Cause::Unexpected)?;
+        if let Some(at) = self.succeed(request, context.events) {
+            let preparing = &mut self.preparing[at];
             preparing.bytes += bytes;
             preparing.end_ns = message.end.time_ns;
             if tag == b'T' && preparing.portal.is_some() {
@@ -50,8 +51,8 @@ impl Exchange {
         Ok(Answered::Part)
     }
 
-    /// One of these was done.
-    pub(super) fn succeed(&mut self, request: Request, events: &mut Vec<Event>) {
+    /// One of these was done. The place of what it prepares.
+    pub(super) fn succeed(&mut self, request: Request, events: &mut Vec<Event>) -> Option<usize> {
         let start_ns = request.start_ns(self.side);
         let begin = |step, statement, portal| Preparing {
             step,
@@ -65,9 +66,9 @@ impl Exchange {
         };
         match request.what {
             What::Parse { name, statement } => {
-                self.preparation_ends(events);
-                self.preparing = Some(begin(Step::Parse, statement.clone(), None));
+                let preparing = begin(Step::Parse, statement.clone(), None);
                 self.statements.insert(name, statement);
+                Some(self.prepare(preparing, events))
             }
             What::Bind {
                 portal,
@@ -75,53 +76,68 @@ impl Exchange {
                 parse,
             } => {
                 let statement = self.statements.find(&statement);
-                match &mut self.preparing {
-                    Some(preparing) if parse == Parsed::Along => {
-                        preparing.portal = Some(portal.clone());
-                    }
-                    _ => {
-                        self.preparation_ends(events);
-                        let portal = Some(portal.clone());
-                        self.preparing = Some(begin(Step::Bind, statement.clone(), portal));
-                    }
+                self.portals.bind(portal.clone(), statement.clone(), events);
+                let along = |known: &Preparing| {
+                    parse == Parsed::Along && known.statement == statement && known.portal.is_none()
+                };
+                if let Some(at) = self.preparing.iter().rposition(along) {
+                    self.preparing[at].portal = Some(portal);
+                    return Some(at);
                 }
-                self.portals.bind(portal, statement, events);
+                let preparing = begin(Step::Bind, statement, Some(portal));
+                Some(self.prepare(preparing, events))
             }
             What::Describe(Subject::Statement(name)) => {
                 let statement = self.statements.find(&name);
-                let same = |preparing: &Preparing| preparing.statement == statement;
-                if !self.preparing.as_ref().is_some_and(same) {
-                    self.preparation_ends(events);
-                    self.preparing = Some(begin(Step::Describe, statement, None));
+                let same =
+                    |known: &Preparing| known.statement == statement && known.portal.is_none();
+                if let Some(at) = self.preparing.iter().rposition(same) {
+                    return Some(at);
                 }
+                let preparing = begin(Step::Describe, statement, None);
+                Some(self.prepare(preparing, events))
+            }
+            What::Describe(Subject::Portal(name)) => {
+                let same = |known: &Preparing| known.portal.as_ref() == Some(&name);
+                self.preparing.iter().rposition(same)
             }
             What::Close(Subject::Statement(name)) => {
                 let statement = self.statements.find(&name);
-                self.preparation_ends(events);
-                self.preparing = Some(begin(Step::Close, statement, None));
                 self.statements.remove(&name);
+                let preparing = begin(Step::Close, statement, None);
+                Some(self.prepare(preparing, events))
             }
-            What::Close(Subject::Portal(name)) => self.portals.close(&name, events),
-            _ => {}
+            What::Close(Subject::Portal(name)) => {
+                self.portals.close(&name, events);
+                None
+            }
+            _ => None,
         }
+    }
+
+    fn prepare(&mut self, preparing: Preparing, events: &mut Vec<Event>) -> usize {
+        if self.preparing.len() >= PREPARING_MAX {
+            self.preparation_ends(events);
+        }
+        self.preparing.push(preparing);
+        self.preparing.len() - 1
     }
 
     /// No call follows to what was prepared.
     pub(super) fn preparation_ends(&mut self, events: &mut Vec<Event>) {
-        let Some(preparing) = self.preparing.take() else {
-            return;
-        };
         // Pairing that is not trusted gives no times.
-        if self.trust.is_earned() {
-            events.push(Event::Prepared(Prepared {
+        let is_earned = self.trust.is_earned();
+        let prepared = self.preparing.drain(..).filter(|_| is_earned);
+        events.extend(prepared.map(|preparing| {
+            Event::Prepared(Prepared {
                 statement: preparing.statement,
                 step: preparing.step,
                 start_ns: preparing.start_ns,
                 end_ns: preparing.end_ns,
                 tid: preparing.tid,
                 failure: None,
-            }));
-        }
+            })
+        }));
     }
 
     /// The first request failed, and no call was to follow.

@@ -75,7 +75,7 @@ impl Request {
 }
 
 impl What {
-    /// It is answered by a ReadyForQuery.
+    /// It is answered by a `ReadyForQuery`.
     pub(super) fn is_ready_due(&self) -> bool {
         matches!(
             self,
@@ -115,11 +115,14 @@ impl Queue {
         self.answered -= 1;
     }
 
-    pub(super) fn head(&mut self) -> Option<&mut Request> {
-        // What has no answer is over once its turn comes.
+    /// What has no answer is over once its turn comes.
+    pub(super) fn turn(&mut self) {
         while let Some(What::CopyDone) = self.requests.front().map(|head| &head.what) {
             self.pop();
         }
+    }
+
+    pub(super) fn head(&mut self) -> Option<&mut Request> {
         self.requests.front_mut()
     }
 

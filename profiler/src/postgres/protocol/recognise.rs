@@ -99,11 +99,10 @@ fn is_chain(direction: Direction, mut bytes: &[u8]) -> bool {
 fn is_sensible(direction: Direction, tag: u8, body: &[u8]) -> bool {
     let is_string = || body.iter().position(|byte| *byte == 0) == Some(body.len() - 1);
     match (direction, tag) {
-        (Direction::Frontend, b'Q') => is_string(),
+        (Direction::Frontend, b'Q') | (Direction::Backend, b'C') => is_string(),
         (Direction::Frontend, b'D' | b'C') => {
             matches!(body[0], b'S' | b'P') && body.ends_with(b"\0")
         }
-        (Direction::Backend, b'C') => is_string(),
         (Direction::Backend, b'Z') => TransactionState::read(body).is_some(),
         (Direction::Backend, b'E' | b'N') => body.ends_with(b"\0\0"),
         _ => true,

@@ -25,7 +25,11 @@ impl Exchange {
         let Kind::Tagged(tag) = message.kind else {
             return Err(Cause::Malformed);
         };
-        self.transactions.resumed(message.begin.time_ns);
+        let begin_ns = message.begin.time_ns;
+        self.transactions.resumed(begin_ns);
+        if self.queue.len() == 0 {
+            self.trust.ask(begin_ns);
+        }
         match tag {
             b'Q' => self.query(message, context),
             b'P' => self.parse(message, context),

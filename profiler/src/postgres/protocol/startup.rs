@@ -24,7 +24,7 @@ pub(super) enum Encryption {
 pub(super) enum Startup {
     Encrypt(Encryption),
     Cancel,
-    Session(Request),
+    Session(Box<Request>),
 }
 
 impl Startup {
@@ -44,7 +44,7 @@ impl Startup {
         let mut session = Session::read(code, message.body)?;
         session.start_ns = request.start_ns(side);
         request.what = What::Startup(Box::new(session));
-        Some(Self::Session(request))
+        Some(Self::Session(Box::new(request)))
     }
 }
 
@@ -115,7 +115,7 @@ impl Session {
         Some(session)
     }
 
-    /// Takes a message of the server before the first ReadyForQuery.
+    /// Takes a message of the server before the first `ReadyForQuery`.
     pub(super) fn take(&mut self, tag: u8, body: &[u8]) {
         let Some(value) = number(body) else {
             return;

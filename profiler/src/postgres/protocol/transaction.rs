@@ -1,4 +1,4 @@
-//! Transactions, from the states that ReadyForQuery tells.
+//! Transactions, from the states that `ReadyForQuery` tells.
 
 use super::event::{Event, Transaction, TransactionEnd, TransactionState};
 
@@ -20,7 +20,7 @@ struct Open {
     longest_idle_ns: u64,
 }
 
-/// What ReadyForQuery tells.
+/// What `ReadyForQuery` tells.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ready {
     pub(super) state: TransactionState,

@@ -96,6 +96,15 @@ impl<'a> Clauses<'a> {
         meaning
     }
 
+    /// Whether a list may follow the last token. Where words are values, one that is none would be one when read again.
+    pub(super) fn may_have_lists(&self) -> bool {
+        self.place == Place::Anywhere
+            && matches!(
+                self.statement,
+                Statement::Other | Statement::Create | Statement::Select
+            )
+    }
+
     fn follow(&mut self, token: &Token) {
         match self.place {
             Place::Begin if token.kind == Kind::Word => self.begin(token),
@@ -186,7 +195,10 @@ impl<'a> Clauses<'a> {
     }
 
     fn setting(&mut self, token: &Token) {
-        let is_given = token.is_among(self.text, &["to", "zone"]) || token.kind == Kind::Operator;
+        // An operator but `=` is a mistake in front of what was meant as a value. A sign may be gone when read again.
+        let is_operator =
+            token.kind == Kind::Operator && !matches!(token.of(self.text), b"+" | b"-");
+        let is_given = is_operator || token.is_among(self.text, &["to", "zone"]);
         if is_given && self.statement == Statement::Routine {
             self.place = Place::Value;
         } else if is_given {

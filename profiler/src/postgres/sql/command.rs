@@ -1,4 +1,5 @@
-//! What a statement does, as far as the protocol has to know.
+//! What a statement does, as far as the protocol has to know: told by its first words and by the names of prepared
+//! statements. The rest of it is not looked at, and the server may still refuse it.
 
 use std::sync::Arc;
 
@@ -188,8 +189,10 @@ fn name(token: &Token, text: &[u8]) -> Option<Arc<[u8]>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::normalise, Arc, Command, Extent};
-    use crate::postgres::sql::Reading;
+    use super::{
+        super::{Reading, normalise},
+        Arc, Command, Extent,
+    };
 
     fn command(text: &str) -> Command {
         normalise(text.as_bytes(), Reading::default()).command

@@ -1,4 +1,5 @@
-//! Identity of a normal form.
+//! Which statement a normal form is. The hash is fixed for good, and takes tokens as `normal` shows them: so that a
+//! normal form read again is the same statement.
 
 use std::{fmt, hash::Hasher};
 
@@ -8,7 +9,7 @@ use fnv::FnvHasher;
 /// form, each followed by a byte 0. Words count in lower case, each parameter as `$`, blanks and the mark of a
 /// shortened list not at all. The same in every version and on every machine, so that it may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Fingerprint(pub(crate) u64);
+pub struct Fingerprint(pub u64);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

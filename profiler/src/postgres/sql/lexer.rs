@@ -13,8 +13,13 @@ use super::{
 /// is its own normal form.
 pub(super) const MARK: &str = "/*, ... */";
 
+/// Keywords that an operand follows, so that `+` and `-` after them are signs.
+const BEFORE_OPERAND: &str = "absolute all and any backward between by cache case cost default distinct else escape fetch \
+    first for forward from having ilike in increment is like limit maxvalue minvalue move next not offset on or range \
+    relative restart return returning rows select set similar some start symmetric then to using values when where with";
+
 /// No operator of the server is longer, so that no long run of signs is looked at again and again.
-const OPERATOR_MAX: usize = 630000;
+const OPERATOR_MAX: usize = 63;
 
 /// A piece of a text that is neither blank nor comment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +70,34 @@ impl Token {
         self.kind == Kind::Punctuation && self.of(text) == what.as_bytes()
     }
 
+    /// Whether it is a keyword that an operand follows.
+    pub(super) fn needs_operand(&self, text: &[u8]) -> bool {
+        let mut words = BEFORE_OPERAND.split_ascii_whitespace();
+        words.any(|word| self.is_word(text, word))
+    }
+
     /// Whether it is a value or stands for one.
     pub(super) fn is_constant(&self) -> bool {
         matches!(self.kind, Kind::Literal | Kind::Number | Kind::Parameter(_))
+    }
+}
+
+/// Whether a token is the sign of the number after it: after nothing, an operator, a bracket that opens, a comma or a
+/// word that needs an operand.
+pub(super) fn is_sign(tokens: &[Token], index: usize, text: &[u8]) -> bool {
+    let is = |token: &Token| token.kind == Kind::Operator && matches!(token.of(text), b"+" | b"-");
+    let is_number = |token: &Token| token.kind == Kind::Number;
+    if !tokens.get(index).is_some_and(is) || !tokens.get(index + 1).is_some_and(is_number) {
+        return false;
+    }
+    let Some(before) = index.checked_sub(1).and_then(|before| tokens.get(before)) else {
+        return true;
+    };
+    match before.kind {
+        Kind::Operator => true,
+        Kind::Punctuation => !matches!(before.of(text), b")" | b"]" | b"."),
+        Kind::Word => before.needs_operand(text),
+        _ => false,
     }
 }
 

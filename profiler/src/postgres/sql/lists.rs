@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
-use super::lexer::{Kind, Token};
+use super::{
+    lexer::{Kind, Token, is_sign},
+    writer::{CUT, shown},
+};
 
-/// Words that begin something that is never a constant's type.
-const NO_TYPE: &[&str] = &[
-    "in", "array", "values", "select", "row", "any", "all", "some",
-];
+/// Words that names made up for each use follow.
+const BEFORE_MADE_UP: &[&str] = &["of", "pg_temp", "temp", "temporary"];
 
 /// Finds what a statement's lists leave out.
 pub(super) struct Lists<'a> {
@@ -104,7 +105,10 @@ impl<'a> Lists<'a> {
                         first_end.get_or_insert(index);
                     }
                 }
-                (Kind::Operator, b"+" | b"-") => is_type = false,
+                // A sign is not there any more when a normal form is read.
+                (Kind::Operator, b"+" | b"-") => {
+                    is_type &= is_sign(self.tokens, index, self.text);
+                }
                 (Kind::Literal | Kind::Number | Kind::Parameter(_), _) => {}
                 (Kind::Word | Kind::Quoted, _) if self.may_be_constant(index, is_type) => {}
                 _ if is_last => {}
@@ -130,24 +134,29 @@ impl<'a> Lists<'a> {
         let Some(name) = self.tokens.get(index) else {
             return false;
         };
-        if name.is_among(self.text, NO_TYPE) {
+        if name.is_among(self.text, &["null", "true", "false", "default"]) {
+            return true;
+        }
+        // These are no types, even if a constant follows.
+        if name.needs_operand(self.text) || name.is_among(self.text, &["array", "row", CUT]) {
             return false;
         }
         let next = self.tokens.get(index + 1);
-        is_type
-            || next.is_some_and(Token::is_constant)
-            || name.is_among(self.text, &["null", "true", "false", "default"])
+        is_type || next.is_some_and(Token::is_constant)
     }
 
-    /// Whether two rows differ in constants only.
+    /// Whether two rows differ in constants only, and have no names whose digits are not shown.
     fn is_alike(&self, first: Range<usize>, row: Range<usize>) -> bool {
         let first = self.tokens.get(first).unwrap_or_default();
         let row = self.tokens.get(row).unwrap_or_default();
         first.len() == row.len()
             && first.iter().zip(row).all(|(one, other)| {
-                let (a, b) = (one.of(self.text), other.of(self.text));
+                let [a, b] = [one, other].map(|token| shown(token.of(self.text)));
                 match (one.kind, other.kind) {
-                    (Kind::Word, Kind::Word) => a.eq_ignore_ascii_case(b),
+                    (Kind::Word, Kind::Word) => {
+                        a.eq_ignore_ascii_case(&b) && !one.is_among(self.text, BEFORE_MADE_UP)
+                    }
+                    (Kind::Punctuation, _) if a == ";" => false,
                     _ if one.is_constant() => other.is_constant(),
                     _ => one.kind == other.kind && a == b,
                 }

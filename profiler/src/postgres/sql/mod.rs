@@ -1,16 +1,19 @@
 //! The texts of statements: where one ends, what is left of it without its values, which one it is, what it does.
 //!
-//! `lexer` cuts a text into tokens as the server's own lexer does, `split` finds the statements of a simple Query,
-//! `normal` writes a statement without literals, comments and long lists, `interner` remembers it under a number.
-//! Nothing here parses SQL or reports an error: a text may be cut, hostile or plainly wrong, and always has a normal
-//! form. The lexer is ours because sqlparser's tokenizer loses legal text (`0b101`, `@-5`, `U&'..' UESCAPE '!'`), shows
-//! what follows `'it\'` and takes seven times as long. Pure.
+//! `lexer` cuts a text into tokens as the server's own lexer does (`quotes` finds the ends of strings and comments),
+//! `split` finds the statements of a simple Query, `normal` gives one without its literals, comments and long lists
+//! (`clauses`, `lists`, `writer`), `interner` remembers it under a number. Nothing here parses SQL or reports an error:
+//! a text may be cut, hostile or plainly wrong, and always has a normal form. The lexer is ours because sqlparser's
+//! tokenizer refuses or takes apart legal text (`@-5`, `U&'..' UESCAPE '!'`, `0b101`) and takes seven times as long.
+//! Pure.
 
 mod clauses;
 mod command;
 #[cfg(test)]
 mod examples;
 mod fingerprint;
+#[cfg(test)]
+mod groups;
 mod interner;
 mod lexer;
 mod lists;
@@ -19,23 +22,26 @@ mod normal;
 mod properties;
 mod quotes;
 mod split;
+mod writer;
 
 pub(crate) use command::Command;
-pub(crate) use fingerprint::Fingerprint;
+pub use fingerprint::Fingerprint;
 pub(crate) use interner::{Interned, Interner, StatementId};
-pub(crate) use normal::{Normal, normalise};
-pub(crate) use split::statements;
+pub use normal::{Normal, normalise};
+pub use split::statements;
 
 /// How a text is to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Reading {
-    pub(crate) extent: Extent,
-    pub(crate) strings: Strings,
+pub struct Reading {
+    /// How much of it is there.
+    pub extent: Extent,
+    /// What a backslash means in it.
+    pub strings: Strings,
 }
 
 /// How much of a text is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum Extent {
+pub enum Extent {
     /// All of it.
     #[default]
     Whole,
@@ -45,7 +51,7 @@ pub(crate) enum Extent {
 
 /// What the session's `standard_conforming_strings` is, as `ParameterStatus` tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) enum Strings {
+pub enum Strings {
     /// On: a backslash in a plain string is a character like others.
     Conforming,
     /// Off: a backslash takes the next character with it, as in `E'..'`.

@@ -1,4 +1,5 @@
-//! What holds for any text.
+//! What holds for any text: made of pieces that are close to SQL, of templates with literals whose characters are
+//! found again if they are shown, or of any bytes.
 
 use proptest::{
     prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest},
@@ -72,6 +73,8 @@ const PIECES: &[&str] = &[
     "VALUES",
     "VALUES (",
     "), (",
+    "VALUES (a, c1), (a, c2",
+    "pg_temp.",
     "NULL",
     "DEFAULT",
     "SET ",
@@ -285,7 +288,7 @@ proptest! {
         prop_assert_eq!(cut.text, normal.text);
     }
 
-    /// Any bytes have a normal form: one line without control characters and quotes of strings.
+    /// Any bytes have a normal form: one line without control characters, not much longer than they are.
     #[test]
     fn bytes_have_a_normal_form(text in prop::collection::vec(any::<u8>(), 0..200), reading in readings()) {
         let normal = normalise(&text, reading).text;

@@ -1,4 +1,5 @@
-//! The statements of a simple Query.
+//! The statements of a simple Query. The server answers each one that is not empty, so that their number and order are
+//! what the protocol goes by; whether one is right is not asked.
 
 use std::ops::Range;
 
@@ -9,8 +10,8 @@ use super::{
 
 /// Splits a simple Query's text into its statements, as psql does: a semicolon in parentheses (of CREATE RULE) or in
 /// the BEGIN ATOMIC body of a function does not end one. A range has no semicolon and no comment at its ends; pieces
-/// without a token are left out, as the server leaves them out.
-pub(crate) fn statements(text: &[u8], strings: Strings) -> impl Iterator<Item = Range<usize>> {
+/// without a token are left out, as the server leaves them out. Of a cut text, only the last statement can be cut.
+pub fn statements(text: &[u8], strings: Strings) -> impl Iterator<Item = Range<usize>> {
     let mut tokens = Lexer::new(text, strings);
     std::iter::from_fn(move || {
         let mut piece = Piece::default();

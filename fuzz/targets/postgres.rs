@@ -1,0 +1,93 @@
+//! Streams of Postgres's protocol, cut into system calls by the first bytes of the input: they come from both ends of
+//! foreign connections.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use profiler::postgres::protocol::{
+    Chunk, Connection, Direction, Ending, Event, Extent, Outcome, Side, StatementId, Statements,
+};
+
+/// Bytes that a connection may hold however it is treated.
+const MEMORY_MAX: usize = 4 << 20;
+
+struct Numbers(u32);
+
+impl Statements for Numbers {
+    fn simple(&mut self, text: &[u8], _: Extent, ids: &mut Vec<StatementId>) {
+        for _ in 0..text.iter().filter(|byte| **byte == b';').count() {
+            ids.push(StatementId(self.0));
+        }
+    }
+
+    fn prepared(&mut self, _: &[u8], _: Extent) -> StatementId {
+        self.0 = self.0.wrapping_add(1);
+        StatementId(self.0)
+    }
+
+    fn deallocates(&self, _: StatementId) -> Option<&[u8]> {
+        None
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut numbers = Numbers(0);
+    let side = if input.first().is_some_and(|byte| byte & 1 == 1) {
+        Side::Client
+    } else {
+        Side::Server
+    };
+    let mut connection = Connection::new(side);
+    let mut events = Vec::new();
+    let mut positions = [1_u64 << 32; 2];
+    let mut rest = input.get(1..).unwrap_or_default();
+    let mut time_ns = 1;
+    // Each call: which way and what is odd about it, how long, the bytes.
+    while let Some((&[how, low, high], bytes)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_le_bytes([low, high])).min(bytes.len());
+        let (bytes, behind) = bytes.split_at(length);
+        rest = behind;
+        let way = usize::from(how & 1);
+        let hole = if how & 2 == 0 { 0 } else { u64::from(how >> 3) };
+        if how & 4 != 0 {
+            positions[way] += u64::from(how >> 3);
+        }
+        let (head, tail) = bytes.split_at(if hole > 0 { length / 2 } else { length });
+        let chunk = Chunk {
+            direction: if way == 0 {
+                Direction::Frontend
+            } else {
+                Direction::Backend
+            },
+            position: positions[way],
+            length: length as u64 + hole,
+            head,
+            tail,
+            entry_ns: time_ns,
+            exit_ns: time_ns + 10,
+            tid: 1,
+        };
+        positions[way] += chunk.length;
+        time_ns += 20;
+        connection.take(&chunk, &mut numbers, &mut events);
+        assert!(connection.memory() < MEMORY_MAX, "memory is bounded");
+    }
+    connection.end(Ending::Closed, time_ns, &mut events);
+    for event in &events {
+        if let Event::Call(call) = event {
+            let latency_ns = call.latency_ns.unwrap_or(0);
+            assert!(
+                latency_ns <= time_ns,
+                "no call lasts longer than its connection"
+            );
+            assert!(
+                call.latency_ns.is_none()
+                    || matches!(
+                        call.outcome,
+                        Outcome::Completed | Outcome::Suspended | Outcome::Failed(_)
+                    ),
+                "only what ended in sight has a latency"
+            );
+        }
+    }
+});

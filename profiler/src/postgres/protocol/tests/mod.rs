@@ -1,0 +1,9 @@
+//! Conversations and what is told of them.
+
+mod conversations;
+mod damage;
+mod extended;
+mod queries;
+mod sessions;
+mod times;
+mod wire;
