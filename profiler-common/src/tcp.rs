@@ -156,6 +156,8 @@ pub mod what {
     pub const RESET_SENT: u32 = 2;
     /// The peer sent one.
     pub const RESET_RECEIVED: u32 = 3;
+    /// A process took it from those that wait to be accepted.
+    pub const ACCEPTED: u32 = 4;
 }
 
 /// States of a TCP socket (`include/net/tcp_states.h`), which are interface: `ss` and BPF programs rely on them.

@@ -2,10 +2,13 @@
 //! it meanwhile.
 
 use crate::{
-    maps::call_setting,
+    maps::{call_setting, wire_setting},
     task::{Task, read_at},
 };
 
+/// `S_IFMT` and `S_IFSOCK`
+const TYPE_BITS: u16 = 0o170_000;
+const SOCKET: u16 = 0o140_000;
 /// The `struct file` of a descriptor.
 #[inline(always)]
 pub(crate) fn file(descriptor: u32) -> Option<u64> {
@@ -35,4 +38,17 @@ pub(crate) fn number(inode: u64) -> Option<u64> {
 #[inline(always)]
 pub(crate) fn mode(inode: u64) -> Option<u16> {
     read_at(inode, call_setting!(inode_mode))
+}
+
+/// The socket behind a descriptor of the running task: its address and its inode number.
+#[inline(always)]
+pub(crate) fn socket(descriptor: u32) -> Option<(u64, u64)> {
+    let file = file(descriptor)?;
+    let inode = inode(file)?;
+    if mode(inode)? & TYPE_BITS != SOCKET {
+        return None;
+    }
+    let outer: u64 = read_at(file, wire_setting!(file_private))?;
+    let socket: u64 = read_at(outer, wire_setting!(socket_sk))?;
+    Some((socket, number(inode)?))
 }

@@ -108,6 +108,13 @@ mod programs {
         0
     }
 
+    /// `syscalls:sys_exit_accept` and `sys_exit_accept4`: `ret` is where the loader found it in the `format` file.
+    #[tracepoint]
+    fn tcp_accepted(ctx: TracePointContext) -> u32 {
+        tcp::accepted(&ctx);
+        0
+    }
+
     /// `TP_PROTO(struct sock *sk)`, unchanged since 4.16.
     #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
     fn tcp_destroyed(ctx: RawTracePointContext) -> i32 {

@@ -137,7 +137,7 @@ pub(crate) static LISTENERS: HashMap<Listener, u32, LISTENERS_MAX> = HashMap::ne
 
 /// The event under construction. One for each CPU and program: one of them may hit within another.
 #[btf_map]
-pub(crate) static TCP_SCRATCH: PerCpuArray<TcpEvent, 4> = PerCpuArray::new();
+pub(crate) static TCP_SCRATCH: PerCpuArray<TcpEvent, 5> = PerCpuArray::new();
 
 /// Likewise, of traffic.
 #[unsafe(no_mangle)]

@@ -5,7 +5,10 @@
 //! it is known by the port that it listens on.
 
 use aya_ebpf::{
-    bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns, programs::RawTracePointContext,
+    EbpfContext,
+    bindings::BPF_RB_NO_WAKEUP,
+    helpers::bpf_ktime_get_ns,
+    programs::{RawTracePointContext, TracePointContext},
 };
 use profiler_common::{
     outcome::Counter,
@@ -13,8 +16,8 @@ use profiler_common::{
 };
 
 use crate::{
-    filter,
-    maps::{COOKIES, EVENTS, LISTENERS, SOCKETS, TCP_SCRATCH, count, tcp_setting},
+    descriptor, filter,
+    maps::{COOKIES, EVENTS, LISTENERS, SOCKETS, TCP_SCRATCH, count, tcp_setting, wire_setting},
     task::read_at,
 };
 
@@ -121,6 +124,21 @@ pub(crate) fn happened(ctx: &RawTracePointContext, what: u32) {
     let socket = ctx.arg::<u64>(0);
     if socket != 0 {
         tell(socket, what, (0, 0));
+    }
+}
+
+/// A thread returns from accepting: the result is the descriptor of the connection's socket.
+#[inline(always)]
+pub(crate) fn accepted(ctx: &TracePointContext) {
+    if filter::current_target().is_none() {
+        return;
+    }
+    let result: i64 = read_at(ctx.as_ptr() as u64, wire_setting!(result)).unwrap_or(-1);
+    if result < 0 {
+        return;
+    }
+    if let Some((socket, _)) = descriptor::socket(result as u32) {
+        tell(socket, what::ACCEPTED, (0, 0));
     }
 }
 

@@ -30,9 +30,6 @@ use crate::{
     tcp,
 };
 
-/// `S_IFMT` and `S_IFSOCK`
-const TYPE_BITS: u16 = 0o170_000;
-const SOCKET: u16 = 0o140_000;
 /// `IPPROTO_TCP`
 const TCP: u16 = 6;
 /// `MSG_OOB`, `MSG_PEEK` and `MSG_ERRQUEUE`: not the stream, or not taken off it.
@@ -87,7 +84,10 @@ pub(crate) fn entered() {
     };
     // SAFETY: always callable. CLOCK_MONOTONIC.
     let now = unsafe { bpf_ktime_get_ns() };
-    if WIRE_ENTRIES.insert(target.tid, now, 0).is_err() {
+    if let Some(entry) = WIRE_ENTRIES.get_ptr_mut(target.tid) {
+        // SAFETY: a live map value, of which this thread is the only writer.
+        unsafe { *entry = now };
+    } else if WIRE_ENTRIES.insert(target.tid, now, 0).is_err() {
         count(Counter::WireEntriesFull);
     }
 }
@@ -115,7 +115,7 @@ pub(crate) fn returned(ctx: &TracePointContext) {
     if flags(transfer, &arguments) & NOT_THE_STREAM != 0 {
         return;
     }
-    let Some((socket, inode)) = socket(arguments[0] as u32) else {
+    let Some((socket, inode)) = descriptor::socket(arguments[0] as u32) else {
         return;
     };
     let Some(family) = stream(socket) else {
@@ -157,19 +157,6 @@ fn flags(transfer: Transfer, arguments: &[u64; 4]) -> u64 {
         3 => arguments[3],
         _ => 0,
     }
-}
-
-/// The socket behind a descriptor of the running task: its address and its inode number.
-#[inline(always)]
-fn socket(descriptor: u32) -> Option<(u64, u64)> {
-    let file = descriptor::file(descriptor)?;
-    let inode = descriptor::inode(file)?;
-    if descriptor::mode(inode)? & TYPE_BITS != SOCKET {
-        return None;
-    }
-    let outer: u64 = read_at(file, wire_setting!(file_private))?;
-    let socket: u64 = read_at(outer, wire_setting!(socket_sk))?;
-    Some((socket, descriptor::number(inode)?))
 }
 
 /// The family of a socket if it carries a stream of bytes; of unix sockets all are taken to.

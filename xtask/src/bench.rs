@@ -5,6 +5,7 @@ mod child;
 mod figures;
 mod pgbench;
 mod python;
+mod queries;
 mod recorder;
 mod syscalls;
 mod tables;
@@ -39,6 +40,12 @@ pub(crate) enum What {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// The cost of reading the queries of a busy Postgres, in turns with pg_stat_statements and the server's log
+    Queries {
+        /// Turns of each, of which the medians count
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
     /// The cost of recording a busy Python program, in turns with py-spy
     Python {
         /// Turns of each, of which the medians count
@@ -70,6 +77,7 @@ pub(crate) fn run(what: &What) -> Result<()> {
         What::Record(options) => record(options),
         What::Syscalls { rounds } => syscalls::run(*rounds),
         What::Python { rounds, seconds } => python::run(*rounds, *seconds),
+        What::Queries { rounds } => queries::run(*rounds),
         What::Tables => {
             setup::toolchain()?;
             figures::print_tables(&tables::measure()?);

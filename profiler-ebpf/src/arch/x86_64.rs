@@ -93,15 +93,18 @@ pub(crate) fn is_poll(number: i32) -> bool {
 /// The number of the system call that is returned from, and its first arguments.
 #[inline(always)]
 pub(crate) fn returning_call(registers: u64) -> Option<(i32, [u64; 4])> {
-    let read = |offset: usize| read_at::<u64>(registers, offset as u32);
-    let number = read(core::mem::offset_of!(pt_regs, orig_rax))? as i32;
+    // They lie together: one read.
+    const FIRST: usize = core::mem::offset_of!(pt_regs, r10);
+    const LAST: usize = core::mem::offset_of!(pt_regs, orig_rax);
+    let words: [u64; (LAST - FIRST) / 8 + 1] = read_at(registers, FIRST as u32)?;
+    let word = |offset: usize| words[(offset - FIRST) / 8];
     let arguments = [
-        read(core::mem::offset_of!(pt_regs, rdi))?,
-        read(core::mem::offset_of!(pt_regs, rsi))?,
-        read(core::mem::offset_of!(pt_regs, rdx))?,
-        read(core::mem::offset_of!(pt_regs, r10))?,
+        word(core::mem::offset_of!(pt_regs, rdi)),
+        word(core::mem::offset_of!(pt_regs, rsi)),
+        word(core::mem::offset_of!(pt_regs, rdx)),
+        word(FIRST),
     ];
-    Some((number, arguments))
+    Some((word(LAST) as i32, arguments))
 }
 
 /// How a system call passes bytes through a descriptor, if it does.

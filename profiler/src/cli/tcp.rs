@@ -21,7 +21,8 @@ Examples:
   profiler tcp --all --json -o tcp.json    every connection of the host
 
 Bytes are those of the data, each once, within the recording. `age` is `> TIME` of connections that were there before.
-`connect` is the time from a client's first segment to the answer. `recv-q` and `send-q` are bytes that wait at the end.";
+`connect` is the time from a client's first segment to the answer, `accept` the time that a server's waited
+for its process. `recv-q` and `send-q` are bytes that wait at the end.";
 
 /// `profiler tcp`
 #[derive(Debug, Args)]

@@ -76,7 +76,7 @@ pub struct Kernel {
     pub(super) connections: Connections,
     pub(super) tcp_links: Vec<RawTracePointLink>,
     pub(super) interests: Interests,
-    pub(super) wire_links: Vec<TracePointLink>,
+    pub(super) tracepoint_links: Vec<TracePointLink>,
     lifecycle_links: Vec<RawTracePointLink>,
     /// Keeps the kernel's run-time statistics of BPF programs on; `None` below kernel 5.8, and where they would
     /// cost too much.
@@ -133,6 +133,7 @@ impl Kernel {
             programs.chain(tcp::programs(&wanted.tcp).iter().copied()),
         )?;
         wire::load(&mut ebpf, &wanted.wire)?;
+        tcp::load(&mut ebpf, &wanted.tcp)?;
         let kernel = Self {
             ebpf,
             clocks: BTreeMap::new(),
@@ -147,7 +148,7 @@ impl Kernel {
             connections,
             tcp_links: Vec::new(),
             interests,
-            wire_links: Vec::new(),
+            tracepoint_links: Vec::new(),
             lifecycle_links: Vec::new(),
             stats,
         };
@@ -210,7 +211,7 @@ impl Kernel {
         self.switch_link = None;
         self.call_links.clear();
         self.tcp_links.clear();
-        self.wire_links.clear();
+        self.tracepoint_links.clear();
         self.lifecycle_links.clear();
     }
 }

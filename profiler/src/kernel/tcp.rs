@@ -8,7 +8,7 @@ use std::{
 use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData},
-    programs::RawTracePoint,
+    programs::{RawTracePoint, TracePoint},
 };
 use profiler_common::{
     limits::{LISTENERS_MAX, SOCKETS_MAX},
@@ -18,6 +18,7 @@ use profiler_common::{
 use super::{
     Kernel, KernelError,
     load::{failed, map, program},
+    tracefs,
 };
 
 /// Programs and their tracepoints. The end of a socket first, so that none is followed beyond it.
@@ -28,6 +29,10 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("tcp_reset_sent", "tcp_send_reset"),
     ("tcp_reset_received", "tcp_receive_reset"),
 ];
+
+/// The program at return from accepting, and its calls.
+const ACCEPTED: &str = "tcp_accepted";
+const ACCEPTING: [&str; 2] = ["accept4", "accept"];
 
 /// [`Socket`] as aya wants it.
 #[derive(Clone, Copy)]
@@ -73,6 +78,16 @@ pub(super) fn sizes(settings: &TcpSettings) -> [(&'static str, u32); 3] {
     ]
 }
 
+/// Loads what is no raw tracepoint, if it is wanted.
+pub(super) fn load(ebpf: &mut Ebpf, settings: &TcpSettings) -> Result<(), KernelError> {
+    if settings.wanted == 0 {
+        return Ok(());
+    }
+    let hook: &mut TracePoint = program(ebpf, ACCEPTED)?;
+    hook.load()
+        .map_err(|source| failed("load", ACCEPTED, source))
+}
+
 /// The programs that are wanted.
 pub(super) fn programs(settings: &TcpSettings) -> &'static [(&'static str, &'static str)] {
     match settings.wanted {
@@ -90,7 +105,11 @@ impl Kernel {
             self.tcp_links
                 .push(link.map_err(|source| failed("attach", name, source))?);
         }
-        Ok(())
+        tracefs::with(|_| {
+            ACCEPTING
+                .iter()
+                .try_for_each(|call| self.attach_call(ACCEPTED, "exit", call))
+        })
     }
 
     /// Follows a socket that is there already. Says whether there was room.

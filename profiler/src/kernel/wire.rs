@@ -5,7 +5,7 @@ use std::{fs, io};
 use aya::{
     Ebpf,
     maps::{HashMap, MapData},
-    programs::{TracePoint, trace_point::TracePointLink},
+    programs::TracePoint,
 };
 use profiler_common::{
     limits::{CALLERS_MAX, SOCKETS_MAX},
@@ -91,14 +91,24 @@ impl Kernel {
     fn attach_transfers(&mut self) -> Result<(), KernelError> {
         for (name, event, calls) in [(EXIT, "exit", &ALL[..]), (ENTER, "enter", &SENDING[..])] {
             for call in calls {
-                let hook: &mut TracePoint = program(&mut self.ebpf, name)?;
-                let tracepoint = format!("sys_{event}_{call}");
-                let link = hook.attach("syscalls", &tracepoint);
-                let link = link.and_then(|id| hook.take_link(id));
-                let link: TracePointLink = link.map_err(|source| failed("attach", name, source))?;
-                self.wire_links.push(link);
+                self.attach_call(name, event, call)?;
             }
         }
+        Ok(())
+    }
+
+    /// Attaches a program to the entry of a system call or to the return from it.
+    pub(super) fn attach_call(
+        &mut self,
+        name: &'static str,
+        event: &str,
+        call: &str,
+    ) -> Result<(), KernelError> {
+        let hook: &mut TracePoint = program(&mut self.ebpf, name)?;
+        let link = hook.attach("syscalls", &format!("sys_{event}_{call}"));
+        let link = link.and_then(|id| hook.take_link(id));
+        self.tracepoint_links
+            .push(link.map_err(|source| failed("attach", name, source))?);
         Ok(())
     }
 

@@ -108,6 +108,8 @@ pub(super) struct Connection {
     pub(super) begun_ns: Option<u64>,
     /// When it was established, if that was seen, ns.
     pub(super) established_ns: Option<u64>,
+    /// When a process accepted it, if that was seen, ns.
+    pub(super) accepted_ns: Option<u64>,
     /// When it ended and how.
     pub(super) ended: Option<(u64, End)>,
     /// Its figures at the beginning of the recording, if it was there.
@@ -131,6 +133,11 @@ impl Connection {
             return None;
         }
         Some(self.established_ns? - self.begun_ns?)
+    }
+
+    /// Time that it waited to be accepted, of a server's of which both was seen, ns.
+    pub(super) fn accept_ns(&self) -> Option<u64> {
+        Some(self.accepted_ns?.saturating_sub(self.established_ns?))
     }
 
     /// How long it has been, or was, there, ns; not known of those that were there before.
@@ -268,6 +275,7 @@ impl Connections {
             }
             what::RESET_RECEIVED => connection.resets_received += 1,
             what::STATE => changed(connection, event),
+            what::ACCEPTED => connection.accepted_ns = Some(event.time_ns),
             _ => {}
         }
         Some(&self.list[at])
@@ -345,6 +353,7 @@ fn new(ends: Ends, owner: Socket) -> Connection {
         state: tcp_state::CLOSE,
         begun_ns: None,
         established_ns: None,
+        accepted_ns: None,
         ended: None,
         before: None,
         figures: Figures::default(),

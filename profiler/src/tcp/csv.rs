@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{Rows, connections::Connection, peers, table::Report};
 
-const CONNECTIONS: &str = "net,local,remote,role,pid,state,open,before,age_ns,connect_ns,sent,received,segments_out,\
+const CONNECTIONS: &str = "net,local,remote,role,pid,state,open,before,age_ns,connect_ns,accept_ns,sent,received,segments_out,\
                            segments_in,retransmits,rtt_us,min_rtt_us,resets_sent,resets_received,receive_queue,\
                            send_queue";
 const PEERS: &str = "peer,role,begun,per_second,failed,reset,open,life_p50_ns,life_p95_ns,connect_p50_ns,\
@@ -68,6 +68,7 @@ fn connection(connection: &Connection, end_ns: u64) -> String {
         connection.before.is_some().to_string(),
         or_empty(connection.age_ns(end_ns)),
         or_empty(connection.connect_ns()),
+        or_empty(connection.accept_ns()),
         sent.to_string(),
         received.to_string(),
         segments_out.to_string(),

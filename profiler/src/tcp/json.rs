@@ -2,10 +2,11 @@
 //!
 //! One object: `version` (1), `title`, `duration_ns`; `connections`, each with `net` (inode number of the network
 //! namespace), `local`, `remote`, `role` (`client`, `server`, `?`), `pid`, `state` (its state, or how it ended),
-//! `open`, `before` (it was there when the recording began), `age_ns`, `connect_ns`, `sent` and `received` (bytes of
-//! data in the recording, each once), `segments_out`, `segments_in`, `retransmits` (in the recording), `rtt_us`,
-//! `min_rtt_us`, `resets_sent`, `resets_received`, `receive_queue`, `send_queue` (at the end, of open ones); `peers`,
-//! the groups of `--by-peer`, with `finding` where there is one; `account`. What is not known is null.
+//! `open`, `before` (it was there when the recording began), `age_ns`, `connect_ns`, `accept_ns` (how long it waited to be
+//! accepted), `sent` and `received` (bytes of data in the recording, each once), `segments_out`, `segments_in`,
+//! `retransmits` (in the recording), `rtt_us`, `min_rtt_us`, `resets_sent`, `resets_received`, `receive_queue`,
+//! `send_queue` (at the end, of open ones); `peers`, the groups of `--by-peer`, with `finding` where there is one;
+//! `account`. What is not known is null.
 
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ fn connection(connection: &Connection, end_ns: u64) -> Value {
         "before": connection.before.is_some(),
         "age_ns": connection.age_ns(end_ns),
         "connect_ns": connection.connect_ns(),
+        "accept_ns": connection.accept_ns(),
         "sent": sent,
         "received": received,
         "segments_out": segments_out,

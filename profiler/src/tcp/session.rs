@@ -11,6 +11,7 @@ use std::{
 use profiler_common::{
     event::{KIND_EXIT, KIND_FORK},
     tcp::{Listener, Socket, TcpSettings, role, tcp_state},
+    wire::WireSettings,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -25,7 +26,9 @@ use crate::{
     artifact::Artifact,
     config,
     error::{Error, Exit},
-    kernel::{Kernel, Record, Ring, Wanted, tcp_offsets},
+    kernel::{
+        Kernel, Record, Ring, Wanted, call_offsets, result_offset, tcp_offsets, wire_offsets,
+    },
     preflight,
     record::{
         command::Held,
@@ -83,12 +86,16 @@ impl Session {
         let all = !config.targets.names_processes();
         let settings = targets::settings(&config.targets)?;
         let wanted = Wanted {
+            calls: call_offsets()?,
             tcp: TcpSettings {
                 wanted: 1,
                 all: u32::from(all),
                 ..tcp_offsets()?
             },
-            ..Wanted::default()
+            wire: WireSettings {
+                result: result_offset()?,
+                ..wire_offsets()?
+            },
         };
         let (mut kernel, ring, _) = Kernel::load_with(&settings, &wanted)?;
         let artifact = Artifact::open(&config.destination)?;

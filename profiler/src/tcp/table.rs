@@ -76,7 +76,7 @@ fn connections(report: &Report<'_>) -> (Table, usize) {
     const LABELS: usize = 4;
     let mut table = Table::new();
     table.load_style(NOTHING).set_header([
-        "local", "role", "remote", "state", "pid", "age", "connect", "sent", "received",
+        "local", "role", "remote", "state", "pid", "age", "connect", "accept", "sent", "received",
         "segs out", "segs in", "rtt", "min rtt", "resent", "resets", "recv-q", "send-q",
     ]);
     let sorted = report.sorted();
@@ -97,6 +97,7 @@ fn connections(report: &Report<'_>) -> (Table, usize) {
             },
             age(connection, report),
             time(connection.connect_ns()),
+            time(connection.accept_ns()),
             bytes(sent),
             bytes(received),
             segments_out.to_string(),
@@ -197,6 +198,7 @@ pub(super) fn event(event: &TcpEvent, connection: &Connection, start_ns: u64) ->
         },
         what::RETRANSMIT => "segment sent again".to_owned(),
         what::RESET_SENT => "reset sent".to_owned(),
+        what::ACCEPTED => "taken by its process".to_owned(),
         _ => "reset received".to_owned(),
     };
     let at = Duration::from_nanos(event.time_ns.saturating_sub(start_ns)).as_secs_f64();
