@@ -40,7 +40,7 @@ pub(crate) enum What {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
-    /// The cost of reading the queries of a busy Postgres, in turns with pg_stat_statements and the server's log
+    /// The cost of reading the queries of a busy Postgres, in turns with the server's own statistics and log
     Queries {
         /// Turns of each, of which the medians count
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

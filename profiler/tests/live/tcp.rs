@@ -113,6 +113,26 @@ fn states(list: &[&Value]) -> BTreeMap<String, u64> {
     states
 }
 
+/// A connection waits until its process takes it: an idle server's does not, a busy one's does.
+#[test]
+fn waiting_to_be_accepted_is_timed() {
+    let Some(bench) = bench() else { return };
+    let source = r#"
+int main(void) {
+  go(); int l = listening(4000, 10), c = connected("127.0.0.1", 4000);
+  ms(300); int s = accept(l, 0, 0);
+  ms(3000); close(c); close(s); ms(200); return 0;
+}
+"#;
+    let (mut target, _lines) = start(&bench, "accepts", source);
+    let report = watched(&bench, &mut target, &["-d", "4"]);
+    let [server] = connections(&report, "server", ":4000")[..] else {
+        panic!("one connection in {report:#}")
+    };
+    let waited_ms = number(&server["accept_ns"]) / 1_000_000;
+    assert!((295..400).contains(&waited_ms), "{waited_ms} ms");
+}
+
 /// Every way to end is named, on both sides.
 #[test]
 fn ends_have_their_names() {
