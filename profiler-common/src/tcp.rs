@@ -55,6 +55,10 @@ pub struct TcpSettings {
     pub segs_out: u32,
     /// `tcp_sock.segs_in`
     pub segs_in: u32,
+    /// `tcp_sock.data_segs_out`
+    pub data_segs_out: u32,
+    /// `tcp_sock.data_segs_in`
+    pub data_segs_in: u32,
     /// `tcp_sock.srtt_us`, in eighths
     pub srtt: u32,
     /// `tcp_sock.rtt_min`, its best sample
@@ -63,7 +67,7 @@ pub struct TcpSettings {
     pub retransmits: u32,
 }
 
-const _: () = assert!(size_of::<TcpSettings>() == 96 && align_of::<TcpSettings>() == 4);
+const _: () = assert!(size_of::<TcpSettings>() == 104 && align_of::<TcpSettings>() == 4);
 
 impl TcpSettings {
     /// What the object holds before the loader has written anything: nothing is wanted.
@@ -89,6 +93,8 @@ impl TcpSettings {
         bytes_received: 0,
         segs_out: 0,
         segs_in: 0,
+        data_segs_out: 0,
+        data_segs_in: 0,
         srtt: 0,
         min_rtt: 0,
         retransmits: 0,
@@ -209,6 +215,10 @@ pub struct Figures {
     pub segments_out: u32,
     /// Segments received.
     pub segments_in: u32,
+    /// Of those sent, with data.
+    pub data_segments_out: u32,
+    /// Of those received, with data.
+    pub data_segments_in: u32,
     /// Smoothed round trip time, µs; 0 if not measured.
     pub rtt_us: u32,
     /// The least round trip time of the last minutes, µs; `u32::MAX` if not measured.
@@ -264,4 +274,4 @@ pub struct TcpEvent {
     pub figures: Figures,
 }
 
-const _: () = assert!(size_of::<TcpEvent>() == 128 && align_of::<TcpEvent>() == 8);
+const _: () = assert!(size_of::<TcpEvent>() == 136 && align_of::<TcpEvent>() == 8);

@@ -228,6 +228,8 @@ fn figures(socket: u64, figures: &mut Figures) {
     figures.bytes_received = read_at(socket, tcp_setting!(bytes_received)).unwrap_or(0);
     figures.segments_out = read_at(socket, tcp_setting!(segs_out)).unwrap_or(0);
     figures.segments_in = read_at(socket, tcp_setting!(segs_in)).unwrap_or(0);
+    figures.data_segments_out = read_at(socket, tcp_setting!(data_segs_out)).unwrap_or(0);
+    figures.data_segments_in = read_at(socket, tcp_setting!(data_segs_in)).unwrap_or(0);
     figures.rtt_us = read_at::<u32>(socket, tcp_setting!(srtt)).unwrap_or(0) >> 3;
     figures.min_rtt_us = read_at(socket, tcp_setting!(min_rtt)).unwrap_or(u32::MAX);
     figures.retransmits = read_at(socket, tcp_setting!(retransmits)).unwrap_or(0);

@@ -22,7 +22,8 @@ Examples:
 
 Bytes are those of the data, each once, within the recording. `age` is `> TIME` of connections that were there before.
 `connect` is the time from a client's first segment to the answer, `accept` the time that a server's waited
-for its process. `recv-q` and `send-q` are bytes that wait at the end.";
+for its process. `requests` are those with an
+answer at most: the lesser number of segments with data each way. `recv-q` and `send-q` are bytes that wait at the end.";
 
 /// `profiler tcp`
 #[derive(Debug, Args)]

@@ -278,6 +278,8 @@ pub fn tcp_offsets() -> Result<TcpSettings, BtfError> {
         bytes_received: tcp("bytes_received")?,
         segs_out: tcp("segs_out")?,
         segs_in: tcp("segs_in")?,
+        data_segs_out: tcp("data_segs_out")?,
+        data_segs_in: tcp("data_segs_in")?,
         srtt: tcp("srtt_us")?,
         // The best of the samples, a time and a value, is the first.
         min_rtt: tcp("rtt_min")? + btf.member_offset("minmax_sample", "v")?,

@@ -130,6 +130,8 @@ fn info(bytes: &[u8]) -> Option<Figures> {
         bytes_received: long(128)?,
         segments_out: word(136)?,
         segments_in: word(140)?,
+        data_segments_in: word(152)?,
+        data_segments_out: word(156)?,
         rtt_us: word(68)?,
         min_rtt_us: word(148)?,
         retransmits: word(100)?,

@@ -165,6 +165,15 @@ impl Connection {
         )
     }
 
+    /// Requests with their answers in the recording, at most: the lesser number of segments with data each way. One that
+    /// takes several segments both ways counts several times.
+    pub(super) fn exchanges(&self) -> u32 {
+        let (now, before) = (&self.figures, self.before.unwrap_or_default());
+        let sent = now.data_segments_out.wrapping_sub(before.data_segments_out);
+        let received = now.data_segments_in.wrapping_sub(before.data_segments_in);
+        sent.min(received)
+    }
+
     /// Segments sent, received and sent again in the recording.
     pub(super) fn segments(&self) -> (u32, u32, u32) {
         let (now, before) = (&self.figures, self.before.unwrap_or_default());

@@ -9,7 +9,7 @@ const CONNECTIONS: &str = "net,local,remote,role,pid,state,open,before,age_ns,co
                            segments_in,retransmits,rtt_us,min_rtt_us,resets_sent,resets_received,receive_queue,\
                            send_queue";
 const PEERS: &str = "peer,role,begun,per_second,failed,reset,open,life_p50_ns,life_p95_ns,connect_p50_ns,\
-                     connect_p95_ns,sent,received,retransmits";
+                     connect_p95_ns,sent,received,retransmits,requests_at_most";
 
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> String {
@@ -40,6 +40,7 @@ pub(super) fn render(report: &Report<'_>) -> String {
                     one.sent.to_string(),
                     one.received.to_string(),
                     one.retransmits.to_string(),
+                    one.exchanges.to_string(),
                 ];
                 let _ = writeln!(text, "{}", fields.join(","));
             }

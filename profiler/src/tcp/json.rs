@@ -4,9 +4,9 @@
 //! namespace), `local`, `remote`, `role` (`client`, `server`, `?`), `pid`, `state` (its state, or how it ended),
 //! `open`, `before` (it was there when the recording began), `age_ns`, `connect_ns`, `accept_ns` (how long it waited to be
 //! accepted), `sent` and `received` (bytes of data in the recording, each once), `segments_out`, `segments_in`,
-//! `retransmits` (in the recording), `rtt_us`, `min_rtt_us`, `resets_sent`, `resets_received`, `receive_queue`,
-//! `send_queue` (at the end, of open ones); `peers`, the groups of `--by-peer`, with `finding` where there is one;
-//! `account`. What is not known is null.
+//! `retransmits` (in the recording), `requests_at_most` (the lesser number of segments with data each way), `rtt_us`,
+//! `min_rtt_us`, `resets_sent`, `resets_received`, `receive_queue`, `send_queue` (at the end, of open ones); `peers`, the
+//! groups of `--by-peer`, with `finding` where there is one; `account`. What is not known is null.
 
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ fn connection(connection: &Connection, end_ns: u64) -> Value {
         "segments_out": segments_out,
         "segments_in": segments_in,
         "retransmits": retransmits,
+        "requests_at_most": connection.exchanges(),
         "rtt_us": known(figures.rtt_us),
         "min_rtt_us": known(figures.min_rtt_us),
         "resets_sent": connection.resets_sent,
@@ -94,6 +95,7 @@ fn peer(peer: &Peer, duration: Duration) -> Value {
         "sent": peer.sent,
         "received": peer.received,
         "retransmits": peer.retransmits,
+        "requests_at_most": peer.exchanges,
         "finding": peer.diagnosis(duration),
     })
 }

@@ -25,6 +25,8 @@ pub(super) struct Peer {
     pub(super) reset: u64,
     /// Connections still open.
     pub(super) open: u64,
+    /// All of them, those that were there before too.
+    connections: u64,
     /// Lives of those begun and ended, in order, ns.
     lives_ns: Vec<u64>,
     /// Times to connect, in order, ns.
@@ -32,6 +34,8 @@ pub(super) struct Peer {
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) retransmits: u64,
+    /// Requests with their answers, at most.
+    pub(super) exchanges: u64,
 }
 
 impl Peer {
@@ -51,6 +55,11 @@ impl Peer {
         self.begun as f64 / duration.as_secs_f64().max(1e-3)
     }
 
+    /// Requests with their answers of each connection, at most.
+    pub(super) fn exchanges_each(&self) -> u64 {
+        self.exchanges.div_ceil(self.connections.max(1))
+    }
+
     /// A word on what the numbers mean, where they mean something.
     pub(super) fn diagnosis(&self, duration: Duration) -> Option<String> {
         let rate = self.per_second(duration);
@@ -60,13 +69,17 @@ impl Peer {
             return None;
         }
         let ms = Duration::from_nanos(life).as_secs_f64() * 1e3;
+        let used = match self.exchanges_each() {
+            0 => "none of them used".to_owned(),
+            each => format!("each used for {each} requests at most"),
+        };
         Some(match self.role {
             Role::Client => format!(
-                "{rate:.0} connections/s to {}, median life {ms:.1} ms: keep connections open, or use a pool",
+                "{rate:.0} connections/s to {}, median life {ms:.1} ms, {used}: keep connections open, or use a pool",
                 self.name
             ),
             Role::Server | Role::Unknown => format!(
-                "{rate:.0} connections/s from {}, median life {ms:.1} ms: that peer would do with a pool",
+                "{rate:.0} connections/s from {}, median life {ms:.1} ms, {used}: that peer would do with a pool",
                 self.name
             ),
         })
@@ -114,19 +127,23 @@ fn empty(name: String, role: Role) -> Peer {
         failed: 0,
         reset: 0,
         open: 0,
+        connections: 0,
         lives_ns: Vec::new(),
         connects_ns: Vec::new(),
         sent: 0,
         received: 0,
         retransmits: 0,
+        exchanges: 0,
     }
 }
 
 fn add(peer: &mut Peer, connection: &Connection) {
     let (sent, received) = connection.bytes();
+    peer.connections += 1;
     peer.sent += sent;
     peer.received += received;
     peer.retransmits += u64::from(connection.segments().2);
+    peer.exchanges += u64::from(connection.exchanges());
     peer.begun += u64::from(connection.before.is_none());
     peer.connects_ns.extend(connection.connect_ns());
     match connection.ended {
@@ -161,7 +178,10 @@ mod tests {
                 connections.take(&change(port, start, CLOSE, SYN_SENT));
                 connections.take(&change(port, start + 100, SYN_SENT, ESTABLISHED));
                 let end = start + life_ms * 1_000_000;
-                connections.take(&change(port, end, LAST_ACK, CLOSE));
+                let mut last = change(port, end, LAST_ACK, CLOSE);
+                last.figures.data_segments_out = 2;
+                last.figures.data_segments_in = 9;
+                connections.take(&last);
             }
             let peers = group(connections.list());
             assert_eq!((peers.len(), peers[0].begun), (1, u64::from(count)));
@@ -171,7 +191,7 @@ mod tests {
         assert_eq!(
             diagnosis(31, 12).as_deref(),
             Some(
-                "31 connections/s to 127.0.0.1:5432, median life 12.0 ms: keep connections open, or use a pool"
+                "31 connections/s to 127.0.0.1:5432, median life 12.0 ms, each used for 2 requests at most: keep connections open, or use a pool"
             )
         );
         assert_eq!(diagnosis(31, 5000), None);

@@ -153,8 +153,11 @@ fn by_peer(report: &Report<'_>) -> (Table, usize) {
         "sent",
         "received",
         "resent",
+        "requests",
+        "share",
     ]);
     let peers = peers::group(report.connections.list());
+    let exchanges = peers.iter().map(|peer| peer.exchanges).sum();
     for peer in peers.iter().take(report.limit) {
         table.add_row([
             peer.name.clone(),
@@ -171,10 +174,18 @@ fn by_peer(report: &Report<'_>) -> (Table, usize) {
             bytes(peer.sent),
             bytes(peer.received),
             peer.retransmits.to_string(),
+            format!("<= {}", peer.exchanges),
+            share(peer.exchanges, exchanges),
         ]);
     }
     align(&mut table, LABELS);
     (table, peers.len().saturating_sub(report.limit))
+}
+
+/// In per cent.
+fn share(part: u64, whole: u64) -> String {
+    let tenths = (part * 1000).checked_div(whole).unwrap_or(0);
+    format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
 fn align(table: &mut Table, labels: usize) {
