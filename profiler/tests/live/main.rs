@@ -10,10 +10,12 @@
 
 mod bench;
 mod django;
+mod drivers;
 mod filters;
 mod lifecycle;
 mod names;
 mod off_cpu;
+mod packages;
 #[path = "../../../xtask/src/postgres.rs"]
 mod postgres;
 mod python;
