@@ -12,6 +12,7 @@ mod bench;
 mod django;
 mod drivers;
 mod filters;
+mod hard_cases;
 mod lifecycle;
 mod names;
 mod off_cpu;
