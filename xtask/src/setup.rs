@@ -24,7 +24,7 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-19";
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Programs that the tests run, with the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 14] = [
+const TEST_PROGRAMS: [(&str, &str); 16] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("musl-gcc", "musl-tools"),
@@ -39,7 +39,12 @@ const TEST_PROGRAMS: [(&str, &str); 14] = [
     ("strace", "strace"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
+    ("javac", "default-jdk-headless"),
+    ("pgbouncer", "pgbouncer"),
 ];
+
+/// The driver of Postgres for Java, and its package.
+const JDBC: (&str, &str) = ("/usr/share/java/postgresql.jar", "libpostgresql-jdbc-java");
 
 /// `cargo xtask setup`
 #[derive(Args)]
@@ -209,6 +214,9 @@ pub(crate) fn tests() -> Result<()> {
         .collect();
     if crate::postgres::find("initdb").is_none() {
         packages.extend(["postgresql", "postgresql-contrib"]);
+    }
+    if !Path::new(JDBC.0).exists() {
+        packages.push(JDBC.1);
     }
     // Debian's `venv` module is there without it, and fails.
     let venv = ["-c", "import ensurepip"];

@@ -24,7 +24,7 @@ const VALUES_MAX: usize = 8;
 pub(super) struct Figures {
     /// Calls that came to their end without an error.
     pub(super) calls: u64,
-    /// Errors by their code.
+    /// Calls that failed, by the code of the error.
     pub(super) errors: BTreeMap<SqlState, u64>,
     /// Calls that were not begun because one before them had failed.
     pub(super) skipped: u64,
@@ -61,7 +61,8 @@ pub(super) struct Figures {
     /// Round trips that prepared, described or closed without a call, and their time, ns.
     pub(super) prepares: u64,
     pub(super) prepares_ns: u64,
-    pub(super) prepares_failed: u64,
+    /// Of those, the ones that failed, by the code of the error.
+    pub(super) prepares_failed: BTreeMap<SqlState, u64>,
     latencies: Option<Box<Histogram<u32>>>,
     /// Where calls came from.
     pub(super) seen: Seen,
@@ -128,7 +129,9 @@ impl Figures {
     pub(super) fn add_prepare(&mut self, prepared: &Prepared, origin: &Arc<Origin>) {
         self.prepares += 1;
         self.prepares_ns += prepared.end_ns.saturating_sub(prepared.start_ns);
-        self.prepares_failed += u64::from(prepared.failure.is_some());
+        if let Some(failure) = prepared.failure {
+            *self.prepares_failed.entry(failure.sqlstate).or_default() += 1;
+        }
         self.seen.note(origin);
     }
 
@@ -161,9 +164,8 @@ impl Figures {
             latencies,
             seen,
         } = other;
-        for (code, count) in errors {
-            *self.errors.entry(code).or_default() += count;
-        }
+        add(&mut self.errors, &errors);
+        add(&mut self.prepares_failed, &prepares_failed);
         self.max_ns = self.max_ns.max(max_ns);
         for (sum, more) in [
             (&mut self.calls, calls),
@@ -186,7 +188,6 @@ impl Figures {
             (&mut self.fetches, fetches),
             (&mut self.prepares, prepares),
             (&mut self.prepares_ns, prepares_ns),
-            (&mut self.prepares_failed, prepares_failed),
         ] {
             *sum += more;
         }
@@ -199,9 +200,17 @@ impl Figures {
         self.seen.merge(seen);
     }
 
-    /// Errors of all codes.
+    /// Calls that failed.
     pub(super) fn failed(&self) -> u64 {
         self.errors.values().sum()
+    }
+
+    /// Errors by their code, of calls and of round trips without one: drivers that prepare a statement before they ask
+    /// for it hear there that it is wrong.
+    pub(super) fn all_errors(&self) -> BTreeMap<SqlState, u64> {
+        let mut errors = self.errors.clone();
+        add(&mut errors, &self.prepares_failed);
+        errors
     }
 
     /// Every call, however it ended.
@@ -228,6 +237,12 @@ impl Figures {
     /// The longest whose own time is known, ns.
     pub(super) fn longest_ns(&self) -> Option<u64> {
         (self.timed > self.shared).then_some(self.max_ns)
+    }
+}
+
+fn add(counts: &mut BTreeMap<SqlState, u64>, more: &BTreeMap<SqlState, u64>) {
+    for (code, count) in more {
+        *counts.entry(*code).or_default() += count;
     }
 }
 
@@ -289,7 +304,7 @@ mod tests {
     use crate::postgres::{
         example::{call, failed},
         origin::tests::origin,
-        protocol::{Call, Statement},
+        protocol::{Call, Outcome, Prepared, Statement, Step},
     };
 
     fn figures(times_ms: &[u64]) -> Figures {
@@ -369,5 +384,27 @@ mod tests {
         );
         assert_eq!(figures.all_calls(), 2);
         assert_eq!(figures.seen.users.first().map(AsRef::as_ref), Some("bench"));
+    }
+
+    /// What failed while it was prepared is an error and no call.
+    #[test]
+    fn errors_of_preparing_are_errors() {
+        let Outcome::Failed(failure) = failed() else {
+            panic!("a failure");
+        };
+        let prepared = Prepared {
+            statement: Statement::Empty,
+            step: Step::Parse,
+            start_ns: 1,
+            end_ns: 3,
+            tid: 7,
+            failure: Some(failure),
+        };
+        let mut figures = Figures::default();
+        figures.add_prepare(&prepared, &Arc::new(origin()));
+        figures.merge(figures.clone());
+        assert_eq!((figures.prepares, figures.prepares_ns), (2, 4));
+        assert_eq!((figures.failed(), figures.all_calls()), (0, 0));
+        assert_eq!(figures.all_errors(), [(failure.sqlstate, 2)].into());
     }
 }

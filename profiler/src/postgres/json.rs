@@ -6,8 +6,8 @@
 //! `unfinished`, `unseen`, `shared` (calls whose end came together with another's, which are not in the quantiles),
 //! `total_ns`, `mean_ns`, `p50_ns`, `p95_ns`, `p99_ns`, `max_ns`, `first_row_ns` (mean), `wait_ns` (behind others of a
 //! pipeline), `ready_ns` (from the end to `ReadyForQuery`), `rows`, `sent`, `received` (bytes), `fetches`,
-//! `copied_in`, `copied_out`, `prepares`, `prepares_ns`, `prepares_failed`; `transactions`, `connections`, `cancels`;
-//! `account`. What is not known is null.
+//! `copied_in`, `copied_out`, `prepares`, `prepares_ns`, `prepares_failed` (by SQLSTATE);
+//! `transactions`, `connections`, `cancels`; `account`. What is not known is null.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ fn statement(row: &Row<'_>) -> Value {
         "copied_out": figures.copied_out,
         "prepares": figures.prepares,
         "prepares_ns": figures.prepares_ns,
-        "prepares_failed": figures.prepares_failed,
+        "prepares_failed": by_code(&figures.prepares_failed),
     })
 }
 

@@ -40,6 +40,11 @@ impl<T> Order<T> {
         self.held.insert(at, (time_ns, record));
     }
 
+    /// How many records are held back.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// The first record, if it is not of that time or later.
     pub(super) fn next_before(&mut self, time_ns: u64) -> Option<T> {
         if self.held.front()?.0 >= time_ns {
@@ -68,6 +73,7 @@ mod tests {
             let half = sorted.partition_point(|(time, _)| *time < 25);
             let early: Vec<_> = std::iter::from_fn(|| order.next_before(25)).collect();
             prop_assert_eq!(&early, &sorted[..half]);
+            prop_assert_eq!(order.len(), times.len() - half);
             let late: Vec<_> = std::iter::from_fn(|| order.next_before(u64::MAX)).collect();
             prop_assert_eq!(&late, &sorted[half..]);
         }

@@ -127,7 +127,7 @@ fn weight(figures: &Figures, sort: SortBy) -> u64 {
         SortBy::P99 => figures.quantile_ns(99).unwrap_or(0),
         SortBy::Max => figures.max_ns,
         SortBy::Rows => figures.rows,
-        SortBy::Errors => figures.failed(),
+        SortBy::Errors => figures.all_errors().values().sum(),
     }
 }
 

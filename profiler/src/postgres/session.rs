@@ -86,6 +86,8 @@ struct Session {
     texts: Texts,
     peers: Peers,
     told: Told,
+    /// What is carried from then on is not told, ns.
+    end_ns: u64,
     /// What was told before the last view.
     earlier: Statistics,
     started: Instant,
@@ -147,6 +149,7 @@ impl Session {
             texts: Texts::default(),
             peers: Peers::default(),
             told,
+            end_ns: u64::MAX,
             earlier: Statistics::default(),
             started: Instant::now(),
         })
@@ -284,9 +287,10 @@ impl Session {
             peers,
             told,
             kernel,
+            end_ns,
             ..
         } = self;
-        while let Some(transfer) = order.next_before(time_ns) {
+        while let Some(transfer) = order.next_before(time_ns.min(*end_ns)) {
             let result = streams.take(
                 transfer,
                 texts,
@@ -341,16 +345,20 @@ impl Session {
     /// Ends the watch and writes it.
     fn finish(mut self) -> Result<(), Error> {
         let duration = self.started.elapsed();
+        // While the hooks go, one after the other, requests are seen whose answers are not.
+        self.end_ns = finish::monotonic_ns();
         self.kernel.stop();
         self.drain();
         self.tell(u64::MAX);
+        self.streams.leave_out(self.order.len());
         let Self {
             streams,
             texts,
             told,
+            end_ns,
             ..
         } = &mut self;
-        streams.finish(finish::monotonic_ns(), texts, |event, origin, texts| {
+        streams.finish(*end_ns, texts, |event, origin, texts| {
             told.take(event, origin, texts);
         });
         self.flush()?;

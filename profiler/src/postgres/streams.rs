@@ -119,6 +119,11 @@ impl Streams {
         self.sockets.malformed += 1;
     }
 
+    /// Counts records from after the end of the recording, of which nothing is told.
+    pub(super) fn leave_out(&mut self, records: usize) {
+        self.sockets.records += records as u64;
+    }
+
     pub(super) fn sockets(&self) -> Sockets {
         let mut sockets = self.sockets;
         let undecided = |stream: &&Stream| matches!(stream.what, What::Undecided(_));

@@ -113,15 +113,15 @@ fn cells(row: &Row<'_>, has_by: bool) -> Vec<String> {
 
 /// `3 (23505 2, 57014 1)`
 fn errors(figures: &Figures) -> String {
-    if figures.errors.is_empty() {
+    let errors = figures.all_errors();
+    if errors.is_empty() {
         return "-".to_owned();
     }
-    let codes: Vec<String> = figures
-        .errors
+    let codes: Vec<String> = errors
         .iter()
         .map(|(code, count)| format!("{code} {count}"))
         .collect();
-    format!("{} ({})", figures.failed(), codes.join(", "))
+    format!("{} ({})", errors.values().sum::<u64>(), codes.join(", "))
 }
 
 fn one_of(

@@ -5,8 +5,8 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::PathBuf,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,11 +19,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{
     bench::{Bench, Folded, Target, bench},
+    packages::venv,
     postgres::Postgres,
-    python::{interpreters, line_of, without_frames},
+    python::{line_of, without_frames},
 };
 
-/// What is installed; the folder that keeps it bears the first one's version.
+/// What is installed.
 const PACKAGES: [&str; 3] = [
     "django==5.2.19",
     "gunicorn==27.0.1",
@@ -107,27 +108,6 @@ const CLIENTS: usize = 3;
 
 /// A server or an answer that takes longer does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A venv with Django, gunicorn and psycopg, installed once. `None` where there is no registry.
-fn venv() -> Option<PathBuf> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(PACKAGES[0].replace("==", "-"));
-    let runs = |command: &mut Command| {
-        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-        quiet.status().is_ok_and(|status| status.success())
-    };
-    // Not only there: the interpreter that it was made of may have been replaced since.
-    let check = ["-c", "import django, gunicorn, psycopg, psycopg_binary"];
-    if runs(Command::new(venv.join("bin/python")).args(check)) {
-        return Some(venv);
-    }
-    // The system's, and where that comes without `venv` the newest other.
-    interpreters().into_iter().rev().find(|(_, python)| {
-        let make = ["-m", "venv", "--clear"];
-        runs(Command::new(python).args(make).arg(&venv))
-    })?;
-    let mut pip = Command::new(venv.join("bin/pip"));
-    runs(pip.args(["-q", "install"]).args(PACKAGES)).then_some(venv)
-}
 
 /// The project on disk, with its database.
 struct Project {
@@ -347,7 +327,7 @@ fn check_off_cpu(kind: &str, folded: &Folded) {
 #[test]
 fn django_is_seen_from_the_worker_to_the_driver() {
     let Some(bench) = bench() else { return };
-    let Some(venv) = venv() else {
+    let Some(venv) = venv(&PACKAGES, "django, gunicorn, psycopg, psycopg_binary") else {
         println!("skipped: Django could not be installed");
         return;
     };

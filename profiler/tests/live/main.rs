@@ -10,10 +10,14 @@
 
 mod bench;
 mod django;
+mod drivers;
 mod filters;
+mod hard_cases;
+mod libpq_pipeline;
 mod lifecycle;
 mod names;
 mod off_cpu;
+mod packages;
 #[path = "../../../xtask/src/postgres.rs"]
 mod postgres;
 mod python;
@@ -24,4 +28,5 @@ mod shares;
 mod stacks;
 mod syscalls;
 mod tcp;
+mod traces;
 mod witness;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A server with statistics.
-fn server() -> Postgres {
+pub(crate) fn server() -> Postgres {
     let postgres = Postgres::start_with(&["shared_preload_libraries=pg_stat_statements"])
         .expect("a cluster starts");
     sql(&postgres, "CREATE EXTENSION pg_stat_statements");
@@ -93,7 +93,7 @@ impl Report {
     }
 
     /// Calls and rows by normal form.
-    fn counts(&self) -> BTreeMap<String, (u64, u64)> {
+    pub(crate) fn counts(&self) -> BTreeMap<String, (u64, u64)> {
         let mut counts = BTreeMap::new();
         for one in self.statements() {
             let key = folded(one["statement"].as_str().expect("a text"));
@@ -107,7 +107,7 @@ impl Report {
 }
 
 /// A normal form as both sides write it.
-fn folded(text: &str) -> String {
+pub(crate) fn folded(text: &str) -> String {
     text.split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
@@ -116,7 +116,7 @@ fn folded(text: &str) -> String {
 }
 
 /// What the server counted: calls and rows by normal form, those of the same text together.
-fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)> {
+pub(crate) fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)> {
     let script = "SELECT calls, rows, replace(query, chr(10), ' ') FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'";
     let mut counts = BTreeMap::new();
     for line in sql(postgres, script).lines() {
@@ -134,13 +134,13 @@ fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)> {
 }
 
 /// Whether the server counts a statement as we do. It takes TRUE for a constant like others, which is in a query of
-/// pgbench's start; and PostgreSQL 15 does not count BEGIN and END that were prepared, beyond their first execution.
+/// pgbench's start; and Postgres 15 does not count BEGIN and END that were prepared, beyond their first execution.
 fn is_comparable(text: &str, mode: &str) -> bool {
     let is_control = matches!(text, "begin" | "end");
-    !text.contains("array_position") && !(is_control && mode == "prepared")
+    !(text.contains("array_position") || is_control && mode == "prepared")
 }
 
-fn pgbench(postgres: &Postgres, arguments: &[&str]) -> u64 {
+pub(crate) fn pgbench(postgres: &Postgres, arguments: &[&str]) -> u64 {
     let mut client = postgres.client("pgbench").expect("pgbench is there");
     let output = client.args(arguments).output().expect("pgbench runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
