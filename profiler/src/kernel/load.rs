@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         PerfEvent, Program, RawTracePoint, perf_event::PerfEventLink,
-        raw_trace_point::RawTracePointLink, trace_point::TracePointLink,
+        raw_trace_point::RawTracePointLink, trace_point::TracePointLink, uprobe::UProbeLink,
     },
 };
 use profiler_common::{
@@ -25,6 +25,7 @@ use super::{
     calls::{self, Calls},
     switches::{SWITCH, Switches},
     tcp::{self, Connections},
+    tls,
     wire::{self, Interests},
 };
 
@@ -77,6 +78,7 @@ pub struct Kernel {
     pub(super) tcp_links: Vec<RawTracePointLink>,
     pub(super) interests: Interests,
     pub(super) wire_links: Vec<TracePointLink>,
+    pub(super) tls_links: Vec<UProbeLink>,
     lifecycle_links: Vec<RawTracePointLink>,
     /// Keeps the kernel's run-time statistics of BPF programs on; `None` below kernel 5.8, and where they would
     /// cost too much.
@@ -133,6 +135,7 @@ impl Kernel {
             programs.chain(tcp::programs(&wanted.tcp).iter().copied()),
         )?;
         wire::load(&mut ebpf, &wanted.wire)?;
+        tls::load(&mut ebpf, &wanted.wire)?;
         let kernel = Self {
             ebpf,
             clocks: BTreeMap::new(),
@@ -148,6 +151,7 @@ impl Kernel {
             tcp_links: Vec::new(),
             interests,
             wire_links: Vec::new(),
+            tls_links: Vec::new(),
             lifecycle_links: Vec::new(),
             stats,
         };
@@ -211,6 +215,7 @@ impl Kernel {
         self.call_links.clear();
         self.tcp_links.clear();
         self.wire_links.clear();
+        self.tls_links.clear();
         self.lifecycle_links.clear();
     }
 }

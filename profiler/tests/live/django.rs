@@ -109,7 +109,7 @@ const CLIENTS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A venv with Django, gunicorn and psycopg, installed once. `None` where there is no registry.
-fn venv() -> Option<PathBuf> {
+pub(crate) fn venv() -> Option<PathBuf> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(PACKAGES[0].replace("==", "-"));
     let runs = |command: &mut Command| {
         let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -24,4 +24,5 @@ mod shares;
 mod stacks;
 mod syscalls;
 mod tcp;
+mod tls;
 mod witness;

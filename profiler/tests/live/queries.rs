@@ -17,8 +17,13 @@ use crate::{
 
 /// A server with statistics.
 fn server() -> Postgres {
-    let postgres = Postgres::start_with(&["shared_preload_libraries=pg_stat_statements"])
-        .expect("a cluster starts");
+    server_with(&[])
+}
+
+/// Likewise, with more settings.
+pub(crate) fn server_with(settings: &[&str]) -> Postgres {
+    let settings = [&["shared_preload_libraries=pg_stat_statements"], settings].concat();
+    let postgres = Postgres::start_with(&settings).expect("a cluster starts");
     sql(&postgres, "CREATE EXTENSION pg_stat_statements");
     postgres
 }
@@ -93,7 +98,7 @@ impl Report {
     }
 
     /// Calls and rows by normal form.
-    fn counts(&self) -> BTreeMap<String, (u64, u64)> {
+    pub(crate) fn counts(&self) -> BTreeMap<String, (u64, u64)> {
         let mut counts = BTreeMap::new();
         for one in self.statements() {
             let key = folded(one["statement"].as_str().expect("a text"));
@@ -116,7 +121,7 @@ fn folded(text: &str) -> String {
 }
 
 /// What the server counted: calls and rows by normal form, those of the same text together.
-fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)> {
+pub(crate) fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)> {
     let script = "SELECT calls, rows, replace(query, chr(10), ' ') FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'";
     let mut counts = BTreeMap::new();
     for line in sql(postgres, script).lines() {
@@ -135,12 +140,12 @@ fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)> {
 
 /// Whether the server counts a statement as we do. It takes TRUE for a constant like others, which is in a query of
 /// pgbench's start; and PostgreSQL 15 does not count BEGIN and END that were prepared, beyond their first execution.
-fn is_comparable(text: &str, mode: &str) -> bool {
+pub(crate) fn is_comparable(text: &str, mode: &str) -> bool {
     let is_control = matches!(text, "begin" | "end");
     !text.contains("array_position") && !(is_control && mode == "prepared")
 }
 
-fn pgbench(postgres: &Postgres, arguments: &[&str]) -> u64 {
+pub(crate) fn pgbench(postgres: &Postgres, arguments: &[&str]) -> u64 {
     let mut client = postgres.client("pgbench").expect("pgbench is there");
     let output = client.args(arguments).output().expect("pgbench runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
