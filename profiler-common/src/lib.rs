@@ -23,5 +23,6 @@ pub mod python;
 pub mod sample;
 pub mod syscalls;
 pub mod tcp;
+pub mod tls;
 pub mod unwind;
 pub mod wire;

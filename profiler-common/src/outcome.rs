@@ -162,6 +162,8 @@ closed_enum! {
         WireEntriesFull = 26 => "entry of a send not noted, table full",
         /// Calls whose socket found no room in the table of sockets, or could not be read.
         WireSocketsFull = 27 => "send or receive not followed, table of sockets full",
+        /// Calls of a TLS library that could not be noted because a table was full.
+        TlsFull = 28 => "call of a TLS library not followed, table full",
     }
 }
 

@@ -1,5 +1,5 @@
-//! What processes send and receive through their sockets: the record of one system call with the bytes that it
-//! carried, and the settings of the programs that take it.
+//! What processes send and receive through their sockets: the record of one system call, or call of a TLS library, with
+//! the bytes that it carried, and the settings of the programs that take it.
 
 /// What the loader tells the programs of this capability. What else they read of the kernel is at the offsets of
 /// [`CallSettings`](crate::syscalls::CallSettings) (files) and [`TcpSettings`](crate::tcp::TcpSettings) (addresses).
@@ -29,9 +29,11 @@ pub struct WireSettings {
     pub copied_seq: u32,
     /// `tcp_sock.rcv_nxt`
     pub rcv_nxt: u32,
+    /// Nonzero where what goes through TLS libraries may be taken too.
+    pub tls: u32,
 }
 
-const _: () = assert!(size_of::<WireSettings>() == 28 && align_of::<WireSettings>() == 4);
+const _: () = assert!(size_of::<WireSettings>() == 32 && align_of::<WireSettings>() == 4);
 
 impl WireSettings {
     /// What the object holds before the loader has written anything: nothing is wanted.
@@ -43,6 +45,7 @@ impl WireSettings {
         write_seq: 0,
         copied_seq: 0,
         rcv_nxt: 0,
+        tls: 0,
     };
 }
 
@@ -61,6 +64,14 @@ pub const VECTORS_MAX: usize = 16;
 pub const SENT: u8 = 0;
 /// The process took bytes from the kernel.
 pub const RECEIVED: u8 = 1;
+
+/// Where bytes were seen.
+pub mod source {
+    /// At system calls.
+    pub const SOCKET: u8 = 0;
+    /// At functions of a TLS library, before they are encrypted or after they are decrypted.
+    pub const TLS: u8 = 1;
+}
 
 /// Address families, of `include/linux/socket.h`.
 pub mod family {
@@ -123,20 +134,24 @@ pub struct WireHeader {
     pub tail: u32,
     /// [`SENT`] or [`RECEIVED`].
     pub direction: u8,
-    /// One of [`family`].
+    /// One of [`family`]; of TLS that of the socket beneath, 0 if it is not known.
     pub family: u8,
+    /// One of [`source`].
+    pub source: u8,
     /// Explicit padding, zero.
-    pub padding: u16,
-    /// Bytes that it carried; 0 where the other end will send no more.
+    pub padding: u8,
+    /// Bytes that it carried; 0 where no more will come.
     pub length: u64,
     /// When it was entered, `CLOCK_MONOTONIC` ns; 0 if not known. Only of those that send.
     pub entry_ns: u64,
     /// When it returned.
     pub exit_ns: u64,
-    /// Address of the socket: with the inode number, who it is.
+    /// Address of the socket: with the inode number, who it is. Of TLS a number that is given once.
     pub socket: u64,
-    /// Inode number, as `/proc/PID/fd` has it.
+    /// Inode number, as `/proc/PID/fd` has it. Of TLS the address of the library's connection.
     pub inode: u64,
+    /// Of TLS the inode number of the socket beneath; 0 if it is not known.
+    pub carrier: u64,
     /// Of the first byte: of TCP its sequence number, 32 bits that wrap; else a count of the bytes seen before.
     pub position: u64,
     /// Process id.
@@ -158,7 +173,7 @@ pub struct WireHeader {
 /// Bytes of a record before those that the call carried.
 pub const WIRE_HEADER_BYTES: usize = size_of::<WireHeader>();
 
-const _: () = assert!(WIRE_HEADER_BYTES == 112 && align_of::<WireHeader>() == 8);
+const _: () = assert!(WIRE_HEADER_BYTES == 120 && align_of::<WireHeader>() == 8);
 const _: () = assert!(HEAD_BYTES + TAIL_BYTES <= WHOLE_BYTES && 2 * VECTOR_BYTES <= WHOLE_BYTES);
 
 /// A record: its header and the bytes.

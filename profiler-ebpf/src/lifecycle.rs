@@ -18,6 +18,7 @@ use crate::{
     maps::{EVENTS, PYTHONS, SPACES, TARGETS, count, setting},
     off_cpu, syscalls,
     task::Task,
+    tls,
 };
 
 /// A child of a followed process becomes a target before its first instruction. New threads need
@@ -96,6 +97,7 @@ fn inherit_mappings(ctx: &RawTracePointContext, parent: u32) {
 pub(crate) fn execed(ctx: &RawTracePointContext) {
     let tgid = current_tgid();
     syscalls::execed(ctx.arg::<u64>(1) as u32);
+    tls::ended();
     let _ = SPACES.remove(tgid);
     let _ = PYTHONS.remove(tgid);
     let Some(bits) = known_bits(tgid) else {
@@ -116,6 +118,7 @@ pub(crate) fn exited() {
     let tgid = current_tgid();
     off_cpu::ended(bpf_get_current_pid_tgid() as u32);
     syscalls::ended();
+    tls::ended();
     if Task::current().live_threads().unwrap_or(0) > 0 {
         return;
     }

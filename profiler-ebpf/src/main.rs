@@ -29,6 +29,8 @@ mod task;
 #[cfg(target_arch = "bpf")]
 mod tcp;
 #[cfg(target_arch = "bpf")]
+mod tls;
+#[cfg(target_arch = "bpf")]
 mod unwind;
 #[cfg(target_arch = "bpf")]
 mod wire;
@@ -36,13 +38,13 @@ mod wire;
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{perf_event, raw_tracepoint, tracepoint},
-        programs::{PerfEventContext, RawTracePointContext, TracePointContext},
+        macros::{perf_event, raw_tracepoint, tracepoint, uprobe},
+        programs::{PerfEventContext, ProbeContext, RawTracePointContext, TracePointContext},
     };
 
     use profiler_common::tcp::what;
 
-    use crate::{lifecycle, off_cpu, on_cpu, syscalls, tcp, wire};
+    use crate::{lifecycle, off_cpu, on_cpu, syscalls, tcp, tls, wire};
 
     /// Timer or counter overflow on one CPU.
     #[perf_event]
@@ -133,6 +135,27 @@ mod programs {
     #[tracepoint]
     fn wire_exit(ctx: TracePointContext) -> u32 {
         wire::returned(&ctx);
+        0
+    }
+
+    /// Entry of a function that passes plaintext; the cookie says how.
+    #[uprobe]
+    fn tls_enter(ctx: ProbeContext) -> u32 {
+        tls::entered(&ctx);
+        0
+    }
+
+    /// An instruction by which such a function returns.
+    #[uprobe]
+    fn tls_return(ctx: ProbeContext) -> u32 {
+        tls::returned(&ctx);
+        0
+    }
+
+    /// Entry of `void SSL_free(SSL *ssl)`.
+    #[uprobe]
+    fn tls_free(ctx: ProbeContext) -> u32 {
+        tls::freed(&ctx);
         0
     }
 

@@ -155,6 +155,15 @@ pub(crate) static WIRE_SOCKETS: LruHashMap<u64, WireSocket, SOCKETS_MAX> = LruHa
 #[btf_map]
 pub(crate) static WIRE_INTERESTS: LruHashMap<u64, [u64; 2], SOCKETS_MAX> = LruHashMap::new();
 
+/// tid → the function of a TLS library that it is in. Written at its entry, removed at its return.
+#[btf_map]
+pub(crate) static TLS_CALLS: LruHashMap<u32, TlsCall, CALLERS_MAX> = LruHashMap::new();
+
+/// A connection of a TLS library → how much was seen of it. Written at return from its functions, removed when it is
+/// freed.
+#[btf_map]
+pub(crate) static TLS_STREAMS: LruHashMap<TlsKey, TlsStream, SOCKETS_MAX> = LruHashMap::new();
+
 /// The record under construction.
 #[btf_map]
 pub(crate) static WIRE_SCRATCH: PerCpuArray<WireScratch, 1> = PerCpuArray::new();
@@ -189,6 +198,51 @@ pub(crate) struct WireScratch {
     /// Bytes copied so far, and those to be copied next: see `wire::copy_vectors`.
     pub(crate) filled: u64,
     pub(crate) part: u64,
+}
+
+/// See [`TLS_CALLS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TlsCall {
+    /// Address of the library's connection.
+    pub(crate) connection: u64,
+    pub(crate) buffer: u64,
+    /// Where the function puts how many bytes it passed; 0 where that is its result.
+    pub(crate) length_at: u64,
+    /// The stack pointer at entry.
+    pub(crate) stack: u64,
+    /// A place that holds the same as long as the function has not returned, and what that is.
+    pub(crate) slot: u64,
+    pub(crate) caller: u64,
+    pub(crate) entry_ns: u64,
+    pub(crate) direction: u64,
+    /// The socket that it used: address, inode number and family; zeros if none was seen.
+    pub(crate) socket: [u64; 3],
+}
+
+/// See [`TLS_STREAMS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TlsKey {
+    pub(crate) connection: u64,
+    pub(crate) tgid: u64,
+}
+
+/// See [`TLS_STREAMS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TlsStream {
+    /// A number that is given once.
+    pub(crate) id: u64,
+    /// Bytes that were seen to be sent and received.
+    pub(crate) bytes: [u64; 2],
+    /// The socket beneath: inode number, family and addresses; zeros if it is not known.
+    pub(crate) inode: u64,
+    pub(crate) local: [u8; 16],
+    pub(crate) remote: [u8; 16],
+    pub(crate) local_port: u16,
+    pub(crate) remote_port: u16,
+    pub(crate) family: u32,
 }
 
 /// See [`SCRATCH`]. `header`, `stacks` and `rest` adjoin, as the record on the ring has them.

@@ -15,7 +15,7 @@ use profiler_common::{
     outcome::Counter,
     wire::{
         HEAD_BYTES, KIND_WIRE, RECEIVED, SENT, TAIL_BYTES, VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES,
-        WIRE_HEADER_BYTES, WireSocket, family, interest,
+        WIRE_HEADER_BYTES, WireHeader, WireSocket, family, interest, source,
     },
 };
 
@@ -27,7 +27,7 @@ use crate::{
         tcp_setting, wire_setting,
     },
     task::{Task, read_at},
-    tcp,
+    tcp, tls,
 };
 
 /// `IPPROTO_TCP`
@@ -177,12 +177,8 @@ fn stream(socket: u64) -> Option<u8> {
 #[inline(always)]
 fn tell(call: &Returned, arguments: &[u64; 4]) {
     let (socket, inode, family) = call.socket;
-    // SAFETY: a single word, written by user space only.
-    let interest = unsafe { WIRE_INTERESTS.get(socket) };
-    if let Some(&[of, interest]) = interest
-        && of == inode
-        && interest == u64::from(interest::NONE)
-    {
+    tls::carried(call.target.tid, socket, inode, family);
+    if !is_wanted(socket, inode) {
         return;
     }
     let Some(position) = position(call) else {
@@ -198,11 +194,12 @@ fn tell(call: &Returned, arguments: &[u64; 4]) {
     header.kind = KIND_WIRE;
     header.direction = call.transfer.direction;
     header.family = family;
-    header.padding = 0;
+    (header.source, header.padding) = (source::SOCKET, 0);
     header.length = call.length;
     (header.entry_ns, header.exit_ns) = call.times;
     header.socket = socket;
     header.inode = inode;
+    header.carrier = 0;
     header.position = position;
     header.tgid = call.target.tgid;
     header.tid = call.target.tid;
@@ -216,6 +213,14 @@ fn tell(call: &Returned, arguments: &[u64; 4]) {
     (header.head, header.tail) = (0, 0);
     copy(call, arguments, scratch);
     send(scratch);
+}
+
+/// Whether user space wants what goes through a socket.
+#[inline(always)]
+pub(crate) fn is_wanted(socket: u64, inode: u64) -> bool {
+    // SAFETY: two words, written by user space only.
+    let known = unsafe { WIRE_INTERESTS.get(socket) };
+    !known.is_some_and(|&[of, wanted]| of == inode && wanted == u64::from(interest::NONE))
 }
 
 /// The position of the call's first byte in its direction's stream.
@@ -281,42 +286,52 @@ fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
         return;
     }
     match call.transfer.shape {
-        Shape::Buffer => copy_buffer(arguments[1], call.length, scratch),
+        Shape::Buffer => {
+            let bytes = (&raw mut scratch.bytes).cast();
+            (scratch.header.head, scratch.header.tail) =
+                copy_buffer(arguments[1], call.length, bytes);
+        }
         Shape::Vectors => copy_vectors(arguments[1], call.length, scratch),
         Shape::Message => {
             let vectors = user_word(arguments[1] + MESSAGE_VECTORS).unwrap_or(0);
             copy_vectors(vectors, call.length, scratch);
         }
     }
-    // A password (`p`, PasswordMessage and its like), if it is one: its length says that it is the whole call.
-    let [tag, a, b, c, d] = [0, 1, 2, 3, 4].map(|index: usize| scratch.bytes[index]);
-    if tag == b'p' && u64::from(u32::from_be_bytes([a, b, c, d])) + 1 == call.length {
-        scratch.header.head = if scratch.header.head < 5 {
-            scratch.header.head
-        } else {
-            5
-        };
-        scratch.header.tail = 0;
+    let first = [0, 1, 2, 3, 4].map(|index: usize| scratch.bytes[index]);
+    hide_password(first, &mut scratch.header);
+}
+
+/// Leaves out a password (`p`, PasswordMessage and its like), if it is one: its length says that it is the whole call.
+#[inline(always)]
+pub(crate) fn hide_password(first: [u8; 5], header: &mut WireHeader) {
+    let [tag, a, b, c, d] = first;
+    if tag == b'p' && u64::from(u32::from_be_bytes([a, b, c, d])) + 1 == header.length {
+        header.head = if header.head < 5 { header.head } else { 5 };
+        header.tail = 0;
     }
 }
 
+/// Copies a buffer, or its first and last bytes, to where there is room for [`WHOLE_BYTES`]; gives how many of each.
 #[inline(always)]
-fn copy_buffer(address: u64, length: u64, scratch: &mut WireScratch) {
-    if length > WHOLE_BYTES as u64 {
-        if read_user((&raw mut scratch.bytes).cast(), HEAD_BYTES as u64, address) {
-            scratch.header.head = HEAD_BYTES as u32;
-        }
-        // SAFETY: within the array.
-        let behind = unsafe { (&raw mut scratch.bytes).cast::<u8>().add(HEAD_BYTES) };
-        let last = address + length - TAIL_BYTES as u64;
-        if scratch.header.head != 0 && read_user(behind, TAIL_BYTES as u64, last) {
-            scratch.header.tail = TAIL_BYTES as u32;
-        }
-        return;
+pub(crate) fn copy_buffer(address: u64, length: u64, to: *mut u8) -> (u32, u32) {
+    if length <= WHOLE_BYTES as u64 {
+        let is_read = read_user(to, length, address);
+        return (if is_read { length as u32 } else { 0 }, 0);
     }
-    if read_user((&raw mut scratch.bytes).cast(), length, address) {
-        scratch.header.head = length as u32;
+    if !read_user(to, HEAD_BYTES as u64, address) {
+        return (0, 0);
     }
+    // SAFETY: within the room.
+    let behind = unsafe { to.add(HEAD_BYTES) };
+    let is_read = read_user(
+        behind,
+        TAIL_BYTES as u64,
+        address + length - TAIL_BYTES as u64,
+    );
+    (
+        HEAD_BYTES as u32,
+        if is_read { TAIL_BYTES as u32 } else { 0 },
+    )
 }
 
 /// Copies bytes of several buffers, one behind the other.
@@ -362,7 +377,7 @@ fn copy_vectors(vectors: u64, length: u64, scratch: &mut WireScratch) {
 
 /// Copies memory of the running process.
 #[inline(always)]
-fn read_user(to: *mut u8, length: u64, from: u64) -> bool {
+pub(crate) fn read_user(to: *mut u8, length: u64, from: u64) -> bool {
     // SAFETY: the destination is a live map value with that much room, which the verifier checks; the helper checks
     // the source.
     let result =
@@ -375,7 +390,7 @@ fn read_user(to: *mut u8, length: u64, from: u64) -> bool {
 
 /// A word of the running process's memory.
 #[inline(always)]
-fn user_word(address: u64) -> Option<u64> {
+pub(crate) fn user_word(address: u64) -> Option<u64> {
     // SAFETY: the helper checks the address and fails where it is not readable.
     unsafe { aya_ebpf::helpers::bpf_probe_read_user(address as *const u64) }.ok()
 }

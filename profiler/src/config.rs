@@ -133,6 +133,8 @@ pub struct Queries {
     pub duration: Option<Duration>,
     /// Which rows.
     pub selection: postgres::Selection,
+    /// What is read of encrypted connections.
+    pub tls: postgres::Tls,
     /// As what the result is shown.
     pub form: postgres::Form,
     /// Where to.

@@ -24,7 +24,7 @@
 //!   native ones that run them.
 //! - [`syscalls`] counts system calls: another one-way street, from sums that the kernel side keeps to a table.
 //!   [`tcp`] lists TCP connections, from events and what the kernel lists. [`postgres`] reads what goes through
-//!   sockets and makes a table of queries of it.
+//!   sockets and makes a table of queries of it; `tls` finds where encrypted connections pass what they carry.
 //! - `sockets` lists what sockets there are and whose they are. [`wait`] says what a thread that left the CPU waited for.
 //! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
 //!   it and `main` know about time, signals and tokio.
@@ -66,5 +66,6 @@ mod sockets;
 pub mod symbolize;
 pub mod syscalls;
 pub mod tcp;
+mod tls;
 pub mod unwind;
 pub mod wait;

@@ -3,7 +3,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -82,7 +85,8 @@ impl Postgres {
         Self::start_at("")
     }
 
-    /// Likewise, with these settings, and reached at a port of 127.0.0.1 by who knows the password.
+    /// Likewise, with these settings, and reached at a port of 127.0.0.1 by who knows the password. With `ssl=on` it
+    /// has a certificate that it signed itself.
     pub(crate) fn start_with(settings: &[&str]) -> Result<Self> {
         let free = std::net::TcpListener::bind("127.0.0.1:0")?;
         let port = free.local_addr()?.port();
@@ -120,6 +124,9 @@ impl Postgres {
             .arg(&data)
             .stdout(Stdio::null());
         ensure!(initdb.status()?.success(), "initdb failed");
+        if settings.contains(&"ssl=on") {
+            certify(&data, owner)?;
+        }
         let mut server = program("postgres", folder.path(), owner)?;
         server
             .arg("-D")
@@ -181,6 +188,8 @@ impl Postgres {
     pub(crate) fn client(&self, name: &str) -> Result<Command> {
         let mut client = program(name, self.folder.path(), self.owner)?;
         client
+            // libpq looks for keys there, and the owner may not look into ours.
+            .env("HOME", self.folder.path())
             .env("PGHOST", self.folder.path())
             .env("PGPORT", self.port.to_string())
             .env("PGPASSWORD", PASSWORD)
@@ -197,6 +206,25 @@ impl Drop for Postgres {
         let _ = kill_process(Pid::from_child(&self.server), Signal::INT);
         let _ = self.server.wait();
     }
+}
+
+/// Makes a key, which nobody else may read, and a certificate, where the server looks for them.
+fn certify(data: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args(["req", "-new", "-x509", "-nodes", "-days", "2", "-newkey"])
+        .args(["rsa:2048", "-subj", "/CN=localhost"])
+        .args(["-keyout", "server.key", "-out", "server.crt"])
+        .current_dir(data)
+        .stderr(Stdio::null());
+    ensure!(openssl.status()?.success(), "openssl failed");
+    let key = data.join("server.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    if let Some((uid, gid)) = owner {
+        chown(&key, Some(uid), Some(gid))?;
+        chown(data.join("server.crt"), Some(uid), Some(gid))?;
+    }
+    Ok(())
 }
 
 fn program(name: &str, folder: &Path, owner: Option<(u32, u32)>) -> Result<Command> {

@@ -9,8 +9,9 @@ use core::ffi::c_void;
 
 #[cfg(bpf_target_arch = "aarch64")]
 pub(crate) use aarch64::{
-    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll,
-    is_sigreturn, leaf_registers, returning_call, syscall, transfer,
+    SIGNAL_FRAME, arguments, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex,
+    is_poll, is_sigreturn, leaf_registers, result, return_slot, returning_call, stack_pointer,
+    syscall, transfer,
 };
 use aya_ebpf::{
     bindings::pt_regs,
@@ -18,8 +19,9 @@ use aya_ebpf::{
 };
 #[cfg(bpf_target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    SIGNAL_FRAME, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll,
-    is_sigreturn, leaf_registers, returning_call, syscall, transfer,
+    SIGNAL_FRAME, arguments, first_argument, frame, hit_user_mode, in_syscall, is_32_bit, is_futex,
+    is_poll, is_sigreturn, leaf_registers, result, return_slot, returning_call, stack_pointer,
+    syscall, transfer,
 };
 
 use crate::task::Task;

@@ -128,3 +128,33 @@ pub(crate) fn transfer(number: i32) -> Option<Transfer> {
 pub(crate) fn first_argument(registers: u64) -> Option<u64> {
     read_at(registers, core::mem::offset_of!(pt_regs, rdi) as u32)
 }
+
+/// The first arguments of a function, of the registers at its entry.
+#[inline(always)]
+pub(crate) fn arguments(registers: &pt_regs) -> [u64; 5] {
+    [
+        registers.rdi,
+        registers.rsi,
+        registers.rdx,
+        registers.rcx,
+        registers.r8,
+    ]
+}
+
+/// The result of a function, of the registers at its return.
+#[inline(always)]
+pub(crate) fn result(registers: &pt_regs) -> u64 {
+    registers.rax
+}
+
+/// The stack pointer: at a function's return it is what it was at its entry.
+#[inline(always)]
+pub(crate) fn stack_pointer(registers: &pt_regs) -> u64 {
+    registers.rsp
+}
+
+/// Where at a function's entry a return address is that stays there while the function runs: its own.
+#[inline(always)]
+pub(crate) fn return_slot(registers: &pt_regs) -> u64 {
+    registers.rsp
+}

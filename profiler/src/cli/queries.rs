@@ -9,7 +9,7 @@ use crate::{
     artifact::Destination,
     config::{self, Descendants},
     error::Error,
-    postgres::{By, Form, Selection, SortBy},
+    postgres::{By, Form, Selection, SortBy, Tls},
 };
 
 const EXAMPLES: &str = "\
@@ -20,6 +20,7 @@ Examples:
   profiler queries --all --by database --sort p99
   profiler queries -p 4711 --interval 2s       what happens meanwhile, until Ctrl-C with -d 1h
   profiler queries -p 4711 --events            a line for each call as it ends, without its values
+  profiler queries -p 4711 --tls auto          what is encrypted too
   profiler queries --json -o queries.json -- python3 report.py
 
 A call is one execution of one statement, as pg_stat_statements counts them; errors are counted apart. Its latency goes
@@ -27,7 +28,11 @@ from the moment in which the client begins to send it (of a server: has received
 row` is the mean time to the first. `impact` is its share of the time of all calls. Literals are replaced by $n as soon
 as they are read; values, passwords, rows and texts of errors are never kept. `~` marks statements some of whose calls
 ended together with others, whose own times are not known: they are in `total`, not in p50 to max.
-Encrypted connections are counted, not read.";
+
+Encrypted connections are counted, not read, unless `--tls` is `on`, or `auto`, which begins with the first of them. Then
+what a target gives to OpenSSL and takes from it is read, before and after encryption, in whatever library or program
+OpenSSL is: at a server this covers all its clients. Each call of OpenSSL then traps into the kernel twice, in every
+process that uses the same file.";
 
 /// `profiler queries`
 #[derive(Debug, Args)]
@@ -42,6 +47,9 @@ pub struct QueriesArgs {
     /// A row for each statement and database, user, other end or process
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
+    /// Read what is encrypted where it passes through OpenSSL (see below)
+    #[arg(long, value_name = "WHEN", default_value = "off")]
+    pub tls: Tls,
     /// Order of the rows
     #[arg(long, value_name = "BY", default_value = "time")]
     pub sort: SortBy,
@@ -91,6 +99,7 @@ impl QueriesArgs {
                 min_calls: self.min_calls,
                 by: self.by,
             },
+            tls: self.tls,
             form: match (self.json, self.csv, self.events) {
                 (true, ..) => Form::Json,
                 (_, true, _) => Form::Csv,
@@ -115,7 +124,7 @@ mod tests {
     use crate::{
         cli::{Cli, Verb},
         config::{self, Descendants},
-        postgres::{By, Form},
+        postgres::{By, Form, Tls},
     };
 
     fn queries(arguments: &[&str]) -> config::Queries {
@@ -133,7 +142,9 @@ mod tests {
         assert_eq!(plain.duration, Some(Duration::from_secs(30)));
         assert_eq!(plain.targets.descendants, Descendants::Follow);
         assert_eq!((plain.form, plain.selection.limit), (Form::Table, 50));
-        let more = queries(&["--by", "user", "--json", "--", "app"]);
+        assert_eq!(plain.tls, Tls::Off);
+        let more = queries(&["--by", "user", "--tls", "auto", "--json", "--", "app"]);
+        assert_eq!(more.tls, Tls::Auto);
         assert_eq!((more.duration, more.form), (None, Form::Json));
         assert_eq!(more.selection.by, Some(By::User));
         assert_eq!(more.selection.limit, usize::MAX);

@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         PerfEvent, Program, RawTracePoint, perf_event::PerfEventLink,
-        raw_trace_point::RawTracePointLink, trace_point::TracePointLink,
+        raw_trace_point::RawTracePointLink, trace_point::TracePointLink, uprobe::UProbeLink,
     },
 };
 use profiler_common::{
@@ -25,6 +25,7 @@ use super::{
     calls::{self, Calls},
     switches::{SWITCH, Switches},
     tcp::{self, Connections},
+    tls,
     wire::{self, Interests},
 };
 
@@ -77,6 +78,7 @@ pub struct Kernel {
     pub(super) tcp_links: Vec<RawTracePointLink>,
     pub(super) interests: Interests,
     pub(super) tracepoint_links: Vec<TracePointLink>,
+    pub(super) tls_links: Vec<UProbeLink>,
     lifecycle_links: Vec<RawTracePointLink>,
     /// Keeps the kernel's run-time statistics of BPF programs on; `None` below kernel 5.8, and where they would
     /// cost too much.
@@ -134,6 +136,7 @@ impl Kernel {
         )?;
         wire::load(&mut ebpf, &wanted.wire)?;
         tcp::load(&mut ebpf, &wanted.tcp)?;
+        tls::load(&mut ebpf, &wanted.wire)?;
         let kernel = Self {
             ebpf,
             clocks: BTreeMap::new(),
@@ -149,6 +152,7 @@ impl Kernel {
             tcp_links: Vec::new(),
             interests,
             tracepoint_links: Vec::new(),
+            tls_links: Vec::new(),
             lifecycle_links: Vec::new(),
             stats,
         };
@@ -212,6 +216,7 @@ impl Kernel {
         self.call_links.clear();
         self.tcp_links.clear();
         self.tracepoint_links.clear();
+        self.tls_links.clear();
         self.lifecycle_links.clear();
     }
 }

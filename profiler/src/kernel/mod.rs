@@ -13,6 +13,7 @@ mod records;
 mod shared;
 mod switches;
 mod tcp;
+mod tls;
 mod tracefs;
 mod wire;
 

@@ -37,15 +37,18 @@ impl Interests {
 }
 
 /// Sizes of the maps: as small as can be where nothing is wanted of them.
-pub(super) fn sizes(settings: &WireSettings) -> [(&'static str, u32); 3] {
-    let size = |size: usize| match settings.wanted {
+pub(super) fn sizes(settings: &WireSettings) -> [(&'static str, u32); 5] {
+    let size = |wanted: u32, size: usize| match wanted {
         0 => 1,
         _ => u32::try_from(size).unwrap_or(u32::MAX),
     };
+    let (wanted, tls) = (settings.wanted, settings.tls);
     [
-        ("WIRE_ENTRIES", size(CALLERS_MAX)),
-        ("WIRE_SOCKETS", size(SOCKETS_MAX)),
-        ("WIRE_INTERESTS", size(SOCKETS_MAX)),
+        ("WIRE_ENTRIES", size(wanted, CALLERS_MAX)),
+        ("WIRE_SOCKETS", size(wanted, SOCKETS_MAX)),
+        ("WIRE_INTERESTS", size(wanted, SOCKETS_MAX)),
+        ("TLS_CALLS", size(tls, CALLERS_MAX)),
+        ("TLS_STREAMS", size(tls, SOCKETS_MAX)),
     ]
 }
 

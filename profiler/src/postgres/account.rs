@@ -4,29 +4,37 @@ use std::{collections::BTreeMap, time::Duration};
 
 use profiler_common::outcome::Counter;
 
-use super::statistics::Statistics;
+use super::{Tls, encrypted::Counts, statistics::Statistics};
 use crate::output::account::{COST_BPF, COST_PROCESS};
 
 /// Causes for which the kernel side has not told what a call carried.
-const LOST: [Counter; 4] = [
+const LOST: [Counter; 5] = [
     Counter::WireLost,
     Counter::WireUnreadable,
     Counter::WireSocketsFull,
     Counter::WireEntriesFull,
+    Counter::TlsFull,
 ];
 
 /// What went wrong without a byte missing.
 const NOTES: [Counter; 2] = [Counter::EventLost, Counter::TargetsFull];
 
+/// Connections that are encrypted and not read: those that asked for it in Postgres's way, and those that were so when
+/// they were seen first.
+const OPAQUE_POSTGRES: &str = "encrypted (TLS)";
+const OPAQUE_UNKNOWN: &str = "encrypted (TLS), of Postgres or not";
+
 /// What was looked at, beside what connections told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sockets {
-    /// Sockets with Postgres traffic.
+    /// Sockets with Postgres traffic, and streams of it within TLS.
     pub(super) postgres: u64,
     /// Sockets with other traffic, which was not kept.
     pub(super) other: u64,
     /// Sockets with too little traffic to tell.
     pub(super) undecided: u64,
+    /// Sockets that are encrypted.
+    pub(super) encrypted: Counts,
     /// Sockets that found no room in the list.
     pub(super) overflowed: u64,
     /// Records of sends and receives taken, and those that contradicted themselves.
@@ -52,6 +60,8 @@ pub(super) struct Account {
     pub(super) lost: BTreeMap<String, u64>,
     /// What else is to be said, with how often.
     pub(super) notes: BTreeMap<String, u64>,
+    /// Whether TLS libraries were looked into.
+    pub(super) tls: Tls,
     /// CPU time of the profiler.
     pub(super) process: Duration,
     /// Time inside our BPF programs, where it was measured.
@@ -110,15 +120,20 @@ impl Account {
             ("skipped behind an error", sum(|figures| figures.skipped)),
         ]);
         without_end.retain(|_, count| *count > 0);
+        let mut opaque = statistics.opaque.clone();
+        opaque.insert(OPAQUE_POSTGRES, sockets.encrypted.postgres);
+        opaque.insert(OPAQUE_UNKNOWN, sockets.encrypted.unknown);
+        opaque.retain(|_, count| *count > 0);
         Self {
             transfers,
             sockets,
             calls: statistics.calls,
             in_rows: sum(super::figures::Figures::all_calls),
             without_end,
-            opaque: statistics.opaque.clone(),
+            opaque,
             lost,
             notes,
+            tls: Tls::Off,
             process: Duration::ZERO,
             bpf: None,
         }
@@ -140,8 +155,18 @@ impl Account {
         lines.extend(
             without_end.map(|(cause, count)| format!("without a latency, {cause}: {count} calls")),
         );
+        let read = sockets.encrypted.read;
+        if read > 0 {
+            lines.push(format!(
+                "encrypted, read through OpenSSL: {read} connections"
+            ));
+        }
         let opaque = self.opaque.iter();
         lines.extend(opaque.map(|(cause, count)| format!("opaque, {cause}: {count} connections")));
+        let unread = sockets.encrypted.postgres + sockets.encrypted.unknown;
+        if unread > 0 && self.tls == Tls::Off {
+            lines.push("hint: `--tls auto` reads what passes through OpenSSL".to_owned());
+        }
         if self.lost.is_empty() {
             lines.push("lost: nothing".to_owned());
         }

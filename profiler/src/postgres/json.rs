@@ -38,6 +38,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
                 "postgres": account.sockets.postgres,
                 "other": account.sockets.other,
                 "undecided": account.sockets.undecided,
+                "decrypted": account.sockets.encrypted.read,
             },
             "calls": account.calls,
             "in_rows": account.in_rows,

@@ -2,11 +2,13 @@
 //!
 //! The kernel side copies what targets send and receive. `order` puts it in order, `streams` tells Postgres from other
 //! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `texts` and tells
-//! what happened in events. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
+//! what happened in events. What passes through TLS libraries are streams of their own; `encrypted` tells which encrypted
+//! connections are read so. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
 //! `table`, `json` and `csv` show them. All of these are pure. `session` is the shell.
 
 mod account;
 mod csv;
+mod encrypted;
 #[cfg(test)]
 mod example;
 mod figures;
@@ -28,6 +30,18 @@ pub use self::{
     session::run,
     statistics::By,
 };
+
+/// Whether what is encrypted is read where it passes through a TLS library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tls {
+    /// No: encrypted connections are only counted.
+    #[default]
+    Off,
+    /// From the first encrypted connection on.
+    Auto,
+    /// From the beginning.
+    On,
+}
 
 /// How the result is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

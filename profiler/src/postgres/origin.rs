@@ -11,6 +11,8 @@ pub(super) enum Transport {
     Tcp,
     /// On a unix socket.
     Unix,
+    /// Within TLS, on whatever connection.
+    Tls,
 }
 
 impl Transport {
@@ -18,6 +20,7 @@ impl Transport {
         match self {
             Self::Tcp => "tcp",
             Self::Unix => "unix",
+            Self::Tls => "tls",
         }
     }
 }

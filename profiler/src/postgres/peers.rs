@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profiler_common::wire::{WireHeader, family};
+use profiler_common::wire::{WireHeader, family, source};
 
 use super::{
     origin::{Origin, Transport},
@@ -27,23 +27,21 @@ pub(super) struct Peers {
 impl Peers {
     /// Where a new connection leads.
     pub(super) fn origin(&mut self, header: &WireHeader, side: Side) -> Origin {
-        let (transport, peer) = if header.family == family::UNIX {
-            let path = match side {
-                Side::Client => self.path(header),
-                Side::Server => None,
-            };
-            (
-                Transport::Unix,
-                path.unwrap_or_else(|| "[local]".to_owned()),
-            )
-        } else {
-            let remote = streams::remote(header);
-            let text = match side {
-                Side::Client => remote.to_string(),
-                // The client's port says nothing.
-                Side::Server => remote.ip().to_string(),
-            };
-            (Transport::Tcp, text)
+        let transport = match (header.source, header.family) {
+            (source::TLS, _) => Transport::Tls,
+            (_, family::UNIX) => Transport::Unix,
+            _ => Transport::Tcp,
+        };
+        let remote = streams::remote(header);
+        let peer = match (header.family, side) {
+            (family::INET | family::INET6, Side::Client) => remote.to_string(),
+            // The client's port says nothing.
+            (family::INET | family::INET6, Side::Server) => remote.ip().to_string(),
+            (family::UNIX, _) => self
+                .path(header, side)
+                .unwrap_or_else(|| "[local]".to_owned()),
+            // The program moves what is encrypted itself.
+            _ => "unknown".to_owned(),
         };
         let origin = Origin {
             side,
@@ -61,9 +59,13 @@ impl Peers {
         }
     }
 
-    /// The path of the server that a unix socket is connected to.
-    fn path(&mut self, header: &WireHeader) -> Option<String> {
-        let inode = u32::try_from(header.inode).ok()?;
+    /// The path of the server that a client's unix socket is connected to.
+    fn path(&mut self, header: &WireHeader, side: Side) -> Option<String> {
+        let inode = match header.source {
+            source::TLS => header.carrier,
+            _ => header.inode,
+        };
+        let inode = u32::try_from(inode).ok().filter(|_| side == Side::Client)?;
         let name = |list: &Option<(Instant, UnixSockets)>| {
             let (_, sockets) = list.as_ref()?;
             sockets.name(inode).map(str::to_owned)

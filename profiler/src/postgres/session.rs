@@ -9,13 +9,13 @@ use std::{
 };
 
 use profiler_common::{
-    event::{KIND_EXIT, KIND_FORK},
+    event::{KIND_EXEC, KIND_EXIT, KIND_FORK},
     wire::WireSettings,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Form,
+    Form, Tls,
     account::Account,
     csv, json,
     order::{HOLD_BACK_NS, Order},
@@ -43,6 +43,7 @@ use crate::{
         running::{Running, watch_readable},
         targets,
     },
+    tls::Libraries,
 };
 
 /// How often the ring is emptied: at 100 MB/s of traffic half a MiB has come.
@@ -81,6 +82,7 @@ struct Session {
     held: Option<Held>,
     /// Named targets, and followers, that live.
     alive: BTreeSet<u32>,
+    libraries: Libraries,
     order: Order<Transfer>,
     streams: Streams,
     texts: Texts,
@@ -123,6 +125,7 @@ impl Session {
             wire: WireSettings {
                 wanted: 1,
                 result: result_offset()?,
+                tls: u32::from(config.tls != Tls::Off),
                 ..wire_offsets()?
             },
         };
@@ -144,6 +147,7 @@ impl Session {
             ring,
             held,
             alive,
+            libraries: Libraries::default(),
             order: Order::default(),
             streams: Streams::default(),
             texts: Texts::default(),
@@ -164,6 +168,10 @@ impl Session {
             &mut self.alive,
             |_| {},
         )?;
+        self.alive.iter().for_each(|pid| self.libraries.meet(*pid));
+        if self.config.tls == Tls::On {
+            self.libraries.turn_on(&mut self.kernel);
+        }
         self.kernel.attach_wire()?;
         self.started = Instant::now();
         self.told.started_ns = finish::monotonic_ns();
@@ -201,6 +209,7 @@ impl Session {
                 }
                 _ = poll.tick() => {
                     self.drain();
+                    self.libraries.look(Instant::now(), &mut self.kernel);
                     polls = polls.wrapping_add(1);
                     if !self.flush()? {
                         break End::Interrupted;
@@ -243,20 +252,27 @@ impl Session {
             ring,
             order,
             alive,
+            libraries,
             streams,
             ..
         } = self;
         let mut ended = Vec::new();
         ring.drain(|record| match record {
             Record::Wire(wire) => {
+                libraries.meet(wire.header.tgid);
                 let transfer = Transfer::new(&wire);
                 order.insert(transfer.time_ns(), transfer);
             }
             Record::Process(event) if event.kind == KIND_FORK => {
                 alive.insert(event.tgid);
+                libraries.meet(event.tgid);
+            }
+            Record::Process(event) if event.kind == KIND_EXEC => {
+                libraries.program_began(event.tgid, Instant::now());
             }
             Record::Process(event) if event.kind == KIND_EXIT => {
                 alive.remove(&event.tgid);
+                libraries.process_ended(event.tgid);
                 ended.push((event.tgid, event.time_ns));
             }
             Record::Process(_) => {}
@@ -288,6 +304,8 @@ impl Session {
             told,
             kernel,
             end_ns,
+            libraries,
+            config,
             ..
         } = self;
         while let Some(transfer) = order.next_before(time_ns.min(*end_ns)) {
@@ -299,6 +317,9 @@ impl Session {
             );
             if let Some((socket, inode)) = result.ignore {
                 kernel.ignore_socket(socket, inode);
+            }
+            if result.is_encrypted && config.tls == Tls::Auto {
+                libraries.turn_on(kernel);
             }
         }
     }
@@ -372,6 +393,9 @@ impl Session {
         );
         account.bpf = self.kernel.bpf_time();
         account.process = finish::process_cpu_time();
+        account.tls = self.config.tls;
+        let notes = self.libraries.notes().clone();
+        account.notes.extend(notes);
         let report = self.report(&statistics, duration, Some(&account));
         let text = match self.config.form {
             Form::Table => table::render(&report),

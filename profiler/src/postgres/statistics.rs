@@ -242,8 +242,7 @@ fn add<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
 
 fn opaque_text(opaque: Opaque) -> &'static str {
     match opaque {
-        Opaque::Tls => "encrypted (TLS)",
-        Opaque::DirectTls => "encrypted (TLS from the first byte)",
+        Opaque::Tls | Opaque::DirectTls => "encrypted (TLS)",
         Opaque::Gss => "encrypted (GSSAPI)",
         Opaque::Replication => "replication",
     }

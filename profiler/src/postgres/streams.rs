@@ -6,11 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use profiler_common::wire::{SENT, Wire, WireHeader, family};
+use profiler_common::wire::{SENT, Wire, WireHeader, family, source};
 use rustc_hash::FxHashMap;
 
 use super::{
     account::Sockets,
+    encrypted::Encrypted,
     origin::Origin,
     protocol::{Chunk, Connection, Direction, Ending, Event, Flow, Recognition, Side, recognise},
     texts::Texts,
@@ -75,6 +76,8 @@ impl Transfer {
 pub(super) struct Told {
     /// Nothing more of it is wanted: its address and inode number.
     pub(super) ignore: Option<(u64, u64)>,
+    /// It is encrypted.
+    pub(super) is_encrypted: bool,
 }
 
 /// All sockets.
@@ -83,6 +86,7 @@ pub(super) struct Streams {
     /// By address.
     followed: FxHashMap<u64, Stream>,
     sockets: Sockets,
+    encrypted: Encrypted,
     events: Vec<Event>,
 }
 
@@ -101,6 +105,17 @@ enum What {
     Postgres(Box<Conversation>),
     /// Something else, or its end was seen.
     Other,
+}
+
+/// Why nothing more of a socket is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It does not speak Postgres.
+    Other,
+    /// It is encrypted; what is inside is not known.
+    Encrypted,
+    /// Postgres asked for it to be encrypted.
+    PostgresEncrypted,
 }
 
 /// A connection with Postgres.
@@ -128,6 +143,7 @@ impl Streams {
         let mut sockets = self.sockets;
         let undecided = |stream: &&Stream| matches!(stream.what, What::Undecided(_));
         sockets.undecided += self.followed.values().filter(undecided).count() as u64;
+        sockets.encrypted = self.encrypted.counts();
         sockets
     }
 
@@ -141,6 +157,9 @@ impl Streams {
     ) -> Told {
         self.sockets.records += 1;
         let header = transfer.header;
+        if is_within_tls(&header) {
+            self.encrypted.passed(&header);
+        }
         self.end_another(&header, texts, &mut tell);
         let is_full = self.followed.len() >= SOCKETS_MAX;
         let stream = match self.followed.entry(header.socket) {
@@ -163,6 +182,11 @@ impl Streams {
                 waiting.push(transfer);
                 let buffers: Vec<_> = waiting.iter().map(|one| (one.flow(), one.head())).collect();
                 match recognise(&buffers) {
+                    // The library gave the connection up.
+                    Recognition::Undecided if header.length == 0 && is_within_tls(&header) => {
+                        self.close(header.socket, header.exit_ns, texts, tell);
+                        return Told::default();
+                    }
                     Recognition::Undecided => return Told::default(),
                     Recognition::Postgres(side) => {
                         self.sockets.postgres += 1;
@@ -171,29 +195,70 @@ impl Streams {
                         stream.what = What::Postgres(Box::new(Conversation::new(side, origin)));
                         waiting
                     }
+                    Recognition::Tls if !is_within_tls(&header) => {
+                        return self.give_up(&header, Why::Encrypted);
+                    }
                     Recognition::Tls | Recognition::Other => {
-                        self.sockets.other += 1;
-                        stream.what = What::Other;
-                        return Told {
-                            ignore: Some((header.socket, header.inode)),
-                        };
+                        return self.give_up(&header, Why::Other);
                     }
                 }
             }
         };
-        let What::Postgres(conversation) = &mut stream.what else {
-            return Told::default();
-        };
-        let mut is_over = false;
-        for transfer in ready {
-            is_over |= transfer.header.length == 0;
+        self.hear(ready, texts, tell)
+    }
+
+    /// Takes what a connection with Postgres carried.
+    fn hear(
+        &mut self,
+        transfers: Vec<Transfer>,
+        texts: &mut Texts,
+        mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
+    ) -> Told {
+        let is_tls = |event: &Event| matches!(event, Event::Opaque(opaque) if opaque.is_tls());
+        let mut told = Told::default();
+        for transfer in transfers {
+            let header = transfer.header;
+            let Some(Stream {
+                what: What::Postgres(conversation),
+                ..
+            }) = self.followed.get_mut(&header.socket)
+            else {
+                break;
+            };
             conversation.take(&transfer, texts, &mut self.events);
+            // That is told of all that are encrypted together.
+            let is_encrypted = self.events.iter().any(is_tls);
+            self.events.retain(|event| !is_tls(event));
             conversation.tell(&mut self.events, texts, &mut tell);
+            if header.length == 0 {
+                self.close(header.socket, header.exit_ns, texts, &mut tell);
+            } else if is_encrypted {
+                told = self.give_up(&header, Why::PostgresEncrypted);
+            }
         }
-        if is_over {
-            self.close(header.socket, header.exit_ns, texts, tell);
+        told
+    }
+
+    /// Wants nothing more of a socket.
+    fn give_up(&mut self, header: &WireHeader, why: Why) -> Told {
+        match why {
+            Why::Other => self.sockets.other += 1,
+            Why::Encrypted => self.encrypted.found(header, false),
+            Why::PostgresEncrypted => {
+                self.sockets.postgres -= 1;
+                self.encrypted.found(header, true);
+            }
         }
-        Told::default()
+        if is_within_tls(header) {
+            // Its number is not given again.
+            self.followed.remove(&header.socket);
+        } else if let Some(stream) = self.followed.get_mut(&header.socket) {
+            stream.what = What::Other;
+        }
+        Told {
+            ignore: Some((header.socket, header.inode)),
+            is_encrypted: why != Why::Other,
+        }
     }
 
     /// Another socket has the address of one that must have been closed.
@@ -281,9 +346,9 @@ impl Conversation {
             (Side::Client, false) | (Side::Server, true) => Direction::Backend,
         };
         let next = &mut self.positions[usize::from(header.direction == SENT)];
-        let position = match header.family {
-            family::UNIX => header.position,
-            _ => extended(*next, header.position),
+        let position = match (header.source, header.family) {
+            (source::SOCKET, family::INET | family::INET6) => extended(*next, header.position),
+            _ => header.position,
         };
         *next = Some(position.saturating_add(header.length));
         if header.length > 0 {
@@ -313,6 +378,11 @@ impl Conversation {
             tell(&event, &self.origin, texts);
         }
     }
+}
+
+/// Whether it was seen within a TLS library.
+fn is_within_tls(header: &WireHeader) -> bool {
+    header.source == source::TLS
 }
 
 /// A sequence number of 32 bits as the position next to the one that is expected. Positions begin high enough to go

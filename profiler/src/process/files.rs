@@ -97,7 +97,7 @@ impl Files {
 
 /// Opens what is really mapped, deleted or not; where that is not allowed, the file of that name as
 /// the target sees it, if it is still the same one.
-fn open_mapped(mapped: &Mapped<'_>) -> Option<File> {
+pub(super) fn open_mapped(mapped: &Mapped<'_>) -> Option<File> {
     let Mapped {
         pid,
         start,

@@ -13,6 +13,6 @@ mod vdso;
 
 pub use files::{FileId, PinnedFile};
 pub use mappings::{Backing, Mapping};
-pub use scan::{Content, Memory, bring_in, is_alive, memory, own_id, read_words};
+pub use scan::{Content, Memory, bring_in, is_alive, memory, open, own_id, read_words};
 pub use table::{LifeId, Place, Processes};
 pub use vdso::{VDSO_NAME, vdso_image};

@@ -18,7 +18,7 @@ use procfs::{
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::{
-    files::{Files, Mapped},
+    files::{Files, Mapped, open_mapped},
     mappings::{Backing, Mapping, Mappings},
 };
 
@@ -166,6 +166,22 @@ pub fn memory(pid: u32) -> Vec<Memory> {
             map,
         })
         .collect()
+}
+
+/// Opens the file that is mapped there, deleted or not; `None` if it is no file or cannot be opened.
+pub fn open(pid: u32, memory: &Memory) -> Option<fs::File> {
+    let Content::File(path) = &memory.content else {
+        return None;
+    };
+    let map = &memory.map;
+    open_mapped(&Mapped {
+        pid,
+        start: map.address.0,
+        end: map.address.1,
+        file_offset: map.offset,
+        identity: (map.dev.0, map.dev.1, map.inode),
+        path,
+    })
 }
 
 fn content(map: &MemoryMap, name: &[u8]) -> Content {

@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// Drivers for Python.
-const PYTHON: [&str; 3] = [
+pub(crate) const PYTHON: [&str; 3] = [
     "psycopg2-binary==2.9.13",
     "psycopg[binary]==3.3.9",
     "asyncpg==0.32.0",
 ];
 /// node-postgres, with what makes cursors and COPY of it.
-const NODE: [&str; 3] = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0"];
+pub(crate) const NODE: [&str; 3] = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0"];
 /// Where Debian has JDBC's driver, with what it needs.
 const JARS: &str = "/usr/share/java/postgresql.jar";
 
@@ -200,13 +200,15 @@ impl Script {
     }
 }
 
+/// What can be imported of [`PYTHON`].
+pub(crate) const PYTHON_MODULES: &str = "psycopg2, psycopg, psycopg_binary, asyncpg";
+
 /// The unix socket, and TCP.
 const HOSTS: [Option<&str>; 2] = [None, Some("127.0.0.1")];
 
 /// Runs one of the scripts for Python.
 fn python(name: &'static str) {
-    let modules = "psycopg2, psycopg, psycopg_binary, asyncpg";
-    let Some(venv) = venv(&PYTHON, modules) else {
+    let Some(venv) = venv(&PYTHON, PYTHON_MODULES) else {
         println!("skipped: the drivers for Python could not be installed");
         return;
     };

@@ -28,5 +28,6 @@ mod shares;
 mod stacks;
 mod syscalls;
 mod tcp;
+mod tls;
 mod traces;
 mod witness;

@@ -17,8 +17,13 @@ use crate::{
 
 /// A server with statistics.
 pub(crate) fn server() -> Postgres {
-    let postgres = Postgres::start_with(&["shared_preload_libraries=pg_stat_statements"])
-        .expect("a cluster starts");
+    server_with(&[])
+}
+
+/// Likewise, with more settings.
+pub(crate) fn server_with(settings: &[&str]) -> Postgres {
+    let settings = [&["shared_preload_libraries=pg_stat_statements"], settings].concat();
+    let postgres = Postgres::start_with(&settings).expect("a cluster starts");
     sql(&postgres, "CREATE EXTENSION pg_stat_statements");
     postgres
 }
@@ -135,7 +140,7 @@ pub(crate) fn server_counts(postgres: &Postgres) -> BTreeMap<String, (u64, u64)>
 
 /// Whether the server counts a statement as we do. It takes TRUE for a constant like others, which is in a query of
 /// pgbench's start; and Postgres 15 does not count BEGIN and END that were prepared, beyond their first execution.
-fn is_comparable(text: &str, mode: &str) -> bool {
+pub(crate) fn is_comparable(text: &str, mode: &str) -> bool {
     let is_control = matches!(text, "begin" | "end");
     !(text.contains("array_position") || is_control && mode == "prepared")
 }

@@ -371,6 +371,13 @@ pub enum Opaque {
     Replication,
 }
 
+impl Opaque {
+    /// Whether it is TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::DirectTls)
+    }
+}
+
 /// A stretch that was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {

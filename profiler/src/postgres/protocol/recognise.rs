@@ -5,7 +5,7 @@ use super::{
     event::{Session, TransactionState},
     fields::number,
     message::{CANCEL, GSS, Kind, SSL, is_plausible},
-    startup::is_tls,
+    startup::{is_tls, is_tls_records},
 };
 
 /// Buffers after which a socket that shows nothing of Postgres is given up.
@@ -25,7 +25,7 @@ pub enum Flow {
 pub enum Recognition {
     /// Postgres, and we are this side of it.
     Postgres(Side),
-    /// TLS from the first byte on: whether Postgres is inside cannot be seen.
+    /// TLS, from the first byte on or since before it was seen: whether Postgres is inside cannot be seen.
     Tls,
     /// Something else.
     Other,
@@ -37,7 +37,7 @@ pub enum Recognition {
 /// direction only: two headers in a row, or one message that ends its buffer. Never a single byte.
 pub fn recognise(buffers: &[(Flow, &[u8])]) -> Recognition {
     for &(flow, bytes) in buffers.iter().take(BUFFERS_MAX) {
-        if bytes.first_chunk().is_some_and(|header| is_tls(*header)) {
+        if bytes.first_chunk().is_some_and(|header| is_tls(*header)) || is_tls_records(bytes) {
             return Recognition::Tls;
         }
         let to_server = is_startup(bytes) || is_chain(Direction::Frontend, bytes);

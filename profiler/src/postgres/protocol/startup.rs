@@ -12,6 +12,9 @@ use super::{
 /// Bytes of a name that are kept; the server keeps 63.
 const NAME_MAX: usize = 256;
 
+/// Most bytes of a record of TLS 1.2, without its header.
+const TLS_RECORD_MAX: usize = (1 << 14) + 2048;
+
 /// What a client asks to encrypt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encryption {
@@ -81,6 +84,24 @@ impl Encryption {
 /// Bytes begin a `ClientHello` of TLS in a record of its own.
 pub(super) fn is_tls(header: [u8; 8]) -> bool {
     matches!(header, [0x16, 3, 0..=4, _, _, 1, 0, _])
+}
+
+/// Bytes are whole records of TLS, or the header of one, which OpenSSL reads alone (RFC 8446 §5.1). No message of
+/// Postgres begins so.
+pub(super) fn is_tls_records(mut bytes: &[u8]) -> bool {
+    while let Some((&[kind, major, minor, high, low], rest)) = bytes.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let is_header = matches!((kind, major, minor), (20..=23, 3, 1..=4));
+        if !is_header || !(1..=TLS_RECORD_MAX).contains(&length) {
+            return false;
+        }
+        bytes = match rest.get(length..) {
+            Some([]) => return true,
+            Some(behind) => behind,
+            None => return rest.is_empty(),
+        };
+    }
+    false
 }
 
 impl Session {
