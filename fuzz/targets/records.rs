@@ -42,6 +42,18 @@ fuzz_target!(|bytes: &[u8]| {
         Record::ThreadEnd(times) => {
             black_box(*times);
         }
+        Record::Caller(event) => {
+            black_box(*event);
+        }
+        Record::Tcp(event) => {
+            black_box(*event);
+        }
+        Record::Wire(wire) => {
+            let bytes = wire.head.iter().chain(wire.tail);
+            assert!(wire.header.length >= bytes.clone().count() as u64);
+            black_box(bytes.fold(0, |a, b| a ^ b));
+            black_box(*wire.header);
+        }
         Record::Malformed => {}
     }
 });
