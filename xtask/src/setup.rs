@@ -24,7 +24,7 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-19";
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Programs that the tests run, with the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 16] = [
+const TEST_PROGRAMS: [(&str, &str); 17] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("musl-gcc", "musl-tools"),
@@ -41,6 +41,7 @@ const TEST_PROGRAMS: [(&str, &str); 16] = [
     ("ss", "iproute2"),
     ("javac", "default-jdk-headless"),
     ("pgbouncer", "pgbouncer"),
+    ("pgproto", "pgpool2"),
 ];
 
 /// The driver of Postgres for Java, and its package.

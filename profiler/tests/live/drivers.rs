@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     bench::{Bench, bench, text},
-    packages::{node_modules, venv},
+    packages::{node_modules, rust_program, venv},
     postgres::Postgres,
     queries::{Report, Watch, folded, server, server_counts, sql},
 };
@@ -29,6 +29,14 @@ pub(crate) const PYTHON: [&str; 3] = [
 ];
 /// node-postgres, with what makes cursors and COPY of it.
 pub(crate) const NODE: [&str; 3] = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0"];
+/// tokio-postgres, with what it is used with.
+const RUST: [&str; 5] = [
+    "tokio-postgres = '=0.7.18'",
+    "tokio = { version = '1', features = ['macros', 'rt-multi-thread', 'time'] }",
+    "futures-util = { version = '0.3', default-features = false, features = ['alloc', 'sink'] }",
+    "bytes = '1'",
+    "serde_json = '1'",
+];
 /// Where Debian has JDBC's driver, with what it needs.
 const JARS: &str = "/usr/share/java/postgresql.jar";
 
@@ -147,12 +155,17 @@ struct Script {
     environment: Vec<(&'static str, OsString)>,
 }
 
+/// Where a script is.
+fn path(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/drivers");
+    folder.join(name)
+}
+
 impl Script {
     fn new(interpreter: impl Into<OsString>, name: &'static str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/drivers");
         Self {
             name,
-            command: vec![interpreter.into(), folder.join(name).into()],
+            command: vec![interpreter.into(), path(name).into()],
             environment: vec![("PYTHONDONTWRITEBYTECODE", "1".into())],
         }
     }
@@ -242,6 +255,22 @@ fn node_postgres_is_counted_exactly() {
     };
     let mut script = Script::new("node", "with_pg.js");
     script.environment.push(("NODE_PATH", modules.into()));
+    script.assert_seen(&HOSTS);
+}
+
+/// tokio-postgres sends on one thread and receives on another.
+#[test]
+fn tokio_postgres_is_counted_exactly() {
+    let name = "with_tokio_postgres.rs";
+    let Some(program) = rust_program(&path(name), &RUST) else {
+        println!("skipped: the driver for Rust could not be built");
+        return;
+    };
+    let script = Script {
+        name,
+        command: vec![program.into()],
+        environment: Vec::new(),
+    };
     script.assert_seen(&HOSTS);
 }
 

@@ -18,6 +18,7 @@ mod lifecycle;
 mod names;
 mod off_cpu;
 mod packages;
+mod pgproto;
 #[path = "../../../xtask/src/postgres.rs"]
 mod postgres;
 mod python;

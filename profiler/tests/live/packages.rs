@@ -55,3 +55,23 @@ pub(crate) fn node_modules(packages: &[&str]) -> Option<PathBuf> {
     ]);
     runs(npm.arg(&prefix).args(packages)).then_some(modules)
 }
+
+/// A program of one file of Rust with these dependencies, each a line of `Cargo.toml`. `None` where there is no
+/// registry, or what comes from there does not fit the program any more.
+pub(crate) fn rust_program(source: &Path, dependencies: &[&str]) -> Option<PathBuf> {
+    let name = source.file_stem()?.to_str()?;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).ok()?;
+    let manifest = format!(
+        "[package]\nname = '{name}'\nversion = '0.0.0'\nedition = '2024'\n\n[workspace]\n\n[[bin]]\nname = '{name}'\npath = \
+         '{}'\n\n[dependencies]\n{}\n",
+        source.display(),
+        dependencies.join("\n")
+    );
+    std::fs::write(folder.join("Cargo.toml"), manifest).ok()?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--target-dir", "target"])
+        .current_dir(&folder);
+    runs(&mut cargo).then(|| folder.join("target/debug").join(name))
+}
