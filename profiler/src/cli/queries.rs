@@ -31,8 +31,9 @@ ended together with others, whose own times are not known: they are in `total`, 
 
 Encrypted connections are counted, not read, unless `--tls` is `on`, or `auto`, which begins with the first of them. Then
 what a target gives to OpenSSL and takes from it is read, before and after encryption, in whatever library or program
-OpenSSL is: at a server this covers all its clients. Each call of OpenSSL then traps into the kernel twice, in every
-process that uses the same file.";
+OpenSSL is: at a server this covers all its clients. It is dear: each call of OpenSSL traps into the kernel twice, in
+every process that uses the same file. `pgbench -S` in a virtual machine did half of its transactions meanwhile, and a
+third where client and server used the same file.";
 
 /// `profiler queries`
 #[derive(Debug, Args)]

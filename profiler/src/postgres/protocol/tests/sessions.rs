@@ -258,3 +258,33 @@ fn sockets_are_recognised() {
         Recognition::Tls
     );
 }
+
+/// What was encrypted before it was seen is known by its records: whole ones, or the header of one, which is read alone.
+#[test]
+fn records_of_tls_are_recognised() {
+    let record = [23, 3, 3, 0, 2, 0xaa, 0xbb];
+    let two = [&record[..], &[21, 3, 3, 0, 1, 0]].concat();
+    for bytes in [&record[..], &two, &record[..5]] {
+        assert_eq!(
+            recognise(&[(Flow::Received, bytes)]),
+            Recognition::Tls,
+            "{bytes:?}"
+        );
+    }
+    let too_long = [23, 3, 3, 0xff, 0xff];
+    let no_version = [23, 3, 9, 0, 2, 0xaa, 0xbb];
+    for bytes in [
+        &record[..4],
+        &record[..6],
+        &two[..9],
+        &too_long,
+        &no_version,
+        &[],
+    ] {
+        assert_eq!(
+            recognise(&[(Flow::Received, bytes)]),
+            Recognition::Undecided,
+            "{bytes:?}"
+        );
+    }
+}
