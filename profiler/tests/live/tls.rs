@@ -171,6 +171,29 @@ fn clients_are_read_whatever_file_openssl_is_in() {
     }
 }
 
+/// A client that opens a connection for each transaction gets the same address of OpenSSL's again and again: each is a
+/// connection of its own, and each call is counted.
+#[test]
+fn connections_at_one_address_are_told_apart() {
+    let Some(bench) = bench() else { return };
+    let postgres = server();
+    let pgbench = crate::postgres::find("pgbench").expect("pgbench is there");
+    let pgbench = pgbench.to_string_lossy();
+    let load = [
+        "--no-vacuum",
+        "--select-only",
+        "--connect",
+        "--transactions=100",
+    ];
+    let arguments = [&[&*pgbench], &load[..], &["--client=2", CONNECTION]].concat();
+    let report = bench.watch_command(&postgres, &arguments);
+    report.assert_nothing_lost();
+    assert_eq!(report.statement(SELECT)["calls"], 200);
+    // One more looks at the tables first.
+    assert_eq!(report.0["connections"]["opened"], 201);
+    assert_eq!(report.account("/connections/decrypted"), 201);
+}
+
 /// `off` reads nothing of what is encrypted, says so and what would; `auto` begins with the first encrypted connection,
 /// be it new or there from before.
 #[test]
