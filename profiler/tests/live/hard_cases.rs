@@ -147,7 +147,10 @@ fn a_row_of_100_mb_is_one_row() {
             assert!(number(row, "max_ns") > 10_000_000, "{row:#}");
             let next = report.statement("SELECT $1");
             assert_eq!((number(next, "calls"), number(next, "rows")), (1, 1));
-            report.assert_nothing_lost();
+            // Pieces of it come faster than they are taken where the machine is busy: that is said, and harms no figure.
+            let lost = report.0["account"]["lost"].as_object().expect("an object");
+            let is_piece = |cause: &String| cause == "send or receive lost, ring buffer full";
+            assert!(lost.keys().all(is_piece), "{lost:#?}");
         }
     }
 }
