@@ -9,7 +9,7 @@ use profiler::postgres::protocol::{
 };
 
 /// Bytes that a connection may hold however it is treated.
-const MEMORY_MAX: usize = 4 << 20;
+const MEMORY_MAX: usize = 24 << 20;
 
 struct Numbers(u32);
 
