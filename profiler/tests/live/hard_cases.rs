@@ -81,11 +81,12 @@ fn busy_connections_are_entered_and_left() {
             "{seen}: {within} to {around}"
         );
         for row in rows {
-            // Of each connection the times of the first four calls are not known, and one is under way at the end.
+            // Of both connections the times of the first calls are not known: of four, and of up to 64 where an answer
+            // was taken for another one's. One is under way at the end.
             let (unseen, rows) = (number(row, "unseen"), number(row, "rows"));
-            assert!(unseen <= 8, "{row:#}");
+            assert!(unseen <= 2 * 64, "{row:#}");
             assert!(number(row, "unfinished") <= 2, "{row:#}");
-            assert!(rows.abs_diff(number(row, "calls")) <= 8, "{row:#}");
+            assert!(rows.abs_diff(number(row, "calls")) <= 2 * 64, "{row:#}");
             assert!(number(row, "max_ns") < 1_000_000_000, "{row:#}");
         }
         let lost = report.0["account"]["lost"].as_object().expect("an object");

@@ -174,7 +174,7 @@ fn counts_are_those_of_the_server() {
     ] {
         sql(&postgres, "SELECT pg_stat_statements_reset()");
         let watch = Watch::start(&bench, &["-p", &postgres.server.id().to_string()]);
-        let common = ["--protocol", mode, "--client=4", "--time=4", "--no-vacuum"];
+        let common = ["--protocol", mode, "--client=4", "--time=2", "--no-vacuum"];
         let selects = pgbench(
             &postgres,
             &[&common[..], &["--select-only"], place].concat(),
