@@ -229,7 +229,9 @@ fn encrypted_connections_turn_it_on() {
         calls == Some(transactions) || calls == Some(transactions + 1),
         "{calls:?} of {transactions}"
     );
-    assert_eq!(auto.account("/opaque"), &serde_json::json!({}));
+    // Those that turn it on may be over before the probes are there.
+    let opaque = auto.account("/opaque")["encrypted (TLS)"].as_u64();
+    assert!(opaque.unwrap_or(0) <= 2, "{opaque:?} connections");
 
     let mut client = postgres.client("pgbench").expect("pgbench is there");
     client.args([
