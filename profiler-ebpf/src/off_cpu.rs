@@ -7,11 +7,10 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP, task_struct},
-    helpers::{bpf_get_current_comm, bpf_ktime_get_ns, bpf_probe_read_user},
+    helpers::{bpf_get_current_comm, bpf_ktime_get_ns},
     programs::RawTracePointContext,
 };
 use profiler_common::{
-    limits::{SWITCH_BUDGET_PERIOD_NS, SWITCH_STACKS_MAX},
     off_cpu::{KIND_THREAD_END, State, ThreadTimes, wait},
     outcome::{Counter, StopReason},
     sample::{HEADER_BYTES, KIND_OFF_CPU, ORIGIN_INTERRUPT, SampleHeader, WORDS_MAX},
@@ -22,7 +21,7 @@ use crate::{
     filter::{self, Target},
     maps::{EVENTS, FOR_SWITCH, LEFT, Left, SCRATCH, SWITCH_BUDGET, THREADS, count, setting},
     on_cpu, python, stack,
-    task::Task,
+    task::{Task, user_at},
 };
 
 /// `TASK_UNINTERRUPTIBLE`, `TASK_DEAD` and `EXIT_ZOMBIE | EXIT_DEAD` of include/linux/sched.h.
@@ -79,7 +78,7 @@ fn left(ctx: &RawTracePointContext, target: Target, now: u64) {
     times.since_ns = now;
     times.state = state as u32;
     times.switches += 1;
-    let may_take = times.take_stack(now) && within_budget(now);
+    let may_take = times.take_stack(now) && stack::within_budget(SWITCH_BUDGET.get_ptr_mut(0), now);
     times.wait = u32::from(note(ctx, target, (now, state, may_take)));
 }
 
@@ -118,21 +117,6 @@ pub(crate) fn begin(tgid: u32, tid: u32, state: State, now: u64) {
     }
 }
 
-/// Whether this CPU may take another stack in the period under way.
-#[inline(always)]
-fn within_budget(now: u64) -> bool {
-    let Some(budget) = SWITCH_BUDGET.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: this CPU's own slot.
-    let [taken, begun] = unsafe { &mut *budget };
-    if now - *begun >= SWITCH_BUDGET_PERIOD_NS {
-        (*taken, *begun) = (0, now);
-    }
-    *taken += 1;
-    *taken <= SWITCH_STACKS_MAX
-}
-
 /// Notes what the thread leaves with; gives the bits of [`wait`].
 #[inline(always)]
 fn note(
@@ -158,13 +142,13 @@ fn note(
         header.syscall = syscall;
         header.arguments = arguments;
         if arch::is_futex(syscall) {
-            header.operand = user_word(arguments[0] + OWNER_OFFSET).unwrap_or(0);
+            header.operand = user_at::<u32>(arguments[0] + OWNER_OFFSET).unwrap_or(0);
             if matches!(state, State::Blocked) && python::owns(target.tgid, arguments[0]) {
                 header.wait |= wait::GIL;
             }
         } else if arch::is_poll(syscall) {
             // The first member of `struct pollfd`.
-            header.operand = user_word(arguments[0]).unwrap_or(u32::MAX);
+            header.operand = user_at::<u32>(arguments[0]).unwrap_or(u32::MAX);
         }
     }
     if Task::current().in_iowait() {
@@ -180,13 +164,6 @@ fn note(
         count(Counter::ThreadsFull);
     }
     left.header.wait
-}
-
-/// A word of the running process's memory.
-#[inline(always)]
-fn user_word(address: u64) -> Option<u32> {
-    // SAFETY: the helper checks the address and fails where it is not readable.
-    unsafe { bpf_probe_read_user(address as *const u32) }.ok()
 }
 
 /// A task comes to the CPU.

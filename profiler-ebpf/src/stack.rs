@@ -4,7 +4,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_stack, generated};
 use profiler_common::{
-    limits::{KERNEL_FRAMES_MAX, STACK_CHUNK_BYTES, STACK_COPY_BYTES, STACK_RED_ZONE_BYTES},
+    limits::{
+        KERNEL_FRAMES_MAX, STACK_CHUNK_BYTES, STACK_COPY_BYTES, STACK_RED_ZONE_BYTES,
+        SWITCH_BUDGET_PERIOD_NS, SWITCH_STACKS_MAX,
+    },
     outcome::{Counter, StopReason},
     sample::{KIND_SAMPLE_REST, ORIGIN_INTERRUPT, ORIGIN_SYSCALL, ORIGIN_USER},
     unwind::how::{LEAF, RETURN},
@@ -155,4 +158,20 @@ fn copy_rest(scratch: *mut Scratch) {
         }
         rest.bytes = (STACK_RED_ZONE_BYTES + offset + STACK_CHUNK_BYTES) as u32;
     }
+}
+
+/// Whether the CPU whose budget this is may take another stack in the period under way: how many it has taken, and when
+/// that began.
+#[inline(always)]
+pub(crate) fn within_budget(budget: Option<*mut [u64; 2]>, now: u64) -> bool {
+    let Some(budget) = budget else {
+        return false;
+    };
+    // SAFETY: this CPU's own slot.
+    let [taken, begun] = unsafe { &mut *budget };
+    if now - *begun >= SWITCH_BUDGET_PERIOD_NS {
+        (*taken, *begun) = (0, now);
+    }
+    *taken += 1;
+    *taken <= SWITCH_STACKS_MAX
 }

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use profiler_common::{
-    limits::{CALL_STACK_PERIOD_NS, SWITCH_BUDGET_PERIOD_NS, SWITCH_STACKS_MAX},
+    limits::CALL_STACK_PERIOD_NS,
     outcome::Counter,
     sample::{HEADER_BYTES, KIND_CALL, ORIGIN_SYSCALL, ORIGIN_USER, WORDS_MAX},
     syscalls::{
@@ -286,7 +286,7 @@ fn show(ctx: &RawTracePointContext, call: &mut Call, (tid, span): (u32, u64)) {
     if periods == 0 {
         return;
     }
-    if !within_budget(call.since_ns + span) {
+    if !stack::within_budget(CALL_BUDGET.get_ptr_mut(0), call.since_ns + span) {
         count(Counter::CallStackLate);
         return;
     }
@@ -321,21 +321,6 @@ fn show(ctx: &RawTracePointContext, call: &mut Call, (tid, span): (u32, u64)) {
     {
         count(Counter::RingFull);
     }
-}
-
-/// Whether this CPU may take another stack in the period under way.
-#[inline(always)]
-fn within_budget(now: u64) -> bool {
-    let Some(budget) = CALL_BUDGET.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: this CPU's own slot.
-    let [taken, begun] = unsafe { &mut *budget };
-    if now - *begun >= SWITCH_BUDGET_PERIOD_NS {
-        (*taken, *begun) = (0, now);
-    }
-    *taken += 1;
-    *taken <= SWITCH_STACKS_MAX
 }
 
 /// A thread or process that is followed was made, or executes what was waited for.

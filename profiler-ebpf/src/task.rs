@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::task_struct,
-    helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user},
 };
 use profiler_common::limits::COMM_LEN;
 
@@ -111,4 +111,11 @@ pub(crate) fn read_at<T>(base: u64, offset: u32) -> Option<T> {
     let address = base + u64::from(offset);
     // SAFETY: the helper checks the address and fails where it is not readable.
     unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// Reads the running process's memory.
+#[inline(always)]
+pub(crate) fn user_at<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address and fails where it is not readable.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }

@@ -23,6 +23,7 @@ use profiler_common::{
 use crate::{
     arch, filter,
     maps::{EVENTS, TLS_CALLS, TLS_STREAMS, TlsCall, TlsKey, TlsStream, count, wire_setting},
+    task::user_at,
     tcp, wire,
 };
 
@@ -74,7 +75,7 @@ pub(crate) fn entered(ctx: &ProbeContext) {
         },
         stack,
         slot,
-        caller: wire::user_word(slot).unwrap_or(0),
+        caller: user_at::<u64>(slot).unwrap_or(0),
         // SAFETY: always callable. CLOCK_MONOTONIC.
         entry_ns: unsafe { bpf_ktime_get_ns() },
         direction: u64::from(passing.direction),
@@ -94,7 +95,7 @@ fn is_within_another(tid: u32, stack: u64) -> bool {
     };
     // SAFETY: a live map value, written by this thread only.
     let noted = unsafe { &*noted };
-    noted.stack > stack && wire::user_word(noted.slot) == Some(noted.caller)
+    noted.stack > stack && user_at::<u64>(noted.slot) == Some(noted.caller)
 }
 
 /// A thread used a socket: if it is in a function of a TLS library, it is the one beneath.
@@ -130,7 +131,7 @@ pub(crate) fn returned(ctx: &ProbeContext) {
     }
     let length = match call.length_at {
         0 => result as u64,
-        address => wire::user_word(address).unwrap_or(0),
+        address => user_at::<u64>(address).unwrap_or(0),
     };
     if length == 0 {
         return;

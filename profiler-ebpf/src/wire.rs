@@ -8,7 +8,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated},
+    helpers::{bpf_ktime_get_ns, generated},
     programs::TracePointContext,
 };
 use profiler_common::{
@@ -26,7 +26,7 @@ use crate::{
         EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SOCKETS, WireScratch, count,
         tcp_setting, wire_setting,
     },
-    task::{Task, read_at},
+    task::{Task, read_at, user_at},
     tcp, tls,
 };
 
@@ -95,7 +95,6 @@ pub(crate) fn entered() {
 /// A thread returns from a call that may have carried bytes.
 #[inline(always)]
 pub(crate) fn returned(ctx: &TracePointContext) {
-    let tid = bpf_get_current_pid_tgid() as u32;
     let Some(target) = filter::current_target() else {
         return;
     };
@@ -126,7 +125,9 @@ pub(crate) fn returned(ctx: &TracePointContext) {
     }
     let entry = match transfer.direction {
         // SAFETY: a single word, of which this thread is the only writer.
-        SENT => unsafe { WIRE_ENTRIES.get(tid) }.copied().unwrap_or(0),
+        SENT => unsafe { WIRE_ENTRIES.get(target.tid) }
+            .copied()
+            .unwrap_or(0),
         _ => 0,
     };
     let call = Returned {
@@ -293,7 +294,7 @@ fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
         }
         Shape::Vectors => copy_vectors(arguments[1], call.length, scratch),
         Shape::Message => {
-            let vectors = user_word(arguments[1] + MESSAGE_VECTORS).unwrap_or(0);
+            let vectors = user_at::<u64>(arguments[1] + MESSAGE_VECTORS).unwrap_or(0);
             copy_vectors(vectors, call.length, scratch);
         }
     }
@@ -345,7 +346,7 @@ fn copy_vectors(vectors: u64, length: u64, scratch: &mut WireScratch) {
     };
     for index in 0..VECTORS_MAX as u64 {
         let vector = vectors + index * 16;
-        let (Some(base), Some(size)) = (user_word(vector), user_word(vector + 8)) else {
+        let (Some(base), Some(size)) = (user_at::<u64>(vector), user_at::<u64>(vector + 8)) else {
             break;
         };
         if filled >= wanted {
@@ -386,13 +387,6 @@ pub(crate) fn read_user(to: *mut u8, length: u64, from: u64) -> bool {
         count(Counter::WireUnreadable);
     }
     result == 0
-}
-
-/// A word of the running process's memory.
-#[inline(always)]
-pub(crate) fn user_word(address: u64) -> Option<u64> {
-    // SAFETY: the helper checks the address and fails where it is not readable.
-    unsafe { aya_ebpf::helpers::bpf_probe_read_user(address as *const u64) }.ok()
 }
 
 #[inline(always)]

@@ -48,6 +48,16 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
+/// Bytes in a unit in which they are short: `9999 B`, `10 kB`.
+pub(crate) fn bytes(count: u64) -> String {
+    match count {
+        10_000_000_000.. => format!("{} GB", count / 1_000_000_000),
+        10_000_000.. => format!("{} MB", count / 1_000_000),
+        10_000.. => format!("{} kB", count / 1000),
+        _ => format!("{count} B"),
+    }
+}
+
 /// Seconds with one digit, for a title: `10.0 s`.
 pub(super) fn seconds(time: Duration) -> String {
     let tenths = (time.as_millis() + 50) / 100;

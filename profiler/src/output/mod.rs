@@ -8,7 +8,7 @@ pub mod account;
 pub(crate) mod csv;
 #[cfg(test)]
 pub(crate) mod example;
-mod figures;
+pub(crate) mod figures;
 mod firefox;
 mod flamegraph;
 pub mod folded;

@@ -11,7 +11,6 @@ use profiler_common::wire::{WireHeader, family, source};
 use super::{
     origin::{Origin, Transport},
     protocol::Side,
-    streams,
 };
 use crate::sockets::{self, unix::UnixSockets};
 
@@ -32,7 +31,7 @@ impl Peers {
             (_, family::UNIX) => Transport::Unix,
             _ => Transport::Tcp,
         };
-        let remote = streams::remote(header);
+        let remote = sockets::tcp::address(header.remote, header.remote_port);
         let peer = match (header.family, side) {
             (family::INET | family::INET6, Side::Client) => remote.to_string(),
             // The client's port says nothing.

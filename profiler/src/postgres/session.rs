@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    io::{self, IsTerminal, Write},
     os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant},
@@ -40,7 +39,8 @@ use crate::{
         command::Held,
         ending::{End, Ending, at, event_loop},
         finish,
-        running::{Running, watch_readable},
+        running::{Running, conclude, watch_readable},
+        showing::{show, show_view},
         targets,
     },
     tls::Libraries,
@@ -63,13 +63,7 @@ async fn watch(config: config::Queries) -> Result<Exit, Error> {
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
     let result = session.finish();
-    match command {
-        Some(command) => {
-            let exit = command.conclude(end).await?;
-            result.map(|()| exit)
-        }
-        None => result.map(|()| Exit::Done),
-    }
+    conclude(command, end, result).await
 }
 
 /// A watch under way.
@@ -217,7 +211,7 @@ impl Session {
                     let looks = polls.is_multiple_of(LOOK_EVERY)
                         && self.config.targets.names_processes()
                         && command.is_none();
-                    if looks && self.gone() {
+                    if looks && targets::all_gone(&mut self.alive) {
                         break End::TargetsGone;
                     }
                 }
@@ -236,13 +230,6 @@ impl Session {
             command.reap()?;
         }
         Ok((end, command))
-    }
-
-    /// Whether every named process has ended.
-    fn gone(&mut self) -> bool {
-        self.alive
-            .retain(|pid| std::fs::exists(format!("/proc/{pid}")).unwrap_or(true));
-        self.alive.is_empty()
     }
 
     /// Takes what is on the ring, and tells what has been held back for long enough.
@@ -327,7 +314,7 @@ impl Session {
     /// Writes lines of events; not so where nobody reads them any more.
     fn flush(&mut self) -> Result<bool, Error> {
         match &mut self.told.lines {
-            Some(lines) if !lines.is_empty() => write_out(std::mem::take(lines).as_bytes()),
+            Some(lines) if !lines.is_empty() => show(std::mem::take(lines).as_bytes()),
             _ => Ok(true),
         }
     }
@@ -335,14 +322,9 @@ impl Session {
     /// Shows what came since the last time; not so where nobody reads it any more.
     fn view(&mut self, duration: Duration) -> Result<bool, Error> {
         let recent = std::mem::take(&mut self.told.recent);
-        let mut text = table::render(&self.report(&recent, duration, None));
-        text.push('\n');
+        let text = table::render(&self.report(&recent, duration, None));
         self.earlier.merge(recent);
-        if io::stdout().is_terminal() {
-            // To the upper left corner, and nothing below.
-            text.insert_str(0, "\x1b[H\x1b[2J");
-        }
-        write_out(text.as_bytes())
+        show_view(text)
     }
 
     fn report<'a>(
@@ -407,17 +389,5 @@ impl Session {
                 .fold(String::new(), |text, line| text + "# " + &line + "\n"),
         };
         Ok(self.artifact.write(text.as_bytes())?)
-    }
-}
-
-fn write_out(bytes: &[u8]) -> Result<bool, Error> {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(source) => Err(Error::System {
-            action: "write to standard output",
-            source,
-        }),
-        Ok(()) => Ok(true),
     }
 }

@@ -1,10 +1,6 @@
 //! Sockets: which of them speak Postgres, and a machine of the protocol for each that does. Pure.
 
-use std::{
-    collections::hash_map::Entry,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use profiler_common::wire::{SENT, Wire, WireHeader, family, source};
 use rustc_hash::FxHashMap;
@@ -395,14 +391,4 @@ fn extended(expected: Option<u64>, sequence: u64) -> u64 {
     let low = |number: u64| (number & LOW) as u32;
     let distance = low(sequence).wrapping_sub(low(expected)).cast_signed();
     expected.saturating_add_signed(i64::from(distance))
-}
-
-/// The other end of a TCP connection; one of IPv4 that is mapped into IPv6 is one of IPv4.
-pub(super) fn remote(header: &WireHeader) -> SocketAddr {
-    let address = Ipv6Addr::from(header.remote);
-    let plain = address.to_ipv4_mapped();
-    SocketAddr::new(
-        plain.map_or(IpAddr::V6(address), IpAddr::V4),
-        header.remote_port,
-    )
 }

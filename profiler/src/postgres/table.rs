@@ -11,6 +11,7 @@ use super::{
     report::{Report, Row},
     statistics::By,
 };
+use crate::output::figures::bytes;
 
 /// Longest text of a statement in the table, in characters: JSON and CSV have all of it.
 const TEXT_MAX: usize = 200;
@@ -292,15 +293,6 @@ pub(super) fn time(ns: Option<u64>) -> String {
         10_000_000.. => format!("{:.1} ms", seconds * 1e3),
         1_000_000.. => format!("{:.2} ms", seconds * 1e3),
         _ => format!("{:.0} µs", seconds * 1e6),
-    }
-}
-
-pub(super) fn bytes(count: u64) -> String {
-    match count {
-        10_000_000_000.. => format!("{} GB", count / 1_000_000_000),
-        10_000_000.. => format!("{} MB", count / 1_000_000),
-        10_000.. => format!("{} kB", count / 1000),
-        _ => format!("{count} B"),
     }
 }
 

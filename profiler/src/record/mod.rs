@@ -13,6 +13,7 @@ mod places;
 mod progress;
 pub(crate) mod running;
 mod session;
+pub(crate) mod showing;
 pub(crate) mod stacks;
 pub(crate) mod state;
 pub(crate) mod targets;

@@ -59,6 +59,21 @@ impl Running {
     }
 }
 
+/// How to exit with this result: as the command did, once it has ended, where there is one.
+pub(crate) async fn conclude(
+    command: Option<Running>,
+    end: End,
+    result: Result<(), Error>,
+) -> Result<Exit, Error> {
+    match command {
+        Some(command) => {
+            let exit = command.conclude(end).await?;
+            result.map(|()| exit)
+        }
+        None => result.map(|()| Exit::Done),
+    }
+}
+
 /// A descriptor that tokio watches.
 pub(crate) fn watch_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor is open, and the same one, as long as it lives.

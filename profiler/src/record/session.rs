@@ -5,7 +5,6 @@
 //! and every event of a process do: its mappings must be read while it lives.
 
 use std::{
-    fs,
     os::fd::AsFd,
     time::{Duration, Instant, SystemTime},
 };
@@ -19,7 +18,7 @@ use super::{
     ending::{End, Ending, at, event_loop},
     finish, off_cpu,
     progress::Progress,
-    running::{Running, watch_readable},
+    running::{Running, conclude, watch_readable},
     stacks::Stacks,
     state::State,
     targets,
@@ -55,13 +54,7 @@ async fn record(config: config::Record) -> Result<Exit, Error> {
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
     let result = session.stop().and_then(finish::write);
-    match command {
-        Some(command) => {
-            let exit = command.conclude(end).await?;
-            result.map(|()| exit)
-        }
-        None => result.map(|()| Exit::Done),
-    }
+    conclude(command, end, result).await
 }
 
 /// A recording under way.
@@ -297,9 +290,7 @@ impl Session {
         self.kernel.follow_cpus()?;
         self.state.stacks.keep_house();
         // The kernel side tells every exit; should the ring have been full, a look helps.
-        self.state
-            .alive
-            .retain(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(true));
+        targets::forget_ended(&mut self.state.alive);
         Ok(())
     }
 

@@ -120,6 +120,17 @@ pub(crate) fn add_descendants(
     }
 }
 
+/// Leaves out those that have ended: the kernel side tells every exit, but for a full ring.
+pub(crate) fn forget_ended(alive: &mut BTreeSet<u32>) {
+    alive.retain(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(true));
+}
+
+/// Whether every named process has ended.
+pub(crate) fn all_gone(alive: &mut BTreeSet<u32>) -> bool {
+    forget_ended(alive);
+    alive.is_empty()
+}
+
 fn check_frequency(frequency_hz: u64) -> Result<(), Error> {
     let text =
         fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate").unwrap_or_default();

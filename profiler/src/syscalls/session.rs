@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -31,7 +30,8 @@ use crate::{
         command::Held,
         ending::{End, Ending, at, event_loop},
         finish,
-        running::{Running, watch_readable},
+        running::{Running, conclude, watch_readable},
+        showing::show_view,
         stacks::Stacks,
         state::State,
         targets,
@@ -54,13 +54,7 @@ async fn count(config: config::Syscalls) -> Result<Exit, Error> {
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
     let result = session.finish();
-    match command {
-        Some(command) => {
-            let exit = command.conclude(end).await?;
-            result.map(|()| exit)
-        }
-        None => result.map(|()| Exit::Done),
-    }
+    conclude(command, end, result).await
 }
 
 /// A count under way.
@@ -208,7 +202,7 @@ impl Session {
                 _ = poll.tick() => {
                     self.drain()?;
                     let named = self.config.targets.names_processes();
-                    if named && command.is_none() && self.gone() {
+                    if named && command.is_none() && targets::all_gone(&mut self.state.alive) {
                         break End::TargetsGone;
                     }
                 }
@@ -226,13 +220,6 @@ impl Session {
             command.reap()?;
         }
         Ok((end, command))
-    }
-
-    /// Whether every named process has ended: the kernel side tells each exit, but for a full ring.
-    fn gone(&mut self) -> bool {
-        let alive = &mut self.state.alive;
-        alive.retain(|pid| std::fs::exists(format!("/proc/{pid}")).unwrap_or(true));
-        alive.is_empty()
     }
 
     fn drain(&mut self) -> Result<(), Error> {
@@ -311,21 +298,7 @@ impl Session {
             ..self.report(&tally.since(&shown.1))
         };
         *shown = (now, tally);
-        let mut text = table::render(&report);
-        text.push('\n');
-        let mut out = io::stdout().lock();
-        if out.is_terminal() {
-            // To the upper left corner, and nothing below.
-            text.insert_str(0, "\x1b[H\x1b[2J");
-        }
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(source) => Err(Error::System {
-                action: "write to standard output",
-                source,
-            }),
-            Ok(()) => Ok(true),
-        }
+        show_view(table::render(&report))
     }
 
     fn report(&self, tally: &Tally) -> Report {

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{self, Write},
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -34,7 +33,8 @@ use crate::{
         command::Held,
         ending::{End, Ending, event_loop},
         finish,
-        running::{Running, watch_readable},
+        running::{Running, conclude, watch_readable},
+        showing::show,
         targets,
     },
     sockets::{self, tcp::Found},
@@ -55,13 +55,7 @@ async fn watch(config: config::Tcp) -> Result<Exit, Error> {
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
     let result = session.finish();
-    match command {
-        Some(command) => {
-            let exit = command.conclude(end).await?;
-            result.map(|()| exit)
-        }
-        None => result.map(|()| Exit::Done),
-    }
+    conclude(command, end, result).await
 }
 
 /// A watch under way.
@@ -217,7 +211,7 @@ impl Session {
                     if !self.drain()? {
                         break End::Interrupted;
                     }
-                    if self.config.targets.names_processes() && command.is_none() && self.gone() {
+                    if self.config.targets.names_processes() && command.is_none() && targets::all_gone(&mut self.alive) {
                         break End::TargetsGone;
                     }
                 }
@@ -229,13 +223,6 @@ impl Session {
             command.reap()?;
         }
         Ok((end, command))
-    }
-
-    /// Whether every named process has ended.
-    fn gone(&mut self) -> bool {
-        self.alive
-            .retain(|pid| std::fs::exists(format!("/proc/{pid}")).unwrap_or(true));
-        self.alive.is_empty()
     }
 
     /// Takes what is on the ring; not so where nobody reads the events any more.
@@ -268,15 +255,7 @@ impl Session {
         if lines.is_empty() {
             return Ok(true);
         }
-        let mut out = io::stdout().lock();
-        match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(source) => Err(Error::System {
-                action: "write to standard output",
-                source,
-            }),
-            Ok(()) => Ok(true),
-        }
+        show(lines.as_bytes())
     }
 
     /// Ends the watch and writes it.

@@ -11,6 +11,7 @@ use super::{
     connections::{Connection, Connections, Role, state_text},
     peers,
 };
+use crate::output::figures::bytes;
 
 /// Everything of one recording.
 pub(super) struct Report<'a> {
@@ -233,15 +234,6 @@ fn time(ns: Option<u64>) -> String {
         1_000_000_000.. => format!("{seconds:.1} s"),
         1_000_000.. => format!("{:.1} ms", seconds * 1e3),
         _ => format!("{:.0} µs", seconds * 1e6),
-    }
-}
-
-fn bytes(count: u64) -> String {
-    match count {
-        10_000_000_000.. => format!("{} GB", count / 1_000_000_000),
-        10_000_000.. => format!("{} MB", count / 1_000_000),
-        10_000.. => format!("{} kB", count / 1000),
-        _ => format!("{count} B"),
     }
 }
 
