@@ -145,7 +145,7 @@ impl Connection {
         self.exchange.calls.flush(events);
         let outcome = match (ending, self.phase, self.exchange.errors) {
             (_, Phase::Blind, _) => Outcome::Unseen,
-            (_, _, Errors::UntilSync) => Outcome::Skipped,
+            (_, _, Errors::UntilSync | Errors::Open(..)) => Outcome::Skipped,
             (Ending::Closed, ..) => Outcome::Aborted,
             (Ending::Recording, ..) => Outcome::Unfinished,
         };

@@ -3,8 +3,8 @@
 
 use super::{
     calls::Calls,
-    chunk::Side,
-    event::{CopyDirection, Counted, Event, Statement, StatementId, Step},
+    chunk::{Side, Stamp},
+    event::{CopyDirection, Counted, Event, Failure, Statement, StatementId, Step},
     fields::Name,
     group::Groups,
     portal::Portals,
@@ -72,12 +72,14 @@ pub(super) enum Stage {
 }
 
 /// What the server does with requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) enum Errors {
     #[default]
     None,
     /// It passes over them up to the next Sync, which has not been sent.
     UntilSync,
+    /// So it does, and the first request has failed at this time; its call may still be sent.
+    Open(Failure, Stamp),
 }
 
 /// A statement is being prepared, with no call to it so far.

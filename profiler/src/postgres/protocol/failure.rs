@@ -84,7 +84,7 @@ impl Exchange {
             }
             _ => {
                 self.progress.first_row_ns.get_or_insert(begin_ns);
-                self.fail(failure, message.end, context);
+                self.fail_step(failure, message.end, context.events);
             }
         }
         if failure.severity != Severity::Error {
@@ -120,23 +120,36 @@ impl Exchange {
         self.progress.stage = Stage::Over;
     }
 
-    /// A message of the extended protocol failed.
-    fn fail<S>(&mut self, failure: Failure, end: Stamp, context: &mut Context<'_, S>) {
+    /// A message of the extended protocol failed. Whether that prevents a call is known with the Sync at the latest:
+    /// the server answers a message that fails as soon as it has it, be the Execute sent or not.
+    fn fail_step(&mut self, failure: Failure, end: Stamp, events: &mut Vec<Event>) {
+        let is_synced = self
+            .queue
+            .iter()
+            .any(|request| matches!(request.what, What::Sync));
+        if is_synced || prevented(&self.queue).is_some() {
+            self.fail(failure, end, events);
+        } else {
+            self.errors = Errors::Open(failure, end);
+        }
+    }
+
+    fn fail(&mut self, failure: Failure, end: Stamp, events: &mut Vec<Event>) {
         let prevented = prevented(&self.queue);
         let statement = self.failed_statement();
         match prevented {
             Some(0) => {
                 if let Some(mut ended) = self.at_hand(statement) {
                     ended.call.outcome = Outcome::Failed(failure);
-                    self.end_call(ended, end, context.events);
+                    self.end_call(ended, end, events);
                 }
             }
             Some(at) => {
                 if let Some(ended) = self.prevent(at, statement, failure) {
-                    self.end_call(ended, end, context.events);
+                    self.end_call(ended, end, events);
                 }
             }
-            None => self.preparation_fails(statement, failure, end.time_ns, context.events),
+            None => self.preparation_fails(statement, failure, end.time_ns, events),
         }
         self.preparing.clear();
         self.errors = Errors::UntilSync;
@@ -145,7 +158,7 @@ impl Exchange {
             outcome: Outcome::Skipped,
             time_ns: Some(end.time_ns),
         };
-        self.abandon(abandoned, prevented, context.events);
+        self.abandon(abandoned, prevented, events);
     }
 
     /// The call that will not begin.
@@ -194,7 +207,7 @@ impl Exchange {
 
     /// A Sync has been sent: what the server passed over lies before it.
     pub(super) fn synced(&mut self, events: &mut Vec<Event>) {
-        if self.errors == Errors::UntilSync {
+        if self.errors != Errors::None {
             let abandoned = Abandoned {
                 upto: Upto::Sync,
                 outcome: Outcome::Skipped,
@@ -211,6 +224,12 @@ impl Exchange {
         told: Option<usize>,
         events: &mut Vec<Event>,
     ) -> u64 {
+        if let Errors::Open(failure, end) = self.errors {
+            self.fail(failure, end, events);
+            if abandoned.upto == Upto::End {
+                self.calls.flush(events);
+            }
+        }
         let mut intended = Intended::default();
         let mut count = 0;
         let mut at = 0;

@@ -186,6 +186,39 @@ pub(super) fn extended() -> Vec<Case> {
             ],
         ),
         (
+            "an error before the call that it prevents is sent",
+            talk()
+                .client(&[bind("", "gone")])
+                .server(&[error("26000")])
+                .client(&[execute("", 0), call("SELECT 2"), sync()])
+                .server(&[z()])
+                .client(&[parse("", "SELEC")])
+                .server(&[error("42601")])
+                .client(&[bind("", "")])
+                .client(&[execute("", 0)])
+                .client(&[sync(), call("SELECT 3"), sync()])
+                .server(&[z(), answer(3), z()])
+                .client(&[parse("", "SELEC")])
+                .server(&[error("42601")])
+                .client(&[sync()])
+                .server(&[z()]),
+            &[
+                "SELECT 2: Skipped",
+                "<gone>: 26000",
+                "SELEC: 42601",
+                "SELECT 3: 3",
+                "Parse SELEC 42601",
+            ],
+        ),
+        (
+            "an error before a call, and no Sync",
+            talk()
+                .client(&[bind("", "gone")])
+                .server(&[error("26000")])
+                .client(&[execute("", 0), call("SELECT 2")]),
+            &["SELECT 2: Skipped", "<gone>: 26000"],
+        ),
+        (
             "an error in a statement that is only prepared",
             talk()
                 .client(&[parse("s", "SELEC"), describe(b'S', "s"), sync()])
