@@ -3,10 +3,12 @@
 //! The kernel side copies what targets send and receive. `order` puts it in order, `streams` tells Postgres from other
 //! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `texts` and tells
 //! what happened in events. What passes through TLS libraries are streams of their own; `encrypted` tells which encrypted
-//! connections are read so. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
+//! connections are read so. `backends` reads what a server runs from its memory where a text was sent before the recording,
+//! and `readings` finds the call that it is of. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
 //! `table`, `json` and `csv` show them. All of these are pure. `session` is the shell.
 
 mod account;
+mod backends;
 mod csv;
 mod encrypted;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod order;
 mod origin;
 mod peers;
 pub mod protocol;
+mod readings;
 mod report;
 mod session;
 pub mod sql;

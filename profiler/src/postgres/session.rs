@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     Form, Tls,
     account::Account,
+    backends::Backends,
     csv, json,
     order::{HOLD_BACK_NS, Order},
     origin::Origin,
@@ -58,6 +59,9 @@ pub fn run(config: config::Queries) -> Result<Exit, Error> {
 
 async fn watch(config: config::Queries) -> Result<Exit, Error> {
     preflight::require_record()?;
+    if config.tls == Tls::On {
+        preflight::require_tls()?;
+    }
     targets::check_pids(&config.targets.pids)?;
     let mut session = Session::prepare(config)?;
     let command = session.start()?;
@@ -81,6 +85,7 @@ struct Session {
     streams: Streams,
     texts: Texts,
     peers: Peers,
+    backends: Backends,
     told: Told,
     /// What is carried from then on is not told, ns.
     end_ns: u64,
@@ -146,6 +151,7 @@ impl Session {
             streams: Streams::default(),
             texts: Texts::default(),
             peers: Peers::default(),
+            backends: Backends::default(),
             told,
             end_ns: u64::MAX,
             earlier: Statistics::default(),
@@ -203,6 +209,8 @@ impl Session {
                 }
                 _ = poll.tick() => {
                     self.drain();
+                    let Self { backends, texts, .. } = &mut *self;
+                    backends.look(|reading| texts.read(&reading));
                     self.libraries.look(Instant::now(), &mut self.kernel);
                     polls = polls.wrapping_add(1);
                     if !self.flush()? {
@@ -241,6 +249,7 @@ impl Session {
             alive,
             libraries,
             streams,
+            backends,
             ..
         } = self;
         let mut ended = Vec::new();
@@ -260,6 +269,7 @@ impl Session {
             Record::Process(event) if event.kind == KIND_EXIT => {
                 alive.remove(&event.tgid);
                 libraries.process_ended(event.tgid);
+                backends.forget(event.tgid);
                 ended.push((event.tgid, event.time_ns));
             }
             Record::Process(_) => {}
@@ -293,6 +303,7 @@ impl Session {
             end_ns,
             libraries,
             config,
+            backends,
             ..
         } = self;
         while let Some(transfer) = order.next_before(time_ns.min(*end_ns)) {
@@ -304,6 +315,16 @@ impl Session {
             );
             if let Some((socket, inode)) = result.ignore {
                 kernel.ignore_socket(socket, inode);
+            }
+            if let Some(passing) = result.passing {
+                kernel.pass_over(passing.socket, passing.until);
+            }
+            if let Some(unknown) = result.unknown {
+                let backend = unknown.backend.or_else(|| peers.backend(&unknown));
+                if let Some(backend) = backend {
+                    streams.set_backend(unknown.header.socket, backend);
+                    backends.want(backend);
+                }
             }
             if result.is_encrypted && config.tls == Tls::Auto {
                 libraries.turn_on(kernel);
