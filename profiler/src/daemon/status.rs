@@ -18,16 +18,25 @@ pub struct Snapshot {
     pub capabilities: BTreeMap<Capability, State>,
     /// Windows since the start.
     pub windows: Windows,
-    /// Samples in windows that were written.
-    pub samples: u64,
-    /// Samples lost: in windows that were, and within those that were written.
-    pub samples_lost: u64,
+    /// Samples of stacks.
+    pub samples: Counts,
+    /// Calls of Postgres.
+    pub calls: Counts,
     /// CPU time of the daemon of the last seconds, BPF programs included: millionths of the time of all CPUs.
     pub own_ppm: u64,
     /// What the budget has cut, in words, if it has.
     pub cut: Option<String>,
     /// Why the last reload was refused, if it was.
     pub refused: Option<String>,
+}
+
+/// What became of samples, or of calls, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In windows that were written.
+    pub shown: u64,
+    /// Lost, with windows that were, and within those that were written; of calls, what may be ones.
+    pub lost: u64,
 }
 
 /// What became of windows since the start.
@@ -78,6 +87,13 @@ impl Status {
 }
 
 impl Snapshot {
+    pub(super) fn counts(&mut self, capability: Capability) -> &mut Counts {
+        match capability {
+            Capability::Sampling => &mut self.samples,
+            Capability::Queries => &mut self.calls,
+        }
+    }
+
     /// One line.
     pub fn line(&self) -> String {
         let mut parts = Vec::new();

@@ -51,7 +51,7 @@ pub(crate) struct Watch(Child);
 
 impl Watch {
     pub(crate) fn start(bench: &Bench, arguments: &[&str]) -> Self {
-        let mut command = bench.command(&[&["queries", "--json"], arguments].concat());
+        let mut command = bench.command(&[&["queries", "--json", "-d", "1h"], arguments].concat());
         let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
+use crate::postgres::Tls;
 
 macro_rules! tables {
     ($($(#[$meta:meta])* $name:ident { $($key:ident: $kind:ty,)+ })+) => {$(
@@ -63,11 +64,14 @@ values!(
     Hertz,
     Level,
     Format,
+    Tls,
     Vec<String>,
     Vec<Glob>,
     Vec<u32>
 );
-nested!(State, Windows, Retention, Overhead, Log, Sampling, Targets);
+nested!(
+    State, Windows, Retention, Overhead, Log, Sampling, Queries, Targets
+);
 
 tables! {
     /// A whole file.
@@ -78,6 +82,7 @@ tables! {
         overhead: Overhead,
         log: Log,
         sampling: Sampling,
+        queries: Queries,
     }
     State {
         directory: PathBuf,
@@ -99,6 +104,11 @@ tables! {
     Sampling {
         enabled: bool,
         frequency: Hertz,
+        targets: Targets,
+    }
+    Queries {
+        enabled: bool,
+        tls: Tls,
         targets: Targets,
     }
     Targets {
