@@ -193,6 +193,7 @@ impl Work {
         for job in jobs {
             self.write(*job);
             self.retain();
+            give_back_memory();
         }
     }
 
@@ -279,6 +280,17 @@ impl Work {
         }
     }
 }
+
+/// Naming a window takes many times the memory that is kept, and the allocator would keep all of it.
+#[cfg(target_env = "gnu")]
+fn give_back_memory() {
+    // SAFETY: always callable, from any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators give it back by themselves.
+#[cfg(not(target_env = "gnu"))]
+fn give_back_memory() {}
 
 fn warn_unlisted(error: &io::Error) {
     tracing::warn!(%error, "cannot list the store, so nothing is deleted");
