@@ -15,6 +15,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
     bench::{Bench, Folded, SPLIT, Target, bench, signal, text},
+    filters::Cgroup,
     lifecycle::{FORKER, bpftool, programs_of},
     queries::{Report, pgbench, server},
 };
@@ -387,6 +388,43 @@ fn restarting_targets_are_followed() {
     for pid in &pids {
         report(&bench, &state, &["--pid", pid]).assert_has("main;seventy;burn");
     }
+}
+
+/// Units and cgroups are followed by their names: who enters one later is sampled, with what it forks, and found by
+/// its unit; who is in neither is not.
+#[test]
+fn units_and_cgroups_are_followed() {
+    let Some(bench) = bench() else { return };
+    let Some(cgroup) = Cgroup::make() else {
+        println!("skipped: no cgroup v2 hierarchy that can be written to");
+        return;
+    };
+    let program = bench.compile("split", SPLIT, &[]);
+    let forker = bench.compile("forker", FORKER, &[]);
+    let targets = format!("units = ['{}']", cgroup.unit());
+    let daemon = Daemon::start(&bench, &sections("1s", &targets));
+    let (inside, outside) = (Target::start(&program, &[]), Target::start(&program, &[]));
+    let parent = Target::start(&forker, &[]);
+    cgroup.add_below(&inside);
+    cgroup.add_below(&parent);
+    cgroup.add(&outside);
+    // A process that moves is noticed within ten seconds.
+    sleep(Duration::from_secs(14));
+    let all = cgroup.0.file_name().expect("it has one").to_string_lossy();
+    daemon.reload(&sections("1s", &format!("cgroups = ['/{all}']")));
+    daemon.told("READY=1");
+    sleep(Duration::from_secs(3));
+    let state = daemon.state.clone();
+    daemon.stop();
+    let unit = report(&bench, &state, &["--unit", &cgroup.unit()]);
+    unit.assert_has("main;seventy;burn");
+    unit.assert_has("main;child_work");
+    let of = |target: &Target| report(&bench, &state, &["--pid", &target.pid()]).total();
+    assert!(
+        of(&inside) > of(&outside),
+        "one is in the unit, the other only above"
+    );
+    assert!(of(&outside) > 0, "the second configuration has both");
 }
 
 /// Over its budget of CPU time the daemon samples less often, and says so in the log, to the service manager and in
