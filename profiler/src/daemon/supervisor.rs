@@ -313,7 +313,7 @@ impl Supervisor {
             if let Slot::Runs { running, .. } = &self.sampling
                 && plan.sampling.targets.is_some()
             {
-                whom = format!("{whom} ({} processes now)", running.pulse().followed());
+                whom = format!("{whom} ({} alive)", running.pulse().followed());
             }
             self.set_state(State::On(format!("{whom} at {} Hz", plan.frequency_hz)));
         }
