@@ -14,8 +14,9 @@ use crate::{
 const ONLY_COMMANDS: [&str; 3] = ["queries", "tcp", "syscalls"];
 
 /// Prints it; fails where something that is on cannot be.
-pub(super) fn run(path: &Path) -> Result<Exit, Error> {
+pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = load(path)?;
+    crate::web::check(settings.web.as_ref(), listen_publicly)?;
     let refusal = sampling_refusal(&settings);
     let store = store_refusal(&settings.state);
     let mut lines = vec![format!("configuration: {} is right", path.display())];
@@ -37,6 +38,31 @@ pub(super) fn lines(settings: &Settings, refusal: Option<&str>) -> Vec<String> {
     });
     std::iter::once(sampling_line(settings, refusal))
         .chain(only_commands)
+        .chain(std::iter::once(web_line(settings)))
+        .chain(export_lines(settings))
+        .collect()
+}
+
+fn web_line(settings: &Settings) -> String {
+    match &settings.web {
+        None => "web: off, as configured (web.listen)".to_owned(),
+        Some(web) => format!("web: on, page and metrics at {}", web.listen),
+    }
+}
+
+fn export_lines(settings: &Settings) -> Vec<String> {
+    if settings.export.targets.is_empty() {
+        return vec!["export: off, as configured ([[export]])".to_owned()];
+    }
+    let targets = settings.export.targets.iter();
+    targets
+        .map(|target| {
+            format!(
+                "export: on, profiles to {} at {}",
+                target.kind.name(),
+                target.url
+            )
+        })
         .collect()
 }
 

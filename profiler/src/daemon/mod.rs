@@ -18,7 +18,7 @@ mod follow;
 mod journal;
 mod manager;
 mod overhead;
-mod privileges;
+pub(crate) mod privileges;
 mod sampling;
 pub mod status;
 pub mod store;
@@ -33,8 +33,8 @@ use crate::{
 /// Runs the verb.
 pub fn run(args: &DaemonArgs) -> Result<Exit, Error> {
     if args.check {
-        check::run(&args.config)
+        check::run(&args.config, args.listen_publicly)
     } else {
-        supervisor::run(&args.config)
+        supervisor::run(&args.config, args.listen_publicly)
     }
 }

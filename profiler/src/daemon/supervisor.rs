@@ -25,8 +25,10 @@ use super::{
 };
 use crate::{
     error::{Error, Exit},
+    export::Exports,
     kernel, preflight,
     record::{ending::runtime, targets::check_frequency},
+    web::{self, Server, Sources},
 };
 
 /// How often the capabilities are looked after.
@@ -39,9 +41,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Runs until a signal ends it.
-pub(super) fn run(path: &Path) -> Result<Exit, Error> {
+pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = config::load(path)?;
-    require(&settings)?;
+    require(&settings, listen_publicly)?;
     let log = journal::begin(settings.log);
     // Wants a capability that is dropped next. Without it only the BPF programs' own time is not known.
     let statistics = kernel::keep_statistics();
@@ -59,14 +61,15 @@ pub(super) fn run(path: &Path) -> Result<Exit, Error> {
     }
     runtime()?.block_on(async {
         let signals = Signals::watch()?;
-        let supervisor = Supervisor::start(path, settings, log, store)?;
+        let supervisor = Supervisor::start((path, listen_publicly), settings, log, store)?;
         supervisor.watch(signals).await;
         Ok(Exit::Done)
     })
 }
 
 /// What would fail anyway is refused, with what mends it.
-fn require(settings: &Settings) -> Result<(), Error> {
+fn require(settings: &Settings, listen_publicly: bool) -> Result<(), Error> {
+    web::check(settings.web.as_ref(), listen_publicly)?;
     if let Some(sampling) = &settings.sampling {
         preflight::require_record()?;
         check_frequency(sampling.frequency_hz)?;
@@ -111,6 +114,9 @@ struct Supervisor {
     /// Beats of the capabilities at the last look of the watchdog.
     beats: Option<u64>,
     told: String,
+    listen_publicly: bool,
+    exports: Exports,
+    server: Option<Server>,
 }
 
 /// A capability.
@@ -131,15 +137,23 @@ enum Slot {
 impl Supervisor {
     /// Starts everything; ready when this comes back.
     fn start(
-        path: &Path,
+        (path, listen_publicly): (&Path, bool),
         settings: Settings,
         log: journal::Handle,
         store: Store,
     ) -> Result<Self, Error> {
         let status = Arc::<Status>::default();
+        let exports = Exports::default();
+        exports.configure(&settings.state, &settings.export)?;
+        let server = serve(&settings, &status, &exports)?;
         let mut supervisor = Self {
             path: path.to_owned(),
-            writer: Writer::start(store, settings.retention, Arc::clone(&status))?,
+            writer: Writer::start(
+                store,
+                settings.retention,
+                Arc::clone(&status),
+                exports.clone(),
+            )?,
             status,
             sampling: Slot::Off,
             budget: budget(&settings),
@@ -147,6 +161,9 @@ impl Supervisor {
             bpf_ended: Duration::ZERO,
             beats: None,
             told: String::new(),
+            listen_publicly,
+            exports,
+            server,
             settings,
             log,
         };
@@ -218,7 +235,12 @@ impl Supervisor {
             }
             slot => self.sampling = slot,
         }
-        if matches!(self.sampling, Slot::Runs { .. }) {
+        let beats = match &self.sampling {
+            Slot::Runs { running, .. } => Some(running.pulse().beats()),
+            Slot::Off | Slot::Waits { .. } => None,
+        };
+        self.status.beat(Capability::Sampling, beats);
+        if beats.is_some() {
             self.set_rate_state();
         }
         self.tell();
@@ -324,12 +346,28 @@ impl Supervisor {
     /// Everything that can fail comes first.
     fn apply(&mut self) -> Result<(), Error> {
         let settings = config::load(&self.path)?;
-        require(&settings)?;
+        require(&settings, self.listen_publicly)?;
         let moved = settings.state != self.settings.state;
         let store = moved.then(|| Store::open(&settings.state)).transpose()?;
-        let writer =
-            store.map(|store| Writer::start(store, settings.retention, Arc::clone(&self.status)));
+        let writer = store.map(|store| {
+            let (status, exports) = (Arc::clone(&self.status), self.exports.clone());
+            Writer::start(store, settings.retention, status, exports)
+        });
         let writer = writer.transpose()?;
+        if settings.web != self.settings.web || moved {
+            // An address can be had only when it has been given up.
+            self.server = None;
+            let server = serve(&settings, &self.status, &self.exports);
+            if server.is_err() {
+                // As before, since the old configuration holds.
+                let old = serve(&self.settings, &self.status, &self.exports);
+                self.server = old.ok().flatten();
+            }
+            self.server = server?;
+        }
+        if settings.export != self.settings.export || moved {
+            self.exports.configure(&settings.state, &settings.export)?;
+        }
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
         if settings.log.format != before.log.format {
@@ -363,7 +401,8 @@ impl Supervisor {
             Slot::Off | Slot::Waits { .. } => None,
         };
         let bpf = running.map_or(Duration::ZERO, |running| running.pulse().bpf_time());
-        let own_ppm = self.overhead.read(self.bpf_ended + bpf);
+        let bpf_total = self.bpf_ended + bpf;
+        let own_ppm = self.overhead.read(bpf_total);
         let allowed = self.budget.reading(own_ppm);
         let cut = self
             .budget
@@ -382,6 +421,7 @@ impl Supervisor {
         }
         self.status.update(|now| {
             now.own_ppm = own_ppm;
+            now.bpf = bpf_total;
             now.cut = cut;
         });
     }
@@ -413,6 +453,23 @@ impl Supervisor {
             self.told = line;
         }
     }
+}
+
+/// The page, if it is wanted.
+fn serve(
+    settings: &Settings,
+    status: &Arc<Status>,
+    exports: &Exports,
+) -> Result<Option<Server>, Error> {
+    let Some(web) = &settings.web else {
+        return Ok(None);
+    };
+    let sources = Sources {
+        state: settings.state.clone(),
+        status: Arc::clone(status),
+        exports: exports.clone(),
+    };
+    Ok(Some(Server::start(web, sources)?))
 }
 
 fn budget(settings: &Settings) -> Budget<Capability> {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    export::Exports,
     output::{self, Format, Options},
     profile::Profile,
     record::Captured,
@@ -62,6 +63,8 @@ impl Lost {
         self.status.update(|now| {
             *now.windows.lost.entry(cause).or_default() += 1;
             now.samples_lost += samples;
+            let cause = format!("window lost: {}", cause.text());
+            *now.lost_by.entry(cause).or_default() += samples;
         });
     }
 
@@ -123,6 +126,7 @@ impl Writer {
         store: Store,
         retention: Retention,
         status: Arc<Status>,
+        exports: Exports,
     ) -> Result<Self, Error> {
         let (queue, jobs) = sync_channel(QUEUE);
         let lost = Arc::new(Lost {
@@ -135,6 +139,7 @@ impl Writer {
             retention: Arc::clone(&retention),
             lost: Arc::clone(&lost),
             names: Cache::new(),
+            exports,
         };
         let thread = std::thread::Builder::new()
             .name("windows".to_owned())
@@ -180,6 +185,7 @@ struct Work {
     retention: Arc<Mutex<Retention>>,
     lost: Arc<Lost>,
     names: Cache,
+    exports: Exports,
 }
 
 impl Work {
@@ -214,6 +220,8 @@ impl Work {
             }
         };
         let told = self.lost.take();
+        // Before the windows that were lost are told: they have no part in this one.
+        self.exports.offer(&profile);
         let note = |(note, count): (String, u64)| (note.into(), count);
         profile.account.notes.extend(notes.into_iter().map(note));
         profile.account.notes.extend(lost_notes(&told).map(note));
@@ -246,6 +254,11 @@ impl Work {
             now.windows.newest_ms = now.windows.newest_ms.max(Some(name.end_ms));
             now.samples += profile.account.shown;
             now.samples_lost += lost;
+            for (cause, count) in &profile.account.lost {
+                *now.lost_by.entry(cause.text().to_owned()).or_default() += count;
+            }
+            let known: u64 = profile.account.stacks.values().sum();
+            now.cut_stacks += known.saturating_sub(profile.account.complete());
         });
     }
 

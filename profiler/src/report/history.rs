@@ -32,6 +32,13 @@ pub struct History {
 impl History {
     /// All windows of the span together.
     pub(super) fn profile(&self) -> Result<Profile, Error> {
+        let all = self.gather(&mut || true)?;
+        // Nobody said to stop.
+        Ok(all.unwrap_or_default())
+    }
+
+    /// Likewise, as long as the caller says to go on; `None` where that was not long enough.
+    pub(crate) fn gather(&self, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Profile>, Error> {
         let entries = store::list(&self.state)?;
         let selection = store::select(&entries, Capability::Sampling, self.span);
         if selection.windows.is_empty() {
@@ -45,6 +52,9 @@ impl History {
         let mut merger = Merger::default();
         let (mut unreadable, mut deleted) = (0, 0);
         for name in &selection.windows {
+            if !go_on() {
+                return Ok(None);
+            }
             let Ok(bytes) = store::open(&self.state, name) else {
                 deleted += 1;
                 continue;
@@ -75,7 +85,7 @@ impl History {
         for (note, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             *notes.entry(note.into()).or_default() += count;
         }
-        Ok(profile)
+        Ok(Some(profile))
     }
 }
 

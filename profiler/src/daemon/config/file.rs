@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::export::Kind;
+
 use super::value::{Bytes, Hertz, Share, Span};
 
 macro_rules! tables {
@@ -63,9 +65,22 @@ values!(
     Level,
     Format,
     Vec<String>,
-    Vec<u32>
+    Vec<u32>,
+    String,
+    Kind,
+    Vec<Destination>
 );
-nested!(State, Windows, Retention, Overhead, Log, Sampling, Targets);
+nested!(
+    State,
+    Windows,
+    Retention,
+    Overhead,
+    Log,
+    Sampling,
+    Targets,
+    Web,
+    ExportQueue
+);
 
 tables! {
     /// A whole file.
@@ -76,6 +91,9 @@ tables! {
         overhead: Overhead,
         log: Log,
         sampling: Sampling,
+        web: Web,
+        export: Vec<Destination>,
+        export_queue: ExportQueue,
     }
     State {
         directory: PathBuf,
@@ -104,6 +122,21 @@ tables! {
         cgroups: Vec<String>,
         commands: Vec<String>,
         pids: Vec<u32>,
+    }
+    Web {
+        listen: String,
+        public: bool,
+        token_file: PathBuf,
+    }
+    ExportQueue {
+        size: Bytes,
+        age: Span,
+    }
+    /// One `[[export]]`. A later file replaces all of them.
+    Destination {
+        kind: Kind,
+        url: String,
+        headers_file: PathBuf,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod complaint;
 mod file;
+mod leaving;
 mod value;
 
 use std::{
@@ -20,6 +21,10 @@ pub use self::{
 use self::{
     file::{File, Over},
     value::{Bytes, Hertz, Share, Span},
+};
+pub use crate::{
+    export::{Export, Kind, Limits, Target},
+    web::{Listen, Web},
 };
 pub(crate) use value::parse_span;
 
@@ -55,6 +60,10 @@ pub struct Settings {
     pub log: Log,
     /// Sampling of stacks, if it is on.
     pub sampling: Option<Sampling>,
+    /// The page and the metrics, if they are served.
+    pub web: Option<Web>,
+    /// Where windows are sent.
+    pub export: Export,
 }
 
 /// What is kept of windows.
@@ -210,6 +219,9 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
         overhead,
         log,
         sampling,
+        web,
+        export,
+        export_queue,
     } = file;
     let Span(window) = windows.unwrap_or_default().length.unwrap_or(Span(WINDOW));
     if !(WINDOW_MIN..=WINDOW_MAX).contains(&window) {
@@ -242,6 +254,8 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
             format: log.format.unwrap_or_default(),
         },
         sampling: resolve_sampling(sampling.unwrap_or_default())?,
+        web: leaving::web(web.unwrap_or_default())?,
+        export: leaving::export(export.unwrap_or_default(), export_queue.unwrap_or_default())?,
     })
 }
 
