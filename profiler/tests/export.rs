@@ -5,7 +5,6 @@
     clippy::expect_used,
     reason = "a test stops where its ground gives way"
 )]
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::{
     collections::VecDeque,

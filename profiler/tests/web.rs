@@ -80,7 +80,7 @@ impl Site {
 }
 
 fn ask(mut stream: impl Read + Write, request: &str, headers: &[&str]) -> (String, String) {
-    let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let lines = [headers, &[""]].concat().join("\r\n");
     let request = format!("{request} HTTP/1.1\r\n{lines}\r\n");
     stream.write_all(request.as_bytes()).expect("it is read");
     let mut answer = Vec::new();
@@ -103,7 +103,7 @@ fn fill(state: &Path) {
     for minutes in [2, 1] {
         let mut profile = report::read(text).expect("they are stacks");
         profile.meta.frequency_hz = 19;
-        profile.meta.title = "host".to_owned();
+        "host".clone_into(&mut profile.meta.title);
         profile.meta.duration = Duration::from_secs(60);
         let bytes = output::render(&profile, Format::Pprof, &Options::default());
         let begin_ms = now_ms - minutes * 60_000;

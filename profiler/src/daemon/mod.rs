@@ -9,6 +9,7 @@
 //! - `supervisor` starts, watches and ends the capabilities; `sampling` is one. `writer` names and writes windows.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
+//! - `outlets` holds what leaves it: the page and the exports.
 //! - `privileges`, `journal` and `manager` deal with the kernel's capabilities, the log and systemd.
 
 mod budget;
@@ -17,6 +18,7 @@ pub mod config;
 mod follow;
 mod journal;
 mod manager;
+mod outlets;
 mod overhead;
 pub(crate) mod privileges;
 mod sampling;

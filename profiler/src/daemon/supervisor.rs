@@ -16,6 +16,7 @@ use super::{
     check,
     config::{self, Settings},
     journal, manager,
+    outlets::Outlets,
     overhead::Overhead,
     privileges,
     sampling::{Plan, Running},
@@ -25,10 +26,9 @@ use super::{
 };
 use crate::{
     error::{Error, Exit},
-    export::Exports,
     kernel, preflight,
     record::{ending::runtime, targets::check_frequency},
-    web::{self, Server, Sources},
+    web,
 };
 
 /// How often the capabilities are looked after.
@@ -43,7 +43,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Runs until a signal ends it.
 pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = config::load(path)?;
-    require(&settings, listen_publicly)?;
+    require(&settings)?;
+    web::check(settings.web.as_ref(), listen_publicly)?;
     let log = journal::begin(settings.log);
     // Wants a capability that is dropped next. Without it only the BPF programs' own time is not known.
     let statistics = kernel::keep_statistics();
@@ -62,14 +63,12 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     runtime()?.block_on(async {
         let signals = Signals::watch()?;
         let supervisor = Supervisor::start((path, listen_publicly), settings, log, store)?;
-        supervisor.watch(signals).await;
-        Ok(Exit::Done)
+        supervisor.watch(signals).await
     })
 }
 
 /// What would fail anyway is refused, with what mends it.
-fn require(settings: &Settings, listen_publicly: bool) -> Result<(), Error> {
-    web::check(settings.web.as_ref(), listen_publicly)?;
+fn require(settings: &Settings) -> Result<(), Error> {
     if let Some(sampling) = &settings.sampling {
         preflight::require_record()?;
         check_frequency(sampling.frequency_hz)?;
@@ -114,9 +113,7 @@ struct Supervisor {
     /// Beats of the capabilities at the last look of the watchdog.
     beats: Option<u64>,
     told: String,
-    listen_publicly: bool,
-    exports: Exports,
-    server: Option<Server>,
+    outlets: Outlets,
 }
 
 /// A capability.
@@ -143,16 +140,14 @@ impl Supervisor {
         store: Store,
     ) -> Result<Self, Error> {
         let status = Arc::<Status>::default();
-        let exports = Exports::default();
-        exports.configure(&settings.state, &settings.export)?;
-        let server = serve(&settings, &status, &exports)?;
+        let outlets = Outlets::start(&settings, listen_publicly, Arc::clone(&status))?;
         let mut supervisor = Self {
             path: path.to_owned(),
             writer: Writer::start(
                 store,
                 settings.retention,
                 Arc::clone(&status),
-                exports.clone(),
+                outlets.exports.clone(),
             )?,
             status,
             sampling: Slot::Off,
@@ -161,9 +156,7 @@ impl Supervisor {
             bpf_ended: Duration::ZERO,
             beats: None,
             told: String::new(),
-            listen_publicly,
-            exports,
-            server,
+            outlets,
             settings,
             log,
         };
@@ -180,16 +173,28 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    async fn watch(mut self, mut signals: Signals) {
+    async fn watch(mut self, mut signals: Signals) -> Result<Exit, Error> {
         let mut look = ticks(LOOK);
         let mut reading = ticks(READING);
+        // What starting has cost is not held against anybody.
+        reading.reset();
+        self.overhead = Overhead::begin(self.bpf_time());
         let mut watchdog = manager::watchdog().map(ticks);
         loop {
             tokio::select! {
                 _ = signals.hangup.recv() => self.reload(),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = look.tick() => self.look_after(),
+                _ = look.tick() => {
+                    self.look_after();
+                    if self.writer.has_ended() {
+                        // Started anew by the service manager, which is told.
+                        return Err(Error::System {
+                            action: "go on writing windows",
+                            source: std::io::Error::other("the thread that does has failed"),
+                        });
+                    }
+                }
                 _ = reading.tick() => self.read_overhead(),
                 () = next(&mut watchdog) => self.feed_watchdog(),
             }
@@ -200,6 +205,15 @@ impl Supervisor {
         let Self { writer, status, .. } = self;
         writer.finish();
         tracing::info!("ended: {}", status.snapshot().line());
+        Ok(Exit::Done)
+    }
+
+    /// Time in BPF programs since the start.
+    fn bpf_time(&self) -> Duration {
+        match &self.sampling {
+            Slot::Runs { running, .. } => self.bpf_ended + running.pulse().bpf_time(),
+            Slot::Off | Slot::Waits { .. } => self.bpf_ended,
+        }
     }
 
     /// What sampling is to do, as far as the budget allows.
@@ -346,28 +360,15 @@ impl Supervisor {
     /// Everything that can fail comes first.
     fn apply(&mut self) -> Result<(), Error> {
         let settings = config::load(&self.path)?;
-        require(&settings, self.listen_publicly)?;
+        require(&settings)?;
         let moved = settings.state != self.settings.state;
         let store = moved.then(|| Store::open(&settings.state)).transpose()?;
         let writer = store.map(|store| {
-            let (status, exports) = (Arc::clone(&self.status), self.exports.clone());
+            let (status, exports) = (Arc::clone(&self.status), self.outlets.exports.clone());
             Writer::start(store, settings.retention, status, exports)
         });
         let writer = writer.transpose()?;
-        if settings.web != self.settings.web || moved {
-            // An address can be had only when it has been given up.
-            self.server = None;
-            let server = serve(&settings, &self.status, &self.exports);
-            if server.is_err() {
-                // As before, since the old configuration holds.
-                let old = serve(&self.settings, &self.status, &self.exports);
-                self.server = old.ok().flatten();
-            }
-            self.server = server?;
-        }
-        if settings.export != self.settings.export || moved {
-            self.exports.configure(&settings.state, &settings.export)?;
-        }
+        self.outlets.apply(&settings, &self.settings)?;
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
         if settings.log.format != before.log.format {
@@ -396,12 +397,7 @@ impl Supervisor {
     }
 
     fn read_overhead(&mut self) {
-        let running = match &self.sampling {
-            Slot::Runs { running, .. } => Some(running),
-            Slot::Off | Slot::Waits { .. } => None,
-        };
-        let bpf = running.map_or(Duration::ZERO, |running| running.pulse().bpf_time());
-        let bpf_total = self.bpf_ended + bpf;
+        let bpf_total = self.bpf_time();
         let own_ppm = self.overhead.read(bpf_total);
         let allowed = self.budget.reading(own_ppm);
         let cut = self
@@ -453,23 +449,6 @@ impl Supervisor {
             self.told = line;
         }
     }
-}
-
-/// The page, if it is wanted.
-fn serve(
-    settings: &Settings,
-    status: &Arc<Status>,
-    exports: &Exports,
-) -> Result<Option<Server>, Error> {
-    let Some(web) = &settings.web else {
-        return Ok(None);
-    };
-    let sources = Sources {
-        state: settings.state.clone(),
-        status: Arc::clone(status),
-        exports: exports.clone(),
-    };
-    Ok(Some(Server::start(web, sources)?))
 }
 
 fn budget(settings: &Settings) -> Budget<Capability> {

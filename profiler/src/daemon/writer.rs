@@ -160,6 +160,11 @@ impl Writer {
         self.windows.clone()
     }
 
+    /// It should not, before everything is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// From the next window on.
     pub(crate) fn set_retention(&self, retention: Retention) {
         *self
@@ -194,6 +199,7 @@ impl Work {
         for job in jobs {
             self.write(*job);
             self.retain();
+            give_back_memory();
         }
     }
 
@@ -288,6 +294,17 @@ impl Work {
     }
 }
 
+/// Naming a window takes many times the memory that is kept, and the allocator would keep all of it.
+#[cfg(target_env = "gnu")]
+fn give_back_memory() {
+    // SAFETY: always callable, from any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators give it back by themselves.
+#[cfg(not(target_env = "gnu"))]
+fn give_back_memory() {}
+
 fn warn_unlisted(error: &io::Error) {
     tracing::warn!(%error, "cannot list the store, so nothing is deleted");
 }
@@ -311,4 +328,114 @@ fn lost_notes(
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+
+    use super::{
+        Captured, Exports, Job, LostWindow, Retention, Status, Store, Windows, Writer, sync_channel,
+    };
+    use crate::{
+        daemon::store,
+        profile::{Account, Meta, Profile},
+        report,
+    };
+
+    fn job(begin_s: u64, shown: u64) -> Job {
+        let meta = Meta {
+            title: "test".to_owned(),
+            frequency_hz: 19,
+            started: Duration::from_secs(begin_s),
+            duration: Duration::from_secs(1),
+            ..Meta::default()
+        };
+        let account = Account {
+            taken: shown,
+            shown,
+            ..Account::default()
+        };
+        Job {
+            captured: Captured::empty(meta, account),
+            table: 1,
+            notes: BTreeMap::from([("said by the daemon".to_owned(), begin_s)]),
+        }
+    }
+
+    fn windows_in(state: &Path) -> Vec<Profile> {
+        let entries = store::list(state).unwrap();
+        let read = |entry: &store::Entry| report::read(&store::open(state, &entry.name).unwrap());
+        entries.iter().map(|entry| read(entry).unwrap()).collect()
+    }
+
+    /// A window that cannot be written is lost under its cause, and the next one that can be says so once.
+    #[test]
+    fn next_window_tells_of_lost_ones() {
+        let state = tempfile::tempdir().unwrap();
+        let status = Arc::<Status>::default();
+        let retention = Retention {
+            age: Duration::from_secs(u64::from(u32::MAX)),
+            bytes: u64::MAX,
+        };
+        let store = Store::open(state.path()).unwrap();
+        let writer =
+            Writer::start(store, retention, Arc::clone(&status), Exports::default()).unwrap();
+        let (folder, away) = (state.path().join("windows"), state.path().join("away"));
+        let windows = writer.windows();
+        let offer_and_wait = |begin_s, shown| {
+            let count = |status: &Status| {
+                let now = status.snapshot().windows;
+                now.written + now.lost.values().sum::<u64>()
+            };
+            let before = count(&status);
+            windows.offer(job(begin_s, shown));
+            while count(&status) == before {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        offer_and_wait(10, 1);
+        fs::rename(&folder, &away).unwrap();
+        offer_and_wait(20, 2);
+        offer_and_wait(30, 3);
+        fs::rename(&away, &folder).unwrap();
+        offer_and_wait(40, 4);
+        offer_and_wait(50, 5);
+        drop(windows);
+        writer.finish();
+        let read = windows_in(state.path());
+        let note = |at: usize, note: &str| read[at].account.notes.get(note).copied();
+        assert_eq!(read.len(), 3);
+        let (lost, samples) = (
+            "window before this one lost, could not be written",
+            "sample in a window that was lost, could not be written",
+        );
+        assert_eq!((note(0, lost), note(2, lost)), (None, None));
+        assert_eq!((note(1, lost), note(1, samples)), (Some(2), Some(5)));
+        assert_eq!(note(1, "said by the daemon"), Some(40));
+        let now = status.snapshot();
+        assert_eq!((now.windows.written, now.windows.kept), (3, 3));
+        assert_eq!(now.windows.lost[&LostWindow::Failed], 2);
+    }
+
+    /// A window that finds too many before it is lost, and sampling does not wait.
+    #[test]
+    fn full_queue_loses_windows() {
+        let (queue, _jobs) = sync_channel(1);
+        let status = Arc::<Status>::default();
+        let lost = super::Lost {
+            pending: super::Mutex::default(),
+            status: Arc::clone(&status),
+        };
+        let windows = Windows {
+            queue,
+            lost: Arc::new(lost),
+        };
+        for begin_s in 0..3 {
+            windows.offer(job(begin_s, 7));
+        }
+        let now = status.snapshot();
+        assert_eq!(now.windows.lost[&LostWindow::WriterBusy], 2);
+        assert_eq!(now.samples_lost, 14);
+    }
 }

@@ -89,6 +89,24 @@ impl Captured {
     }
 }
 
+#[cfg(test)]
+impl Captured {
+    /// Nothing was recorded.
+    pub(crate) fn empty(meta: Meta, account: Account) -> Self {
+        use super::aggregate::Timeline;
+        use crate::process::Processes;
+        Self {
+            meta,
+            mode: Mode::OnCpu,
+            interpreter: Interpreter::Fold,
+            aggregate: Aggregate::new(Timeline::Drop),
+            pythons: PythonPlaces::default(),
+            sources: Sources::of(&Processes::new()),
+            account,
+        }
+    }
+}
+
 /// Every stack with what stands on it and, where it was cut, why.
 fn stacks(
     aggregate: &Aggregate<Place>,

@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn trouble(snapshot: &Snapshot, now: Instant) -> Vec<String> {
     let still = |since: Instant| {
         let time = now.saturating_duration_since(since);
-        (time > PATIENCE).then(|| time.as_secs())
+        (time > PATIENCE).then_some(time.as_secs())
     };
     let mut trouble = Vec::new();
     match snapshot.looked {

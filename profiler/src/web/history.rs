@@ -109,15 +109,14 @@ impl Reader {
     /// All samples of a span together; `None` where the time was too short.
     pub(super) fn profile(
         &self,
-        asked: Asked,
+        asked: &Asked,
         deadline: Instant,
     ) -> Result<Option<Profile>, Error> {
         let history = History {
             state: self.state.clone(),
             span: asked.span,
-            wanted: asked.wanted,
         };
-        history.gather(&mut || Instant::now() < deadline)
+        history.gather(&asked.wanted, &mut || Instant::now() < deadline)
     }
 
     fn summary(&self, name: &WindowName) -> Option<Arc<Summary>> {
@@ -296,7 +295,7 @@ mod tests {
         let late = reader.sum(&asked(6000, Wanted::default()), passed).unwrap();
         assert_eq!((late.windows, late.unread), (3, 3));
         let profile = reader
-            .profile(asked(6000, Wanted::default()), passed)
+            .profile(&asked(6000, Wanted::default()), passed)
             .unwrap();
         assert!(profile.is_none());
     }

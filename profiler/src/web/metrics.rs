@@ -2,6 +2,7 @@
 //! Pure.
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Write},
     sync::atomic::AtomicU64,
 };
@@ -16,6 +17,7 @@ use super::own::Own;
 use crate::{
     daemon::status::{Snapshot, State},
     export::{Health, Target},
+    profile::Lost,
 };
 
 /// Content type of `OpenMetrics`.
@@ -140,13 +142,14 @@ fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
     let mode = vec![("mode", "cpu".to_owned())];
     let help = "Samples in windows that were written";
     profiler.counters("samples", help, vec![(mode, snapshot.samples)]);
-    let lost = snapshot.lost_by.iter();
-    let lost = lost.map(|(cause, count)| (vec![("reason", cause.clone())], *count));
-    profiler.counters(
-        "samples_lost",
-        "Samples that are in no window",
-        lost.collect(),
-    );
+    // From the beginning, so that an alarm can be set.
+    let mut causes = BTreeMap::from([(Lost::RingFull.text().to_owned(), 0)]);
+    causes.extend(snapshot.lost_by.clone());
+    let lost = causes
+        .into_iter()
+        .map(|(cause, count)| (vec![("reason", cause)], count));
+    let help = "Samples that are in no window";
+    profiler.counters("samples_lost", help, lost.collect());
     let help = "Samples whose stack was cut";
     profiler.counter("stacks_truncated", help, snapshot.cut_stacks);
     let windows = &snapshot.windows;
@@ -223,7 +226,7 @@ fn float(value: u64) -> f64 {
 /// The same in Prometheus' older text format, in which a family bears the name of its samples.
 pub(super) fn to_text(open_metrics: &str) -> String {
     let mut text = String::new();
-    let mut types = std::collections::BTreeMap::new();
+    let mut types = BTreeMap::new();
     for line in open_metrics.lines() {
         if let Some((name, kind)) = line
             .strip_prefix("# TYPE ")
@@ -260,9 +263,7 @@ pub(super) fn to_text(open_metrics: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::{Health, Own, Snapshot, State, Target, render, to_text};
+    use super::{BTreeMap, Health, Own, Snapshot, State, Target, render, to_text};
     use crate::{
         daemon::store::{Capability, LostWindow},
         export::{Dropped, Kind},

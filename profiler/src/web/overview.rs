@@ -1,5 +1,7 @@
 //! The page: who used the CPU in a span of time, what was lost, and how the daemon itself fares. Pure.
 
+use std::fmt::Write;
+
 use askama::Template;
 
 use super::{
@@ -157,7 +159,8 @@ fn picture(query: &Query, begin: &str, end: &str) -> String {
             if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
                 address.push(char::from(byte));
             } else {
-                address.push_str(&format!("%{byte:02X}"));
+                // Writing to a string cannot fail.
+                let _ = write!(address, "%{byte:02X}");
             }
         }
     }
@@ -183,8 +186,8 @@ fn bad(name: impl Into<String>, value: impl Into<String>) -> Fact {
 fn facts(sum: &Sum) -> Vec<Fact> {
     let summary = &sum.summary;
     let mut facts = vec![
-        fact("samples shown", grouped(summary.shown)),
-        fact("samples taken, of everybody", grouped(summary.taken)),
+        fact("shown", grouped(summary.shown)),
+        fact("taken, of all targets", grouped(summary.taken)),
         fact("windows", grouped(sum.windows as u64)),
     ];
     let lost = summary.lost.iter().filter(|(_, count)| **count > 0);

@@ -100,11 +100,11 @@ fn router(guard: Guard, sources: Sources) -> Router {
         .route("/healthz", get(healthz))
         .route(
             "/style.css",
-            get(|| asset("text/css; charset=utf-8", STYLE)),
+            get(async || asset("text/css; charset=utf-8", STYLE)),
         )
         .route(
             "/page.js",
-            get(|| asset("text/javascript; charset=utf-8", SCRIPT)),
+            get(async || asset("text/javascript; charset=utf-8", SCRIPT)),
         )
         .with_state(Arc::new(site))
         .layer(middleware::from_fn(limit))
@@ -118,7 +118,7 @@ async fn limit(request: axum::extract::Request, next: middleware::Next) -> Respo
     }
 }
 
-async fn asset(kind: &'static str, text: &'static str) -> Response {
+fn asset(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
@@ -187,7 +187,7 @@ async fn flamegraph(State(site): Shared, Parameters(query): Parameters<Query>) -
         Err(why) => return words(StatusCode::BAD_REQUEST, &why),
     };
     let reading = Arc::clone(&site);
-    let drawn = in_turn(&site, move || draw(&reading.reader, asked));
+    let drawn = in_turn(&site, move || draw(&reading.reader, &asked));
     match drawn.await {
         Some(Ok(Some(bytes))) => svg::response(&String::from_utf8_lossy(&bytes)),
         Some(Ok(None)) => words(
@@ -199,7 +199,7 @@ async fn flamegraph(State(site): Shared, Parameters(query): Parameters<Query>) -
     }
 }
 
-fn draw(reader: &Reader, asked: Asked) -> Result<Option<Vec<u8>>, Error> {
+fn draw(reader: &Reader, asked: &Asked) -> Result<Option<Vec<u8>>, Error> {
     let Some(profile) = reader.profile(asked, Instant::now() + READING)? else {
         return Ok(None);
     };

@@ -89,10 +89,10 @@ int main(void) { pthread_t t; pthread_create(&t, 0, work, "worker-a"); pthread_c
 }
 
 /// A cgroup of the test's, with one below it that looks like a systemd unit's. Gone when dropped.
-struct Cgroup(PathBuf);
+pub(crate) struct Cgroup(pub(crate) PathBuf);
 
 impl Cgroup {
-    fn make() -> Option<Self> {
+    pub(crate) fn make() -> Option<Self> {
         let root = profiler::cgroup::mount_point().ok()?;
         let name = format!(
             "profiler-test-{}-{:?}",
@@ -110,18 +110,18 @@ impl Cgroup {
         Some(cgroup)
     }
 
-    fn unit(&self) -> String {
+    pub(crate) fn unit(&self) -> String {
         format!(
             "unit-of-{}",
             self.0.file_name().expect("it has one").to_string_lossy()
         )
     }
 
-    fn add(&self, target: &Target) {
+    pub(crate) fn add(&self, target: &Target) {
         fs::write(self.0.join("cgroup.procs"), target.pid()).expect("the cgroup takes it");
     }
 
-    fn add_below(&self, target: &Target) {
+    pub(crate) fn add_below(&self, target: &Target) {
         let below = self.0.join(format!("{}.service", self.unit()));
         fs::write(below.join("cgroup.procs"), target.pid()).expect("the cgroup takes it");
     }

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
 use crate::export::Kind;
-
-use super::value::{Bytes, Hertz, Share, Span};
 
 macro_rules! tables {
     ($($(#[$meta:meta])* $name:ident { $($key:ident: $kind:ty,)+ })+) => {$(
@@ -59,12 +58,14 @@ values!(
     bool,
     PathBuf,
     Span,
+    Length,
     Bytes,
     Share,
     Hertz,
     Level,
     Format,
     Vec<String>,
+    Vec<Glob>,
     Vec<u32>,
     String,
     Kind,
@@ -99,7 +100,7 @@ tables! {
         directory: PathBuf,
     }
     Windows {
-        length: Span,
+        length: Length,
     }
     Retention {
         age: Span,
@@ -120,7 +121,7 @@ tables! {
     Targets {
         units: Vec<String>,
         cgroups: Vec<String>,
-        commands: Vec<String>,
+        commands: Vec<Glob>,
         pids: Vec<u32>,
     }
     Web {

@@ -45,7 +45,7 @@ pub(super) fn web(section: file::Web) -> Result<Option<Web>, String> {
 /// Where windows are sent, each place once.
 pub(super) fn export(
     destinations: Vec<file::Destination>,
-    queue: file::ExportQueue,
+    queue: &file::ExportQueue,
 ) -> Result<Export, String> {
     let mut targets: Vec<Target> = Vec::new();
     for destination in destinations {
@@ -126,7 +126,7 @@ mod tests {
             let file = file(text);
             export(
                 file.export.unwrap_or_default(),
-                file.export_queue.unwrap_or_default(),
+                &file.export_queue.unwrap_or_default(),
             )
         };
         let one = "[[export]]\nkind = 'otlp'\nurl = 'http://c:4318/'\n";
