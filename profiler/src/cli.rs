@@ -3,7 +3,7 @@
 
 mod daemon;
 mod queries;
-mod report;
+pub(crate) mod report;
 mod syscalls;
 mod targets;
 mod tcp;

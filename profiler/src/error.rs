@@ -138,6 +138,9 @@ pub enum Error {
     /// The daemon's store cannot be used.
     #[error(transparent)]
     Store(#[from] crate::daemon::store::StoreError),
+    /// The page cannot be served.
+    #[error(transparent)]
+    Web(#[from] crate::web::WebError),
     /// The machine does not allow it.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
@@ -206,6 +209,7 @@ impl Error {
             }
             Self::Config(error) => return error.hint(),
             Self::Store(error) => return error.hint(),
+            Self::Web(error) => return error.hint(),
             Self::Input { .. } | Self::System { .. } => return None,
             Self::Recording { source, .. } => return source.hint(),
             Self::Preflight(error) => return error.hint(),

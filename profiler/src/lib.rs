@@ -34,6 +34,7 @@
 //! - [`output`] turns a profile into bytes of any format, and never sees a process or a map. Only its
 //!   `flamegraph` names inferno. [`report`] reads bytes back into a profile.
 //! - [`daemon`] records all the time, keeps windows of it in a store, and is what systemd runs.
+//! - [`export`] sends those windows to what users run elsewhere, [`web`] shows them in a browser and to Prometheus.
 //! - [`dump`] shows the threads of a process now, without the kernel side.
 //! - [`artifact`] writes files whole or not at all. [`cgroup`] finds cgroups and units.
 //!
@@ -55,6 +56,7 @@ pub mod config;
 pub mod daemon;
 pub mod dump;
 pub mod error;
+pub mod export;
 pub mod kernel;
 pub mod output;
 pub mod postgres;
@@ -71,3 +73,4 @@ pub mod tcp;
 mod tls;
 pub mod unwind;
 pub mod wait;
+pub mod web;

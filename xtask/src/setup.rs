@@ -24,7 +24,7 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-19";
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Programs that the tests run, with the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 17] = [
+const TEST_PROGRAMS: [(&str, &str); 18] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("musl-gcc", "musl-tools"),
@@ -32,6 +32,7 @@ const TEST_PROGRAMS: [(&str, &str); 17] = [
     ("strip", "binutils"),
     ("bpftool", "bpftool"),
     ("go", "golang-go"),
+    ("promtool", "prometheus"),
     ("python3", "python3"),
     ("npm", "npm"),
     ("setpriv", "util-linux"),

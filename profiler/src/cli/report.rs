@@ -164,7 +164,7 @@ pub(super) fn parse_instant(text: &str) -> Result<Timestamp, String> {
     parse_at(text, Timestamp::now(), &TimeZone::system())
 }
 
-fn parse_at(text: &str, now: Timestamp, local: &TimeZone) -> Result<Timestamp, String> {
+pub(crate) fn parse_at(text: &str, now: Timestamp, local: &TimeZone) -> Result<Timestamp, String> {
     if let Ok(ago) = parse_span(text) {
         return now
             .checked_sub(ago)

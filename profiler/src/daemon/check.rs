@@ -15,8 +15,9 @@ use crate::{
 const ONLY_COMMANDS: [&str; 2] = ["tcp", "syscalls"];
 
 /// Prints it; fails where something that is on cannot be.
-pub(super) fn run(path: &Path) -> Result<Exit, Error> {
+pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = load(path)?;
+    crate::web::check(settings.web.as_ref(), listen_publicly)?;
     let refusals = Refusals {
         sampling: sampling_refusal(&settings),
         queries: queries_refusal(&settings),
@@ -50,7 +51,34 @@ pub(super) fn lines(settings: &Settings, refusals: &Refusals) -> Vec<String> {
         sampling_line(settings, refusals.sampling.as_deref()),
         queries_line(settings, refusals.queries.as_deref()),
     ];
-    kept.into_iter().chain(only_commands).collect()
+    kept.into_iter()
+        .chain(only_commands)
+        .chain(std::iter::once(web_line(settings)))
+        .chain(export_lines(settings))
+        .collect()
+}
+
+fn web_line(settings: &Settings) -> String {
+    match &settings.web {
+        None => "web: off, as configured (web.listen)".to_owned(),
+        Some(web) => format!("web: on, page and metrics at {}", web.listen),
+    }
+}
+
+fn export_lines(settings: &Settings) -> Vec<String> {
+    if settings.export.targets.is_empty() {
+        return vec!["export: off, as configured ([[export]])".to_owned()];
+    }
+    let targets = settings.export.targets.iter();
+    targets
+        .map(|target| {
+            format!(
+                "export: on, profiles to {} at {}",
+                target.kind.name(),
+                target.url
+            )
+        })
+        .collect()
 }
 
 fn queries_line(settings: &Settings, refusal: Option<&str>) -> String {

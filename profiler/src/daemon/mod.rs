@@ -11,6 +11,7 @@
 //!   and writes windows.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
+//! - `outlets` holds what leaves it: the page and the exports.
 //! - `privileges`, `journal` and `manager` deal with the kernel's capabilities, the log and systemd.
 
 mod budget;
@@ -19,8 +20,9 @@ pub mod config;
 mod follow;
 mod journal;
 mod manager;
+mod outlets;
 mod overhead;
-mod privileges;
+pub(crate) mod privileges;
 mod queries;
 mod sampling;
 mod slot;
@@ -37,8 +39,8 @@ use crate::{
 /// Runs the verb.
 pub fn run(args: &DaemonArgs) -> Result<Exit, Error> {
     if args.check {
-        check::run(&args.config)
+        check::run(&args.config, args.listen_publicly)
     } else {
-        supervisor::run(&args.config)
+        supervisor::run(&args.config, args.listen_publicly)
     }
 }

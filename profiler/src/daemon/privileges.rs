@@ -65,6 +65,15 @@ pub(super) fn reduce() -> Result<Privileges, Error> {
     })
 }
 
+/// Drops everything, for this thread and those that it starts: it has nothing to do with the kernel.
+pub(crate) fn give_up() {
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        if let Err(error) = caps::clear(None, set) {
+            tracing::warn!(%error, "a thread keeps capabilities that it does not need");
+        }
+    }
+}
+
 fn kept_of(held: &CapsHashSet) -> CapsHashSet {
     NEEDED
         .into_iter()
@@ -74,7 +83,7 @@ fn kept_of(held: &CapsHashSet) -> CapsHashSet {
 
 #[cfg(test)]
 mod tests {
-    use super::{CapSet, Capability, NEEDED, kept_of, reduce};
+    use super::{CapSet, Capability, NEEDED, give_up, kept_of, reduce};
 
     /// Of everything only what is needed is kept, of nothing nothing is made.
     #[test]
@@ -86,6 +95,17 @@ mod tests {
             kept_of(&some.into_iter().collect()),
             [Capability::CAP_BPF].into_iter().collect()
         );
+    }
+
+    /// A thread that has given up everything has nothing.
+    #[test]
+    fn given_up_is_gone() {
+        let thread = std::thread::spawn(|| {
+            give_up();
+            assert!(caps::read(None, CapSet::Permitted).unwrap().is_empty());
+            assert!(caps::read(None, CapSet::Effective).unwrap().is_empty());
+        });
+        thread.join().unwrap();
     }
 
     /// A thread that has dropped them has no more than those, and cannot get others back.

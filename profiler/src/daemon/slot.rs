@@ -219,7 +219,15 @@ impl<P: Plan> Slot<P> {
             }
             thread => self.thread = thread,
         }
+        self.status.beat(P::CAPABILITY, self.beats_now());
         self.show();
+    }
+
+    fn beats_now(&self) -> Option<u64> {
+        match &self.thread {
+            Thread::Runs { running, .. } => Some(running.pulse.beats.load(Ordering::Relaxed)),
+            Thread::Off | Thread::Waits { .. } => None,
+        }
     }
 
     fn start(&mut self, plan: Option<P>, windows: Windows, failures: u32) {
@@ -269,10 +277,7 @@ impl<P: Plan> Slot<P> {
     /// Whether it has done something since the last time, if it runs. What is known to have failed is being looked
     /// after.
     pub(crate) fn is_alive(&mut self) -> bool {
-        let beats = match &self.thread {
-            Thread::Runs { running, .. } => Some(running.pulse.beats.load(Ordering::Relaxed)),
-            Thread::Off | Thread::Waits { .. } => None,
-        };
+        let beats = self.beats_now();
         let is_alive = beats.is_none() || beats != self.beats;
         self.beats = beats;
         is_alive

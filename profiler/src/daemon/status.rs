@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::store::{Capability, LostWindow};
@@ -22,6 +23,16 @@ pub struct Snapshot {
     pub samples: Counts,
     /// Calls of Postgres.
     pub calls: Counts,
+    /// Samples lost, by cause.
+    pub lost_by: BTreeMap<String, u64>,
+    /// Samples in windows that were written whose stack was cut.
+    pub cut_stacks: u64,
+    /// Time inside the BPF programs since the start; zero where the kernel does not tell.
+    pub bpf: Duration,
+    /// When the main loop last looked after everything.
+    pub looked: Option<Instant>,
+    /// Signs of life of each capability that runs: how many, and since when it is so many.
+    pub beats: BTreeMap<Capability, (u64, Instant)>,
     /// CPU time of the daemon of the last seconds, BPF programs included: millionths of the time of all CPUs.
     pub own_ppm: u64,
     /// What the budget has cut, in words, if it has.
@@ -73,6 +84,22 @@ impl Status {
     /// Changes it.
     pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.lock());
+    }
+
+    /// Notes how far a capability that runs has come, or that it does not run.
+    pub(super) fn beat(&self, capability: Capability, beats: Option<u64>) {
+        let now = Instant::now();
+        self.update(|snapshot| {
+            snapshot.looked = Some(now);
+            let Some(beats) = beats else {
+                snapshot.beats.remove(&capability);
+                return;
+            };
+            let last = snapshot.beats.entry(capability).or_insert((beats, now));
+            if last.0 != beats {
+                *last = (beats, now);
+            }
+        });
     }
 
     /// How it is now.

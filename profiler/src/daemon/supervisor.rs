@@ -16,6 +16,7 @@ use super::{
     check::{self, Refusals},
     config::{self, Settings},
     journal, manager,
+    outlets::Outlets,
     overhead::Overhead,
     privileges, queries, sampling,
     slot::Slot,
@@ -29,6 +30,7 @@ use crate::{
     postgres::Tls,
     preflight,
     record::{ending::runtime, targets::check_frequency},
+    web,
 };
 
 /// How often the capabilities are looked after.
@@ -37,9 +39,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const READING: Duration = Duration::from_secs(5);
 
 /// Runs until a signal ends it.
-pub(super) fn run(path: &Path) -> Result<Exit, Error> {
+pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = config::load(path)?;
     require(&settings)?;
+    web::check(settings.web.as_ref(), listen_publicly)?;
     let log = journal::begin(settings.log);
     // Wants a capability that is dropped next. Without it only the BPF programs' own time is not known.
     let statistics = kernel::keep_statistics();
@@ -57,7 +60,7 @@ pub(super) fn run(path: &Path) -> Result<Exit, Error> {
     }
     runtime()?.block_on(async {
         let signals = Signals::watch()?;
-        let supervisor = Supervisor::start(path, settings, log, store)?;
+        let supervisor = Supervisor::start((path, listen_publicly), settings, log, store)?;
         supervisor.watch(signals).await
     })
 }
@@ -111,26 +114,34 @@ struct Supervisor {
     budget: Budget<Capability>,
     overhead: Overhead,
     told: String,
+    outlets: Outlets,
 }
 
 impl Supervisor {
     /// Starts everything; ready when this comes back.
     fn start(
-        path: &Path,
+        (path, listen_publicly): (&Path, bool),
         settings: Settings,
         log: journal::Handle,
         store: Store,
     ) -> Result<Self, Error> {
         let status = Arc::<Status>::default();
+        let outlets = Outlets::start(&settings, listen_publicly, Arc::clone(&status))?;
         let mut supervisor = Self {
             path: path.to_owned(),
-            writer: Writer::start(store, settings.retention, Arc::clone(&status))?,
+            writer: Writer::start(
+                store,
+                settings.retention,
+                Arc::clone(&status),
+                outlets.exports.clone(),
+            )?,
             sampling: Slot::new(Arc::clone(&status)),
             queries: Slot::new(Arc::clone(&status)),
             status,
             budget: budget(&settings),
             overhead: Overhead::begin(Duration::ZERO),
             told: String::new(),
+            outlets,
             settings,
             log,
         };
@@ -249,9 +260,12 @@ impl Supervisor {
         require(&settings)?;
         let moved = settings.state != self.settings.state;
         let store = moved.then(|| Store::open(&settings.state)).transpose()?;
-        let writer =
-            store.map(|store| Writer::start(store, settings.retention, Arc::clone(&self.status)));
+        let writer = store.map(|store| {
+            let (status, exports) = (Arc::clone(&self.status), self.outlets.exports.clone());
+            Writer::start(store, settings.retention, status, exports)
+        });
         let writer = writer.transpose()?;
+        self.outlets.apply(&settings, &self.settings)?;
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
         if settings.log.format != before.log.format {
@@ -286,7 +300,8 @@ impl Supervisor {
     }
 
     fn read_overhead(&mut self) {
-        let own_ppm = self.overhead.read(self.bpf_time());
+        let bpf_total = self.bpf_time();
+        let own_ppm = self.overhead.read(bpf_total);
         let allowed = self.budget.reading(own_ppm);
         let cut = (!self.budget.is_whole()).then(|| cut_text(&self.budget.allowed()));
         if allowed.is_some() {
@@ -300,6 +315,7 @@ impl Supervisor {
         }
         self.status.update(|now| {
             now.own_ppm = own_ppm;
+            now.bpf = bpf_total;
             now.cut = cut;
         });
     }

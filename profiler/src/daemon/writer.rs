@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    export::Exports,
     output::{self, Format, Options},
     postgres::Window,
     record::Captured,
@@ -77,6 +78,10 @@ struct Made {
     /// Samples or calls in it, and those that were lost meanwhile.
     events: u64,
     lost: u64,
+    /// Of samples, by cause.
+    lost_by: BTreeMap<String, u64>,
+    /// Samples whose stack was cut.
+    cut_stacks: u64,
 }
 
 /// The way to the thread. The thread ends when every clone of this is gone.
@@ -111,6 +116,10 @@ impl Lost {
         self.status.update(|now| {
             *now.windows.lost.entry(cause).or_default() += 1;
             now.counts(capability).lost += events;
+            if capability == Capability::Sampling {
+                let cause = format!("window lost: {}", cause.text());
+                *now.lost_by.entry(cause).or_default() += events;
+            }
         });
     }
 
@@ -181,6 +190,7 @@ impl Writer {
         store: Store,
         retention: Retention,
         status: Arc<Status>,
+        exports: Exports,
     ) -> Result<Self, Error> {
         let (queue, jobs) = sync_channel(QUEUE);
         let lost = Arc::new(Lost {
@@ -193,6 +203,7 @@ impl Writer {
             retention: Arc::clone(&retention),
             lost: Arc::clone(&lost),
             names: Cache::new(),
+            exports,
         };
         let thread = std::thread::Builder::new()
             .name("windows".to_owned())
@@ -243,6 +254,7 @@ struct Work {
     retention: Arc<Mutex<Retention>>,
     lost: Arc<Lost>,
     names: Cache,
+    exports: Exports,
 }
 
 impl Work {
@@ -285,6 +297,8 @@ impl Work {
                 let name = WindowName::new(Capability::Sampling, times, &meta.title);
                 let (mut profile, _hints) = captured
                     .profile(|places, sources| self.names.resolve(table, &places, sources))?;
+                // Before the windows that were lost are told: they have no part in this one.
+                self.exports.offer(&profile);
                 let note = |(note, count): (String, u64)| (note.into(), count);
                 profile.account.notes.extend(notes.into_iter().map(note));
                 Ok(Made {
@@ -292,6 +306,16 @@ impl Work {
                     bytes: output::render(&profile, Format::Pprof, &Options::default())?,
                     events: profile.account.shown,
                     lost: profile.account.lost_total(),
+                    lost_by: profile
+                        .account
+                        .lost
+                        .iter()
+                        .map(|(cause, count)| (cause.text().to_owned(), *count))
+                        .collect(),
+                    cut_stacks: {
+                        let known: u64 = profile.account.stacks.values().sum();
+                        known.saturating_sub(profile.account.complete())
+                    },
                 })
             }
             Content::Queries {
@@ -313,6 +337,8 @@ impl Work {
                     bytes,
                     events: window.calls(),
                     lost: window.lost(),
+                    lost_by: BTreeMap::new(),
+                    cut_stacks: 0,
                 })
             }
         }
@@ -327,6 +353,10 @@ impl Work {
             let counts = now.counts(capability);
             counts.shown += events;
             counts.lost += lost;
+            for (cause, count) in &made.lost_by {
+                *now.lost_by.entry(cause.clone()).or_default() += count;
+            }
+            now.cut_stacks += made.cut_stacks;
         });
     }
 
@@ -402,7 +432,8 @@ mod tests {
     use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
     use super::{
-        Captured, Job, LostWindow, Retention, Status, Store, Windows, Writer, sync_channel,
+        Captured, Content, Exports, Job, LostWindow, Retention, Status, Store, Windows, Writer,
+        sync_channel,
     };
     use crate::{
         daemon::store,
@@ -448,7 +479,8 @@ mod tests {
             bytes: u64::MAX,
         };
         let store = Store::open(state.path()).unwrap();
-        let writer = Writer::start(store, retention, Arc::clone(&status)).unwrap();
+        let writer =
+            Writer::start(store, retention, Arc::clone(&status), Exports::default()).unwrap();
         let (folder, away) = (state.path().join("windows"), state.path().join("away"));
         let windows = writer.windows();
         let offer_and_wait = |begin_s, shown| {

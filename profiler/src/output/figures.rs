@@ -8,7 +8,7 @@ use std::{fmt::Write, time::Duration};
 use crate::profile::Profile;
 
 /// Digits in groups of three: `1,980`.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -42,7 +42,7 @@ pub(super) fn amount(profile: &Profile) -> String {
 }
 
 /// A share in per cent with one digit, rounded: `97.3 %`; of nothing, `0.0 %`.
-pub(super) fn percent(part: u64, whole: u64) -> String {
+pub(crate) fn percent(part: u64, whole: u64) -> String {
     let tenths = (u128::from(part) * 2000 + u128::from(whole)).checked_div(u128::from(whole) * 2);
     let tenths = tenths.unwrap_or(0);
     format!("{}.{} %", tenths / 10, tenths % 10)
@@ -70,7 +70,7 @@ pub(super) fn exact_seconds(time: Duration) -> String {
 }
 
 /// Bytes as digits, two each.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut digits, byte| {
         // Writing to a string cannot fail.
         let _ = write!(digits, "{byte:02x}");

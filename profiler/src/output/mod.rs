@@ -250,7 +250,7 @@ fn pack(bytes: Vec<u8>, packing: Packing) -> Result<Vec<u8>, OutputError> {
     }
 }
 
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>, OutputError> {
+pub(crate) fn gzip(bytes: &[u8]) -> Result<Vec<u8>, OutputError> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).map_err(OutputError::Compress)?;
     encoder.finish().map_err(OutputError::Compress)

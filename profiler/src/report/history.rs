@@ -21,8 +21,24 @@ pub struct History {
 impl History {
     /// All windows of the span together, without those who are not wanted.
     pub(super) fn profile(&self, wanted: &Wanted) -> Result<Profile, Error> {
+        let all = self.gather(wanted, &mut || true)?;
+        // Nobody said to stop.
+        Ok(all.unwrap_or_default())
+    }
+
+    /// Likewise, as long as the caller says to go on; `None` where that was not long enough.
+    pub(crate) fn gather(
+        &self,
+        wanted: &Wanted,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Profile>, Error> {
         let mut merger = Merger::default();
+        let mut stopped = false;
         let found = store::each(&self.state, Capability::Sampling, self.span, |bytes| {
+            stopped = stopped || !go_on();
+            if stopped {
+                return true;
+            }
             let Ok(mut profile) = read(bytes) else {
                 return false;
             };
@@ -30,13 +46,16 @@ impl History {
             merger.add(profile);
             true
         })?;
+        if stopped {
+            return Ok(None);
+        }
         let mut profile = merger.finish();
         wanted.name(&mut profile);
         profile.meta.command_line = std::env::args().collect::<Vec<_>>().join(" ");
         for (note, count) in found {
             *profile.account.notes.entry(note.into()).or_default() += count;
         }
-        Ok(profile)
+        Ok(Some(profile))
     }
 }
 

@@ -81,7 +81,8 @@ impl Wanted {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    fn fits(&self, process: &Process) -> bool {
+    /// Whether a process fits.
+    pub(crate) fn fits(&self, process: &Process) -> bool {
         let named = |(_, glob): &(String, CommGlob)| {
             let mut comm = [0; COMM_LEN];
             let bytes = process.comm.bytes().take(COMM_LEN - 1);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
-use crate::postgres::Tls;
+use crate::{export::Kind, postgres::Tls};
 
 macro_rules! tables {
     ($($(#[$meta:meta])* $name:ident { $($key:ident: $kind:ty,)+ })+) => {$(
@@ -67,10 +67,22 @@ values!(
     Tls,
     Vec<String>,
     Vec<Glob>,
-    Vec<u32>
+    Vec<u32>,
+    String,
+    Kind,
+    Vec<Destination>
 );
 nested!(
-    State, Windows, Retention, Overhead, Log, Sampling, Queries, Targets
+    State,
+    Windows,
+    Retention,
+    Overhead,
+    Log,
+    Sampling,
+    Queries,
+    Targets,
+    Web,
+    ExportQueue
 );
 
 tables! {
@@ -83,6 +95,9 @@ tables! {
         log: Log,
         sampling: Sampling,
         queries: Queries,
+        web: Web,
+        export: Vec<Destination>,
+        export_queue: ExportQueue,
     }
     State {
         directory: PathBuf,
@@ -116,6 +131,21 @@ tables! {
         cgroups: Vec<String>,
         commands: Vec<Glob>,
         pids: Vec<u32>,
+    }
+    Web {
+        listen: String,
+        public: bool,
+        token_file: PathBuf,
+    }
+    ExportQueue {
+        size: Bytes,
+        age: Span,
+    }
+    /// One `[[export]]`. A later file replaces all of them.
+    Destination {
+        kind: Kind,
+        url: String,
+        headers_file: PathBuf,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod complaint;
 mod file;
+mod leaving;
 mod value;
 
 use std::{
@@ -22,6 +23,10 @@ pub use self::{
 use self::{
     file::{File, Over},
     value::{Bytes, Glob, Hertz, Length, Share, Span},
+};
+pub use crate::{
+    export::{Export, Kind, Limits, Target},
+    web::{Listen, Web},
 };
 pub(crate) use value::parse_span;
 
@@ -55,6 +60,10 @@ pub struct Settings {
     pub sampling: Option<Sampling>,
     /// Calls of Postgres, if they are watched.
     pub queries: Option<Queries>,
+    /// The page and the metrics, if they are served.
+    pub web: Option<Web>,
+    /// Where windows are sent.
+    pub export: Export,
 }
 
 /// What is kept of windows.
@@ -220,6 +229,9 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
         log,
         sampling,
         queries,
+        web,
+        export,
+        export_queue,
     } = file;
     let windows = windows.unwrap_or_default();
     let Length(window) = windows.length.unwrap_or(Length(WINDOW));
@@ -251,6 +263,11 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
         },
         sampling: resolve_sampling(sampling.unwrap_or_default()),
         queries: resolve_queries(queries.unwrap_or_default())?,
+        web: leaving::web(web.unwrap_or_default())?,
+        export: leaving::export(
+            export.unwrap_or_default(),
+            &export_queue.unwrap_or_default(),
+        )?,
     })
 }
 

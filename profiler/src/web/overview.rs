@@ -1,0 +1,386 @@
+//! The page: who used the CPU in a span of time, what was lost, and how the daemon itself fares. Pure.
+
+use std::fmt::Write;
+
+use askama::Template;
+
+use super::{
+    history::Sum,
+    own::Own,
+    query::{Asked, Query},
+};
+use crate::{
+    daemon::{
+        status::{Snapshot, State},
+        store::instant_text,
+    },
+    export::{Health, Target},
+    output::figures::{bytes, grouped, percent},
+};
+
+/// Ranges that are a click away: name and `since`.
+const RANGES: [(&str, &str); 4] = [
+    ("5 minutes", "5m"),
+    ("1 hour", "1h"),
+    ("24 hours", "24h"),
+    ("7 days", "7d"),
+];
+/// Most rows of a table; the rest is one row.
+const ROWS_MAX: usize = 200;
+
+/// What the page shows.
+#[derive(Template)]
+#[template(path = "overview.html")]
+pub(super) struct Page<'a> {
+    pub(super) query: &'a Query,
+    ranges: Vec<Range>,
+    begin: String,
+    end: String,
+    rows: Vec<Row>,
+    further: Option<String>,
+    facts: Vec<Fact>,
+    capabilities: Vec<Capability>,
+    own: Vec<Fact>,
+    exports: Vec<Fact>,
+    trouble: Vec<String>,
+    has_samples: bool,
+    picture: String,
+}
+
+struct Range {
+    name: &'static str,
+    since: &'static str,
+    is_current: bool,
+}
+
+struct Row {
+    service: String,
+    is_unit: bool,
+    comm: String,
+    samples: u64,
+    samples_text: String,
+    cpu_ns: u64,
+    cpu: String,
+    share: String,
+    /// Per thousand, for a bar.
+    mille: u64,
+}
+
+struct Fact {
+    name: String,
+    value: String,
+    is_bad: bool,
+}
+
+struct Capability {
+    name: &'static str,
+    state: &'static str,
+    text: String,
+}
+
+/// How the daemon fares.
+pub(super) struct Now<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) exports: &'a [(Target, Health)],
+    pub(super) own: Own,
+    pub(super) trouble: Vec<String>,
+}
+
+impl<'a> Page<'a> {
+    pub(super) fn of(query: &'a Query, asked: &Asked, sum: &Sum, now: Now<'_>) -> Self {
+        let total = sum.summary.shown;
+        let mut groups: Vec<_> = sum.summary.groups.iter().collect();
+        groups.sort_by(|one, other| other.1.cmp(one.1).then(one.0.cmp(other.0)));
+        let rows = groups
+            .iter()
+            .take(ROWS_MAX)
+            .map(|(group, (samples, cpu_ns))| Row {
+                service: group.service.clone(),
+                is_unit: group.is_unit(),
+                comm: group.comm.clone(),
+                samples: *samples,
+                samples_text: grouped(*samples),
+                cpu_ns: *cpu_ns,
+                cpu: seconds(*cpu_ns),
+                share: percent(*samples, total),
+                mille: (samples * 1000).checked_div(total).unwrap_or(0),
+            });
+        let further = groups.len().saturating_sub(ROWS_MAX);
+        let rest = groups.iter().skip(ROWS_MAX);
+        let rest: u64 = rest.map(|(_, (samples, _))| *samples).sum();
+        let begin = instant_text(asked.span.begin_ms);
+        let end = instant_text(asked.span.end_ms);
+        Self {
+            ranges: ranges(query),
+            rows: rows.collect(),
+            further: (further > 0)
+                .then(|| format!("{further} further, {} together", percent(rest, total))),
+            facts: facts(sum),
+            capabilities: capabilities(now.snapshot),
+            own: own(&now),
+            exports: exports(now.exports),
+            trouble: now.trouble,
+            has_samples: total > 0,
+            picture: picture(query, &begin, &end),
+            begin,
+            end,
+            query,
+        }
+    }
+}
+
+fn ranges(query: &Query) -> Vec<Range> {
+    let is_current = |since| query.until.trim().is_empty() && query.since() == since;
+    let range = |(name, since)| Range {
+        name,
+        since,
+        is_current: is_current(since),
+    };
+    RANGES.into_iter().map(range).collect()
+}
+
+/// The address of the flamegraph: of the very same time as the table.
+fn picture(query: &Query, begin: &str, end: &str) -> String {
+    let mut parameters = vec![("since", begin), ("until", end)];
+    let filters = [
+        ("comm", query.comm.trim()),
+        ("pid", query.pid.trim()),
+        ("unit", query.unit.trim()),
+    ];
+    parameters.extend(filters.into_iter().filter(|(_, value)| !value.is_empty()));
+    let mut address = "/flamegraph.svg?".to_owned();
+    for (name, value) in parameters {
+        if !address.ends_with('?') {
+            address.push('&');
+        }
+        address.push_str(name);
+        address.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+                address.push(char::from(byte));
+            } else {
+                // Writing to a string cannot fail.
+                let _ = write!(address, "%{byte:02X}");
+            }
+        }
+    }
+    address
+}
+
+fn fact(name: impl Into<String>, value: impl Into<String>) -> Fact {
+    Fact {
+        name: name.into(),
+        value: value.into(),
+        is_bad: false,
+    }
+}
+
+fn bad(name: impl Into<String>, value: impl Into<String>) -> Fact {
+    Fact {
+        is_bad: true,
+        ..fact(name, value)
+    }
+}
+
+/// What became of the samples of the span.
+fn facts(sum: &Sum) -> Vec<Fact> {
+    let summary = &sum.summary;
+    let mut facts = vec![
+        fact("shown", grouped(summary.shown)),
+        fact("taken, of all targets", grouped(summary.taken)),
+        fact("windows", grouped(sum.windows as u64)),
+    ];
+    let lost = summary.lost.iter().filter(|(_, count)| **count > 0);
+    let before = facts.len();
+    for (cause, count) in lost {
+        let value = format!("{} ({})", grouped(*count), percent(*count, summary.taken));
+        facts.push(bad(format!("lost: {cause}"), value));
+    }
+    if facts.len() == before {
+        facts.push(fact("lost", "none"));
+    }
+    let counts = [
+        ("windows that could not be read", sum.unreadable),
+        (
+            "windows for which there was no time: reload to go on",
+            sum.unread,
+        ),
+    ];
+    for (name, count) in counts {
+        if count > 0 {
+            facts.push(bad(name, grouped(count as u64)));
+        }
+    }
+    for gap in sum.gaps.iter().take(5) {
+        let (begin, end) = (instant_text(gap.begin_ms), instant_text(gap.end_ms));
+        facts.push(bad("no window", format!("{begin} to {end}")));
+    }
+    if let Some(more @ 1..) = sum.gaps.len().checked_sub(5) {
+        facts.push(bad("no window", format!("{more} further gaps")));
+    }
+    facts
+}
+
+fn capabilities(snapshot: &Snapshot) -> Vec<Capability> {
+    let kept = snapshot.capabilities.iter().map(|(capability, state)| {
+        let (state, text) = match state {
+            State::On(what) => ("on", what.clone()),
+            State::Off => ("off", "as configured".to_owned()),
+            State::Failed(why) => ("failed", format!("tried again: {why}")),
+        };
+        Capability {
+            name: capability.name(),
+            state,
+            text,
+        }
+    });
+    kept.collect()
+}
+
+fn own(now: &Now<'_>) -> Vec<Fact> {
+    let snapshot = now.snapshot;
+    let (percent, hundredths) = (snapshot.own_ppm / 10_000, snapshot.own_ppm % 10_000 / 100);
+    let windows = &snapshot.windows;
+    let mut facts = vec![
+        fact(
+            "CPU of the last seconds, of all CPUs",
+            format!("{percent}.{hundredths:02} %"),
+        ),
+        fact(
+            "CPU time of the process",
+            format!("{:.1} s", now.own.cpu.as_secs_f64()),
+        ),
+        fact(
+            "CPU time in BPF programs",
+            format!("{:.1} s", snapshot.bpf.as_secs_f64()),
+        ),
+        fact(
+            "memory",
+            now.own
+                .resident_bytes
+                .map_or_else(|| "not known".to_owned(), bytes),
+        ),
+        fact(
+            "windows in the store",
+            format!("{} in {}", grouped(windows.kept), bytes(windows.kept_bytes)),
+        ),
+        fact("windows written since the start", grouped(windows.written)),
+    ];
+    for (cause, count) in &windows.lost {
+        facts.push(bad(
+            format!("windows lost: {}", cause.text()),
+            grouped(*count),
+        ));
+    }
+    facts.extend(
+        snapshot
+            .cut
+            .iter()
+            .map(|cut| bad("over the CPU budget", cut.as_str())),
+    );
+    let refused = snapshot.refused.iter();
+    facts.extend(refused.map(|why| bad("new configuration refused", why.as_str())));
+    facts
+}
+
+fn exports(exports: &[(Target, Health)]) -> Vec<Fact> {
+    let one = |(target, health): &(Target, Health)| {
+        let mut parts = vec![format!("{} windows sent", grouped(health.sent))];
+        if health.waiting > 0 {
+            parts.push(format!(
+                "{} wait ({})",
+                health.waiting,
+                bytes(health.waiting_bytes)
+            ));
+        }
+        for (cause, count) in &health.dropped {
+            parts.push(format!("{count} dropped: {}", cause.text()));
+        }
+        parts.extend(health.trouble.clone());
+        Fact {
+            name: format!("{} {}", target.kind.name(), target.url),
+            value: parts.join("; "),
+            is_bad: health.trouble.is_some() || !health.dropped.is_empty(),
+        }
+    };
+    exports.iter().map(one).collect()
+}
+
+/// Three digits and a unit are enough for a table; the sorting has the number.
+fn seconds(ns: u64) -> String {
+    let ms = ns / 1_000_000;
+    format!("{}.{:03} s", ms / 1000, ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use askama::Template;
+
+    use super::{Asked, Now, Own, Page, Query, Snapshot, Sum, picture};
+    use crate::{daemon::store::Span, report::Wanted};
+
+    fn html(query: &Query, sum: &Sum) -> String {
+        let asked = Asked {
+            span: Span {
+                begin_ms: 0,
+                end_ms: 1000,
+            },
+            wanted: Wanted::default(),
+        };
+        let snapshot = Snapshot::default();
+        let now = Now {
+            snapshot: &snapshot,
+            exports: &[],
+            own: Own::default(),
+            trouble: Vec::new(),
+        };
+        Page::of(query, &asked, sum, now).render().unwrap()
+    }
+
+    /// What users and programs are called is text, never markup.
+    #[test]
+    fn names_are_escaped() {
+        let evil = "\"><script>alert(1)</script>";
+        let query = Query {
+            comm: evil.to_owned(),
+            ..Query::default()
+        };
+        let page = html(&query, &Sum::default());
+        assert!(!page.contains("<script>alert"), "{page}");
+        assert!(page.contains("#60;script") || page.contains("&lt;script"));
+    }
+
+    /// The page has no code and no style of its own, and names nothing elsewhere.
+    #[test]
+    fn page_keeps_its_policy() {
+        let page = html(&Query::default(), &Sum::default());
+        for forbidden in [
+            "<style",
+            " style=",
+            " onclick",
+            " onload",
+            "http://",
+            "https://",
+            "javascript:",
+        ] {
+            assert!(!page.contains(forbidden), "{forbidden}");
+        }
+        assert_eq!(
+            page.matches("<script").count(),
+            page.matches("<script src=\"/").count()
+        );
+    }
+
+    /// The picture is of the same time, whatever else is asked for.
+    #[test]
+    fn picture_is_of_the_same_time() {
+        let query = Query {
+            unit: "a&b=c".to_owned(),
+            ..Query::default()
+        };
+        assert_eq!(
+            picture(&query, "1970-01-01T00:00:00Z", "x"),
+            "/flamegraph.svg?since=1970-01-01T00%3A00%3A00Z&until=x&unit=a%26b%3Dc"
+        );
+    }
+}

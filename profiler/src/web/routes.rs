@@ -1,0 +1,245 @@
+//! What is answered to what.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::{Query as Parameters, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware,
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use jiff::Timestamp;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
+
+use super::{
+    Sources,
+    connections::Connections,
+    guard::{self, Guard},
+    health,
+    history::{Reader, Sum},
+    metrics,
+    overview::{Now, Page},
+    own::Own,
+    query::{Asked, Query},
+    svg,
+};
+use crate::{
+    error::Error,
+    output::{self, Format, Options},
+};
+
+/// Longest time for reading windows, for one answer.
+const READING: Duration = Duration::from_secs(15);
+/// Longest time for an answer.
+const ANSWER: Duration = Duration::from_secs(45);
+/// Below everything else on the machine.
+const NICENESS: i32 = 10;
+
+const STYLE: &str = include_str!("assets/style.css");
+const SCRIPT: &str = include_str!("assets/page.js");
+
+/// What the answers are made of.
+struct Site {
+    sources: Sources,
+    reader: Reader,
+    /// One at a time reads windows.
+    turn: Semaphore,
+}
+
+type Shared = State<Arc<Site>>;
+
+/// Answers until told to stop.
+pub(super) fn serve(
+    socket: super::listen::Socket,
+    guard: Guard,
+    sources: Sources,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    // Of this thread and those that it starts; without it the page is only less modest.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(2)
+        .build()?;
+    runtime.block_on(async {
+        let connections = Connections::of(socket)?;
+        let serving = axum::serve(connections, router(guard, sources)).into_future();
+        tokio::select! {
+            result = serving => result,
+            // Told, or who could tell is gone.
+            _ = stopped => Ok(()),
+        }
+    })?;
+    // Whoever reads windows at this moment is not waited for.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn router(guard: Guard, sources: Sources) -> Router {
+    let site = Site {
+        reader: Reader::new(sources.state.clone()),
+        sources,
+        turn: Semaphore::new(1),
+    };
+    Router::new()
+        .route("/", get(overview))
+        .route("/flamegraph.svg", get(flamegraph))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route(
+            "/style.css",
+            get(async || asset("text/css; charset=utf-8", STYLE)),
+        )
+        .route(
+            "/page.js",
+            get(async || asset("text/javascript; charset=utf-8", SCRIPT)),
+        )
+        .with_state(Arc::new(site))
+        .layer(middleware::from_fn(limit))
+        .layer(middleware::from_fn_with_state(guard, guard::watch))
+}
+
+async fn limit(request: axum::extract::Request, next: middleware::Next) -> Response {
+    match timeout(ANSWER, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => busy(),
+    }
+}
+
+fn asset(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn healthz(State(site): Shared) -> Response {
+    let trouble = health::trouble(&site.sources.status.snapshot(), Instant::now());
+    if trouble.is_empty() {
+        return "ok\n".into_response();
+    }
+    let lines = format!("{}\n", trouble.join("\n"));
+    (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+}
+
+async fn metrics(State(site): Shared, headers: HeaderMap) -> Response {
+    let snapshot = site.sources.status.snapshot();
+    let exports = site.sources.exports.health();
+    let Ok(text) = metrics::render(&snapshot, &exports, &Own::read()) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    let wants_text = accept.is_some_and(|accept| {
+        accept.contains("text/plain") && !accept.contains("application/openmetrics-text")
+    });
+    let (kind, text) = if wants_text {
+        (metrics::TEXT, metrics::to_text(&text))
+    } else {
+        (metrics::OPEN_METRICS, text)
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn overview(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
+    let asked = match query.resolve(Timestamp::now()) {
+        Ok(asked) => asked,
+        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+    };
+    let (reading, wanted) = (Arc::clone(&site), asked.clone());
+    let sum = in_turn(&site, move || {
+        reading.reader.sum(&wanted, Instant::now() + READING)
+    });
+    let (sum, mut trouble) = match sum.await {
+        Some(Ok(sum)) => (sum, Vec::new()),
+        // The daemon's own state is worth showing without the store, too.
+        Some(Err(error)) => (Sum::default(), vec![error.to_string()]),
+        None => return busy(),
+    };
+    let snapshot = site.sources.status.snapshot();
+    trouble.extend(health::trouble(&snapshot, Instant::now()));
+    let exports = site.sources.exports.health();
+    let now = Now {
+        snapshot: &snapshot,
+        exports: &exports,
+        own: Own::read(),
+        trouble,
+    };
+    match Page::of(&query, &asked, &sum, now).render() {
+        Ok(html) => Html(html).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn flamegraph(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
+    let asked = match query.resolve(Timestamp::now()) {
+        Ok(asked) => asked,
+        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
+    };
+    let reading = Arc::clone(&site);
+    let drawn = in_turn(&site, move || draw(&reading.reader, &asked));
+    match drawn.await {
+        Some(Ok(Some(bytes))) => svg::response(&String::from_utf8_lossy(&bytes)),
+        Some(Ok(None)) => words(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many windows for one picture: choose a shorter time, or use `profiler report --since`",
+        ),
+        Some(Err(error)) => words(status_of(&error), &error.to_string()),
+        None => words(StatusCode::SERVICE_UNAVAILABLE, "busy, try again"),
+    }
+}
+
+fn draw(reader: &Reader, asked: &Asked) -> Result<Option<Vec<u8>>, Error> {
+    let Some(profile) = reader.profile(asked, Instant::now() + READING)? else {
+        return Ok(None);
+    };
+    Ok(Some(output::render(
+        &profile,
+        Format::Svg,
+        &Options::default(),
+    )?))
+}
+
+fn status_of(error: &Error) -> StatusCode {
+    match error {
+        Error::NoWindows { .. } | Error::Output(output::OutputError::NoSamples) => {
+            StatusCode::NOT_FOUND
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Does work that takes long, on a thread of its own, one at a time; `None` where the turn does not come.
+async fn in_turn<T: Send + 'static>(
+    site: &Arc<Site>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let _turn = timeout(READING, site.turn.acquire()).await.ok()?.ok()?;
+    spawn_blocking(work).await.ok()
+}
+
+fn busy() -> Response {
+    words(StatusCode::SERVICE_UNAVAILABLE, "busy, try again")
+}
+
+/// Shown in the place of a picture, too.
+fn words(status: StatusCode, text: &str) -> Response {
+    let mut response = (status, format!("{text}\n")).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, svg::words());
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
