@@ -1,0 +1,274 @@
+//! What a machine does: steps of a shell, each with a limit, whose results it leaves in the shared folder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+/// One step, which fails as soon as a line of it does.
+pub(super) struct Step {
+    pub(super) name: &'static str,
+    /// Steps that have to come before it.
+    needs: &'static [&'static str],
+    /// A step that takes longer hangs.
+    pub(super) limit: Duration,
+    shell: &'static str,
+}
+
+/// How a step ended.
+pub(super) struct Outcome {
+    pub(super) status: i32,
+    pub(super) seconds: f64,
+}
+
+/// Known to each step.
+const LIBRARY: &str = "\
+refuse() { if \"$@\" >/dev/null 2>&1; then echo \"should fail: $*\"; exit 1; fi; }
+keep() { cp \"$@\" /host/out/; }
+everything() {
+  find / -xdev \\( -path /host -o -path /usr/lib/modules -o -path /tmp -o -path /var/tmp -o -path /var/log \\
+    -o -path /root -o -path /var/lib/postgresql -o -path /var/lib/systemd \\) -prune -o -print | sort
+}
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+cd /root
+";
+
+const fn step(
+    name: &'static str,
+    needs: &'static [&'static str],
+    limit_s: u64,
+    shell: &'static str,
+) -> Step {
+    Step {
+        name,
+        needs,
+        limit: Duration::from_secs(limit_s),
+        shell,
+    }
+}
+
+/// In their order.
+const STEPS: [Step; 9] = [
+    step(
+        "install",
+        &[],
+        120,
+        "everything > before
+dpkg -i /host/profiler.deb
+refuse systemctl is-active profiler
+refuse systemctl is-enabled profiler
+getent passwd profiler
+refuse test -e /var/lib/profiler
+profiler --version
+",
+    ),
+    step("doctor", &["install"], 120, "profiler doctor\n"),
+    step(
+        "busy",
+        &[],
+        60,
+        "systemd-run --quiet --unit=busy sh -c 'while :; do :; done'
+systemd-run --quiet --unit=calls dd if=/dev/zero of=/dev/null bs=1
+systemctl is-active busy calls
+",
+    ),
+    step(
+        "record",
+        &["install", "busy"],
+        180,
+        "profiler record --unit busy -d 5 -o busy.folded
+profiler report busy.folded -o busy.svg
+keep busy.folded busy.svg
+",
+    ),
+    step(
+        "wall",
+        &["install", "busy"],
+        180,
+        "profiler record --unit busy --wall -d 3 -o wall.folded
+keep wall.folded
+",
+    ),
+    step(
+        "syscalls",
+        &["install", "busy"],
+        180,
+        "profiler syscalls --unit calls -d 3 --json -o syscalls.json
+keep syscalls.json
+systemctl stop busy calls
+",
+    ),
+    step(
+        "postgres",
+        &[],
+        300,
+        "echo 'host all all 127.0.0.1/32 trust' > /etc/postgresql/15/main/pg_hba.conf
+echo 'local all all trust' >> /etc/postgresql/15/main/pg_hba.conf
+systemctl start postgresql@15-main
+pgbench -U postgres -i -q postgres
+systemd-run --quiet --unit=bench pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
+systemctl is-active bench
+",
+    ),
+    step(
+        "queries",
+        &["install", "postgres"],
+        240,
+        "profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 8 --json -o queries.json
+keep queries.json
+",
+    ),
+    step(
+        "tcp",
+        &["install", "postgres"],
+        240,
+        "pgbench -U postgres -h 127.0.0.1 -C -S -T 3600 postgres >/dev/null 2>&1 &
+profiler tcp -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 5 --json -o tcp.json
+kill %1
+keep tcp.json
+systemctl stop bench
+",
+    ),
+];
+
+/// All, or those whose name has this in it, with what they need.
+pub(super) fn chosen(text: Option<&str>) -> Vec<&'static Step> {
+    static ALL: [Step; STEPS.len()] = STEPS;
+    let Some(text) = text else {
+        return ALL.iter().collect();
+    };
+    let mut names: Vec<&str> = ALL
+        .iter()
+        .map(|step| step.name)
+        .filter(|name| name.contains(text))
+        .collect();
+    // Backwards, as each needs only earlier ones.
+    for step in ALL.iter().rev() {
+        if names.contains(&step.name) {
+            names.extend(step.needs);
+        }
+    }
+    ALL.iter()
+        .filter(|step| names.contains(&step.name))
+        .collect()
+}
+
+/// Makes the folder that the machine shares with us.
+pub(super) fn lay_out(share: &Path, deb: &Path, steps: &[&Step]) -> Result<()> {
+    if share.exists() {
+        fs::remove_dir_all(share)?;
+    }
+    fs::create_dir_all(share.join("steps"))?;
+    fs::create_dir_all(share.join("out"))?;
+    fs::copy(deb, share.join("profiler.deb"))
+        .with_context(|| format!("no package {}", deb.display()))?;
+    fs::write(share.join("library"), LIBRARY)?;
+    for step in steps {
+        fs::write(
+            share.join("steps").join(step.name),
+            format!(". /host/library\n{}", step.shell),
+        )?;
+    }
+    fs::write(share.join("run"), script(steps))?;
+    Ok(())
+}
+
+/// Runs them one after the other, to the first that fails; a status is there whole or not at all.
+fn script(steps: &[&Step]) -> String {
+    let mut script = "\
+cd /host
+up() { cut -d ' ' -f 1 /proc/uptime; }
+step() {
+  began=$(up)
+  timeout -k 5 $2 sh -eux steps/$1 > out/$1.txt 2>&1 < /dev/null
+  status=$?
+  echo \"$status $began $(up)\" > out/part
+  mv out/part out/$1.status
+  echo \"step $1: status $status\"
+  [ $status = 0 ] || exit 1
+}
+"
+    .to_owned();
+    script.extend(
+        steps
+            .iter()
+            .map(|step| format!("step {} {}\n", step.name, step.limit.as_secs())),
+    );
+    script
+}
+
+impl Step {
+    /// What it printed.
+    pub(super) fn printed(&self, share: &Path) -> PathBuf {
+        share.join("out").join(format!("{}.txt", self.name))
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn outcome(&self, share: &Path) -> Result<Option<Outcome>> {
+        let file = share.join("out").join(format!("{}.status", self.name));
+        if !file.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&file)?;
+        parse(&text)
+            .map(Some)
+            .with_context(|| format!("malformed: {} has `{}`", file.display(), text.trim()))
+    }
+}
+
+/// A status, and uptimes in seconds before and after.
+fn parse(text: &str) -> Option<Outcome> {
+    let mut words = text.split_whitespace();
+    let status = words.next()?.parse().ok()?;
+    let began: f64 = words.next()?.parse().ok()?;
+    let ended: f64 = words.next()?.parse().ok()?;
+    Some(Outcome {
+        status,
+        seconds: ended - began,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STEPS, chosen, parse, script};
+
+    /// What is asked for comes with what it needs, in the order in which all run.
+    #[test]
+    fn a_step_comes_after_what_it_needs() {
+        let names: Vec<&str> = chosen(Some("quer")).iter().map(|step| step.name).collect();
+        assert_eq!(names, ["install", "postgres", "queries"]);
+        assert_eq!(chosen(None).len(), STEPS.len());
+        for (index, step) in STEPS.iter().enumerate() {
+            let earlier = |name: &&str| STEPS[..index].iter().any(|step| step.name == *name);
+            assert!(
+                step.needs.iter().all(earlier),
+                "{} needs a later step",
+                step.name
+            );
+        }
+    }
+
+    /// A script without its steps would be a machine that succeeds at nothing.
+    #[test]
+    fn the_script_runs_each_step_with_its_limit() {
+        let script = script(&chosen(Some("doctor")));
+        assert!(
+            script.ends_with("step install 120\nstep doctor 120\n"),
+            "{script}"
+        );
+    }
+
+    /// Only a whole line is an outcome.
+    #[test]
+    fn a_status_that_is_cut_is_no_status() {
+        let outcome = parse("1 10.50 12.75\n").unwrap();
+        assert_eq!(
+            (outcome.status, outcome.seconds.to_string()),
+            (1, "2.25".to_owned())
+        );
+        assert!(parse("1 10.50").is_none() && parse("").is_none());
+    }
+}
