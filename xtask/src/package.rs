@@ -60,11 +60,13 @@ pub(crate) fn make() -> Result<PathBuf> {
     Ok(deb)
 }
 
-/// The manual and the completions, made by an example of `profiler` from the definition of its command line.
+/// The manual and the completions, made by an example of `profiler` from the definition of its command line: of the
+/// release build too, which is there already.
 fn manual(folder: &Path) -> Result<()> {
     let manual = folder.join("manual");
     let run = [
         "run",
+        "--release",
         "--quiet",
         "--package",
         "profiler",

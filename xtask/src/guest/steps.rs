@@ -125,11 +125,10 @@ keep queries.json
         "tcp",
         &["install", "postgres"],
         240,
-        "pgbench -U postgres -h 127.0.0.1 -C -S -T 3600 postgres >/dev/null 2>&1 &
+        "systemd-run --quiet --unit=anew pgbench -U postgres -h 127.0.0.1 -C -S -T 3600 postgres
 profiler tcp -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 5 --json -o tcp.json
-kill %1
 keep tcp.json
-systemctl stop bench
+systemctl stop anew bench
 ",
     ),
 ];
