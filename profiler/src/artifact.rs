@@ -49,6 +49,11 @@ pub struct ArtifactError {
 }
 
 impl ArtifactError {
+    /// What kind of failure it was.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
     /// What mends it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self.source.kind() {

@@ -183,11 +183,30 @@ fn unit_below(root: &Path, name: &str) -> Result<Cgroup, CgroupError> {
     }
 }
 
+/// Whether a cgroup, by its path from the root of the hierarchy, is that of a systemd unit or below it.
+pub fn is_in_unit(path: &str, unit: &str) -> bool {
+    let is_unit = |part: &str| {
+        part == unit
+            || part.strip_prefix(unit).is_some_and(|rest| {
+                rest.strip_prefix('.')
+                    .is_some_and(|suffix| UNIT_SUFFIXES.contains(&suffix))
+            })
+    };
+    path.split('/').any(is_unit)
+}
+
+/// Whether a cgroup is this one or below it, both by their paths from the root.
+pub fn is_below(path: &str, cgroup: &str) -> bool {
+    let cgroup = cgroup.trim_end_matches('/');
+    let rest = path.strip_prefix(cgroup);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-    use super::{CgroupError, resolve_below, unit_below};
+    use super::{CgroupError, is_below, is_in_unit, resolve_below, unit_below};
 
     /// A hierarchy of plain folders, which look the same from here.
     fn hierarchy() -> tempfile::TempDir {
@@ -200,6 +219,18 @@ mod tests {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
         root
+    }
+
+    /// A unit is a whole part of a path; a cgroup is not one that its name only begins with.
+    #[test]
+    fn paths_are_matched_by_parts() {
+        let path = "/system.slice/nginx.service/worker";
+        assert!(is_in_unit(path, "nginx") && is_in_unit(path, "nginx.service"));
+        assert!(is_in_unit(path, "system.slice") && is_in_unit(path, "system"));
+        assert!(!is_in_unit(path, "ngin") && !is_in_unit(path, "nginx.scope"));
+        assert!(!is_in_unit("/system.slice/nginx.service.d", "nginx"));
+        assert!(is_below(path, "/system.slice/nginx.service") && is_below(path, "/"));
+        assert!(is_below(path, "/system.slice/") && !is_below(path, "/system.slice/nginx"));
     }
 
     /// Every way to write a path means the same cgroup, with its depth.

@@ -1,7 +1,9 @@
 //! What can be typed. Turning it into what is meant is [`config`]'s business and
 //! done here by conversions that are tested.
 
+mod daemon;
 mod queries;
+mod report;
 mod syscalls;
 mod targets;
 mod tcp;
@@ -10,7 +12,14 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-pub use self::{queries::QueriesArgs, syscalls::SyscallsArgs, targets::TargetArgs, tcp::TcpArgs};
+pub use self::{
+    daemon::DaemonArgs,
+    queries::QueriesArgs,
+    report::{Report, ReportArgs, Source},
+    syscalls::SyscallsArgs,
+    targets::TargetArgs,
+    tcp::TcpArgs,
+};
 use crate::{
     artifact::Destination,
     config::{self, Interpreter, Mode, PythonThreads},
@@ -48,8 +57,10 @@ pub enum Verb {
     Tcp(TcpArgs),
     /// Time Postgres queries, from what goes through sockets, at a client or at the server
     Queries(QueriesArgs),
-    /// Convert, merge or summarize recordings; needs no privileges
+    /// Convert, merge or summarize recordings, or what the daemon kept; needs no privileges
     Report(ReportArgs),
+    /// Run as a service: sample all the time and keep windows of it
+    Daemon(DaemonArgs),
     /// Print the stack of every thread now, and what each waits for; stops nothing
     Dump(DumpArgs),
     /// Show what this kernel and these privileges allow, and what mends the rest
@@ -114,37 +125,6 @@ pub struct RecordArgs {
     /// Only Python threads that hold their interpreter's lock (GIL) at the time
     #[arg(long)]
     pub gil: bool,
-}
-
-const REPORT_EXAMPLES: &str = "\
-Examples:
-  profiler report app.pb.gz -o app.svg            draw a recording
-  profiler report a.folded b.folded -o both.svg   merge two
-  profiler report app.pb.gz --top 20              functions by self and total time
-  profiler report app.pb.gz -f folded -o -        folded stacks on standard output";
-
-/// `profiler report`
-#[derive(Debug, Args)]
-#[command(after_help = REPORT_EXAMPLES)]
-pub struct ReportArgs {
-    /// Recordings: folded stacks or pprof; several are merged; `-` for standard input
-    #[arg(value_name = "IN", required = true)]
-    pub inputs: Vec<PathBuf>,
-    /// File to write, `-` for standard output
-    #[arg(short, long, value_name = "OUT", required_unless_present = "top")]
-    pub output: Option<PathBuf>,
-    /// Format, if not the one of OUT's suffix
-    #[arg(short, long, value_name = "FORMAT")]
-    pub format: Option<Format>,
-    /// Print the N functions with most time of their own
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub top: Option<u32>,
-    /// Tell threads apart by a frame with their name
-    #[arg(long)]
-    pub threads: bool,
-    /// Python code by function or by line, in flamegraphs and folded stacks
-    #[arg(long, value_name = "WHAT", default_value = "function")]
-    pub lines: Lines,
 }
 
 /// `profiler dump`
@@ -221,39 +201,6 @@ impl RecordArgs {
             } else {
                 PythonThreads::All
             },
-        })
-    }
-}
-
-/// `profiler report`, as meant.
-#[derive(Debug)]
-pub struct Report {
-    /// Files, `-` being standard input.
-    pub inputs: Vec<PathBuf>,
-    /// Where to and as what, if anything is to be written.
-    pub output: Option<(Destination, Format)>,
-    /// How many functions to print.
-    pub top: Option<usize>,
-    /// How it is drawn.
-    pub options: output::Options,
-}
-
-impl ReportArgs {
-    /// What is meant.
-    pub fn resolve(self) -> Result<Report, Error> {
-        let format = format_of(self.format, self.output.as_deref())?.unwrap_or(Format::Svg);
-        let output = self
-            .output
-            .as_deref()
-            .map(|path| (destination(path), format));
-        let top = self
-            .top
-            .map(|top| usize::try_from(top).unwrap_or(usize::MAX));
-        Ok(Report {
-            inputs: self.inputs,
-            output,
-            top,
-            options: options(self.threads, self.lines),
         })
     }
 }

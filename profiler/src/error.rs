@@ -120,6 +120,24 @@ pub enum Error {
         /// Why.
         source: ReadError,
     },
+    /// Nothing was kept of that time.
+    #[error("no window from {begin} to {end} in {}", state.display())]
+    NoWindows {
+        /// The state directory.
+        state: PathBuf,
+        /// The beginning of the time, in UTC.
+        begin: String,
+        /// Its end.
+        end: String,
+        /// Where the newest window ends, if there is one.
+        newest: Option<String>,
+    },
+    /// The daemon's configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] crate::daemon::config::ConfigError),
+    /// The daemon's store cannot be used.
+    #[error(transparent)]
+    Store(#[from] crate::daemon::store::StoreError),
     /// The machine does not allow it.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
@@ -175,6 +193,19 @@ impl Error {
             }
             Self::NoSamples { hint, .. } => hint,
             Self::Command { .. } => "check its path and that it is executable",
+            Self::NoWindows {
+                newest: Some(newest),
+                ..
+            } => {
+                return Some(format!(
+                    "the newest window ends at {newest}; --state DIR names another directory"
+                ));
+            }
+            Self::NoWindows { newest: None, .. } => {
+                "does `profiler daemon` run? --state DIR names another directory"
+            }
+            Self::Config(error) => return error.hint(),
+            Self::Store(error) => return error.hint(),
             Self::Input { .. } | Self::System { .. } => return None,
             Self::Recording { source, .. } => return source.hint(),
             Self::Preflight(error) => return error.hint(),

@@ -27,12 +27,13 @@
 //!   sockets and makes a table of queries of it; `tls` finds where encrypted connections pass what they carry.
 //! - `sockets` lists what sockets there are and whose they are. [`wait`] says what a thread that left the CPU waited for.
 //! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
-//!   it and `main` know about time, signals and tokio.
+//!   it, the other capabilities' sessions, `daemon` and `main` know about time, signals and tokio.
 //! - [`symbolize`] gives names to places, on a thread of its own, from pinned files, never from a live
 //!   process. It is the only room that names blazesym.
 //! - [`profile`] is the value at which everything meets: plain lists, no I/O.
 //! - [`output`] turns a profile into bytes of any format, and never sees a process or a map. Only its
 //!   `flamegraph` names inferno. [`report`] reads bytes back into a profile.
+//! - [`daemon`] records all the time, keeps windows of it in a store, and is what systemd runs.
 //! - [`dump`] shows the threads of a process now, without the kernel side.
 //! - [`artifact`] writes files whole or not at all. [`cgroup`] finds cgroups and units.
 //!
@@ -51,6 +52,7 @@ pub mod artifact;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod dump;
 pub mod error;
 pub mod kernel;

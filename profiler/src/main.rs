@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use profiler::{
     cli::{Cli, Verb},
-    dump,
+    daemon, dump,
     error::{Error, Exit},
     postgres,
     preflight::{self, Form},
@@ -37,6 +37,7 @@ fn run(cli: Cli) -> Result<Exit, Error> {
         Verb::Tcp(args) => tcp::run(args.resolve()?),
         Verb::Queries(args) => postgres::run(args.resolve()?),
         Verb::Report(args) => report::run(&args.resolve()?),
+        Verb::Daemon(args) => daemon::run(&args),
         Verb::Dump(args) => dump::run(args.resolve()),
         Verb::Doctor(args) => preflight::doctor(if args.json { Form::Json } else { Form::Text }),
     }

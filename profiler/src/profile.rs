@@ -144,6 +144,8 @@ pub struct Process {
     pub pid: u32,
     /// Name of its main thread.
     pub comm: String,
+    /// Its cgroup (v2) when it was first seen, such as `/system.slice/nginx.service`; empty where it is not known.
+    pub cgroup: String,
 }
 
 /// A thread.
@@ -381,6 +383,8 @@ pub enum Lost {
     TableFull,
     /// Left out as asked for: only threads that hold their interpreter's lock are wanted.
     WithoutGil,
+    /// Left out as asked for: only some processes are wanted.
+    OtherProcess,
     /// Taken, neither sent nor counted as lost: must stay zero, shown if it does not.
     Unexplained,
 }
@@ -393,6 +397,7 @@ impl Lost {
             Self::Malformed => "malformed record",
             Self::TableFull => "too many distinct stacks",
             Self::WithoutGil => "not holding the GIL, left out",
+            Self::OtherProcess => "of other processes, left out",
             Self::Unexplained => "unexplained",
         }
     }

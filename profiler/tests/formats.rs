@@ -44,6 +44,14 @@ fn location(kind: FrameKind, module: Option<u32>, address: u64, frames: Vec<Fram
     }
 }
 
+fn process() -> Process {
+    Process {
+        pid: 4711,
+        comm: "worker".to_owned(),
+        ..Process::default()
+    }
+}
+
 /// A kernel stack on an inlined function on `main`, and a stack cut above `main`.
 fn profile() -> Profile {
     let worker = Module {
@@ -75,10 +83,7 @@ fn profile() -> Profile {
             duration: Duration::from_secs(1),
             ..Meta::default()
         },
-        processes: vec![Process {
-            pid: 4711,
-            comm: "worker".to_owned(),
-        }],
+        processes: vec![process()],
         threads: vec![Thread {
             process: ProcessId(0),
             tid: 4712,

@@ -18,8 +18,9 @@ use crate::{
     python::Pythons,
     record::{
         aggregate::comm_text,
-        threads::{Modules, header_of, locations, shown},
+        threads::{Modules, PythonPlaces, header_of, locations, shown},
     },
+    symbolize::{Sources, Symbols},
     unwind::{StackCopy, Unwinder},
     wait::Waits,
 };
@@ -97,13 +98,17 @@ impl Dumper {
             .filter_map(|tid| self.thread(tid, &mut places))
             .collect();
         let mut modules = Modules::default();
-        let named = locations(&places, &self.processes, &self.pythons, &mut modules)?.list;
+        let pythons = PythonPlaces::of(&places, &self.pythons);
+        let sources = Sources::of(&self.processes);
+        let symbols = Symbols::spawn(&sources)?;
+        let resolve = |places| symbols.resolve(places, sources);
+        let named = locations(&places, &pythons, &mut modules, resolve)?.list;
         let threads = raw.into_iter().map(
             |Raw {
                  thread,
                  places: stack,
              }| {
-                let ids = shown(&stack, &places, &self.pythons, self.interpreter);
+                let ids = shown(&stack, &places, &pythons, self.interpreter);
                 let stack = ids.into_iter().map(|id| named[id.index()].clone());
                 Dumped {
                     stack: stack.collect(),

@@ -186,6 +186,11 @@ impl Kernel {
         }
     }
 
+    /// A process is no target any more. One that was none is as good.
+    pub fn remove_target(&mut self, tgid: u32) {
+        let _ = self.targets.remove(&tgid);
+    }
+
     /// What the kernel side has counted so far, summed over the CPUs.
     pub fn counters(&self) -> Result<BTreeMap<Counter, u64>, KernelError> {
         let slots = self.counts.get(&0, 0).map_err(|source| KernelError::Map {
@@ -201,12 +206,13 @@ impl Kernel {
 
     /// Time spent inside our programs so far, all CPUs; `None` where the kernel does not tell.
     pub fn bpf_time(&self) -> Option<Duration> {
-        self.stats.as_ref()?;
         let infos = self
             .ebpf
             .programs()
             .filter_map(|(_, program)| program.info().ok());
-        Some(infos.map(|info| info.run_time()).sum())
+        let time: Duration = infos.map(|info| info.run_time()).sum();
+        // Others may have the statistics on.
+        (self.stats.is_some() || !time.is_zero()).then_some(time)
     }
 
     /// Stops everything; what is on the ring and in the maps can still be read.
@@ -219,6 +225,12 @@ impl Kernel {
         self.tls_links.clear();
         self.lifecycle_links.clear();
     }
+}
+
+/// Turns the kernel's run-time statistics of BPF programs on, as long as the descriptor is open; `None` where
+/// that is not allowed (it wants `CAP_SYS_ADMIN`).
+pub fn keep_statistics() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()
 }
 
 fn load_programs(

@@ -22,7 +22,7 @@ pub use btf::{
     Btf, BtfError, call_offsets, kernel_offsets, switch_tells_state, tcp_offsets, wire_offsets,
 };
 pub use error::KernelError;
-pub use load::{Kernel, Wanted};
+pub use load::{Kernel, Wanted, keep_statistics};
 pub use pythons::PythonMap;
 pub use records::{Record, Ring};
 pub use shared::SharedMaps;

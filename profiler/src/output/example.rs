@@ -14,6 +14,7 @@ pub(crate) fn profile() -> Profile {
     let process = Process {
         pid: 4711,
         comm: "worker".to_owned(),
+        cgroup: "/system.slice/worker.service".to_owned(),
     };
     let thread = |tid, name: &str| Thread {
         process: ProcessId(0),

@@ -9,7 +9,7 @@
 //! - `account`: `known`, `taken`, `shown`, `lost` {cause: samples}, `complete_stacks` and
 //!   `cut_stacks` {reason: samples}, `notes` {what: times}, `cost` {`bpf_ns`, `process_ns`}, and
 //!   `text`, the same in words
-//! - `processes`: `pid`, `comm`; `threads`: `process`, `tid`, `name`
+//! - `processes`: `pid`, `comm`, `cgroup`; `threads`: `process`, `tid`, `name`
 //! - `modules`: `path`, `build_id`, `start`, `end`, `file_offset`
 //! - `locations`: `kind` (`kernel`, `native`, `jit`, `python`, `marker`), `module` or null,
 //!   `address`, `frames`, the innermost first: `name`, and where known `system_name`, `file`, `line`,
@@ -39,7 +39,7 @@ pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
         "version": VERSION,
         "meta": meta(&profile.meta),
         "processes": list(profile.processes.iter().map(|process| json!({
-            "pid": process.pid, "comm": process.comm,
+            "pid": process.pid, "comm": process.comm, "cgroup": process.cgroup,
         })).collect()),
         "threads": list(profile.threads.iter().map(|thread| json!({
             "process": thread.process.0, "tid": thread.tid, "name": thread.name,

@@ -29,9 +29,11 @@ pub(crate) const LABEL_TID: &str = "tid";
 /// Label of the thread's name.
 pub(crate) const LABEL_THREAD: &str = "thread";
 /// Label of the process's name.
-/// Whether the thread held its Python interpreter's lock: `held` or `free`.
-pub(crate) const LABEL_GIL: &str = "gil";
 pub(crate) const LABEL_COMM: &str = "comm";
+/// Label of the process's cgroup.
+pub(crate) const LABEL_CGROUP: &str = "cgroup";
+/// Label: whether the thread held its Python interpreter's lock: `held` or `free`.
+pub(crate) const LABEL_GIL: &str = "gil";
 
 /// The profile as a file.
 pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
@@ -331,7 +333,11 @@ impl<'a> Encoder<'a> {
         let thread = self.profile.thread(sample.thread);
         let process = self.profile.process_of(sample.thread);
         let numbers = [(LABEL_PID, process.pid), (LABEL_TID, thread.tid)];
-        let texts = [(LABEL_THREAD, &thread.name), (LABEL_COMM, &process.comm)];
+        let texts = [
+            (LABEL_THREAD, &thread.name),
+            (LABEL_COMM, &process.comm),
+            (LABEL_CGROUP, &process.cgroup),
+        ];
         let mut labels = Vec::new();
         // An id of zero and an empty name both mean that it is not known.
         for (key, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {

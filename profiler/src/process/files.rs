@@ -3,7 +3,13 @@
 //! As long as the descriptor is open, the inode cannot be given to another file, so device and inode
 //! number identify it.
 
-use std::{collections::HashMap, fs::File, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -52,6 +58,8 @@ pub(super) struct Files {
     pub(super) list: Vec<Arc<PinnedFile>>,
     ids: HashMap<(i32, i32, u64), FileId>,
     pinned: usize,
+    /// Stands in the place of every file that was let go of.
+    released: Option<Arc<PinnedFile>>,
     /// Files that could not be opened: nothing in them gets a name.
     pub(super) unopened: u64,
     /// Files not opened because too many were.
@@ -79,6 +87,36 @@ impl Files {
         }));
         self.ids.insert(mapped.identity, id);
         id
+    }
+
+    /// Lets go of all files but these, and gives those that were let go of. Their positions are not used again,
+    /// but by an empty file.
+    pub(super) fn release(&mut self, used: &BTreeSet<FileId>) -> BTreeSet<FileId> {
+        let Self {
+            list,
+            ids,
+            pinned,
+            released,
+            ..
+        } = self;
+        let empty = released.get_or_insert_with(|| {
+            Arc::new(PinnedFile {
+                path: PathBuf::new(),
+                file: None,
+                first_mapping: (0, 0, 0),
+            })
+        });
+        let mut gone = BTreeSet::new();
+        ids.retain(|_, id| {
+            let keep = used.contains(id);
+            if !keep && let Some(slot) = list.get_mut(id.index()) {
+                *pinned -= usize::from(slot.file.is_some());
+                *slot = Arc::clone(empty);
+                gone.insert(*id);
+            }
+            keep
+        });
+        gone
     }
 
     fn open(&mut self, mapped: &Mapped<'_>) -> Option<File> {

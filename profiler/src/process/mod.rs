@@ -13,6 +13,8 @@ mod vdso;
 
 pub use files::{FileId, PinnedFile};
 pub use mappings::{Backing, Mapping};
-pub use scan::{Content, Memory, bring_in, is_alive, memory, open, own_id, read_words};
-pub use table::{LifeId, Place, Processes};
+pub use scan::{
+    Content, Memory, bring_in, cgroup, comm, is_alive, memory, open, own_id, read_words,
+};
+pub use table::{LifeId, Place, Processes, Swept};
 pub use vdso::{VDSO_NAME, vdso_image};

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Name of the process's main thread.
-pub(super) fn comm(pid: u32) -> Option<String> {
+pub fn comm(pid: u32) -> Option<String> {
     let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(
         String::from_utf8_lossy(&comm)
@@ -40,6 +40,18 @@ pub(super) fn command_line(pid: u32) -> Option<String> {
         .map(String::from_utf8_lossy)
         .collect();
     Some(words.join(" ").trim_end().to_owned())
+}
+
+/// Its cgroup of the unified hierarchy (v2), from the root.
+pub fn cgroup(pid: u32) -> Option<String> {
+    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    cgroup_in(&String::from_utf8_lossy(&text))
+}
+
+fn cgroup_in(text: &str) -> Option<String> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(str::to_owned)
 }
 
 /// Whether there is such a process.
@@ -354,6 +366,17 @@ mod tests {
             "1000-2000 rw-p 00000000 00:00 0     [stack]",
             Content::Stack,
         );
+    }
+
+    /// Of several hierarchies only the unified one counts.
+    #[test]
+    fn cgroup_of_the_unified_hierarchy() {
+        let mixed = "4:memory:/a\n1:name=systemd:/b\n0::/system.slice/nginx.service\n";
+        assert_eq!(
+            super::cgroup_in(mixed).as_deref(),
+            Some("/system.slice/nginx.service")
+        );
+        assert_eq!(super::cgroup_in("4:memory:/a\n"), None);
     }
 
     /// Named memory is told apart from files, and an unlinked file keeps its name.

@@ -16,7 +16,7 @@ use super::{
     mappings::{Backing, Mapping, Mappings},
     scan,
 };
-use crate::python::CodeId;
+use crate::{profile::Process, python::CodeId};
 
 /// First pause after a scan that did not help; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -40,13 +40,6 @@ const DEBUG_DIRECTORIES_MAX: usize = 16;
 /// id, is another life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LifeId(u32);
-
-impl LifeId {
-    /// The position in the list of lives.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// Where an address lies, good beyond the life of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,13 +79,23 @@ pub enum Place {
     },
 }
 
+/// What a sweep forgot.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Processes.
+    pub ended: Vec<u32>,
+    /// Files, which keep their positions, empty.
+    pub files: BTreeSet<FileId>,
+}
+
 /// The table.
 #[derive(Debug)]
 pub struct Processes {
     known: HashMap<u32, Known>,
     files: Files,
-    /// The perf map of each life, once one was needed and found.
-    perf_maps: Vec<Option<Arc<File>>>,
+    /// Perf maps of lives, once one was needed and found.
+    perf_maps: HashMap<LifeId, Arc<File>>,
+    lives: u32,
     debug_directories: Vec<PathBuf>,
     ended_unread: u64,
     changed: BTreeSet<u32>,
@@ -104,6 +107,7 @@ pub struct Processes {
 struct Known {
     life: LifeId,
     comm: Option<String>,
+    cgroup: Option<String>,
     command_line: Option<String>,
     mappings: Mappings,
     pause: Duration,
@@ -116,7 +120,8 @@ impl Processes {
         Self {
             known: HashMap::new(),
             files: Files::new(),
-            perf_maps: Vec::new(),
+            perf_maps: HashMap::new(),
+            lives: 0,
             debug_directories: Vec::new(),
             ended_unread: 0,
             changed: BTreeSet::new(),
@@ -143,6 +148,7 @@ impl Processes {
         let known = Known {
             life,
             comm: scan::comm(pid),
+            cgroup: scan::cgroup(pid),
             command_line: scan::command_line(pid),
             mappings: mappings.unwrap_or_default(),
             pause: PAUSE_MIN,
@@ -162,6 +168,7 @@ impl Processes {
         let child_known = Known {
             life,
             comm: Some(comm.to_owned()),
+            cgroup: known.cgroup.clone(),
             command_line: known.command_line.clone(),
             mappings: known.mappings.clone(),
             pause: PAUSE_MIN,
@@ -177,6 +184,7 @@ impl Processes {
         let known = Known {
             life,
             comm: Some(comm.to_owned()),
+            cgroup: scan::cgroup(pid),
             command_line: scan::command_line(pid),
             mappings: scan::mappings(pid, &mut self.files).unwrap_or_default(),
             pause: PAUSE_MIN,
@@ -299,13 +307,51 @@ impl Processes {
         self.known.get(&pid)?.command_line.clone()
     }
 
+    /// A process as a profile tells of it; its name is empty where it is not known.
+    pub fn describe(&self, pid: u32) -> Process {
+        let known = self.known.get(&pid);
+        let text = |text: Option<&String>| text.cloned().unwrap_or_default();
+        Process {
+            pid,
+            comm: text(known.and_then(|process| process.comm.as_ref())),
+            cgroup: text(known.and_then(|process| process.cgroup.as_ref())),
+        }
+    }
+
+    /// Forgets processes whose end was not told, and lets go of files and perf maps that no process has any
+    /// more; gives both. What was sampled in such files must have been taken out before.
+    pub fn sweep(&mut self) -> Swept {
+        let is_dead = |pid: &u32| !scan::is_alive(*pid);
+        let ended: Vec<u32> = self.known.keys().copied().filter(is_dead).collect();
+        for pid in &ended {
+            self.known.remove(pid);
+        }
+        let lives: BTreeSet<LifeId> = self.known.values().map(|process| process.life).collect();
+        self.perf_maps.retain(|life, _| lives.contains(life));
+        self.debug_directories.retain(|path| path.is_dir());
+        let mappings = self
+            .known
+            .values()
+            .flat_map(|process| process.mappings.iter());
+        let used: BTreeSet<FileId> = mappings
+            .filter_map(|mapping| match mapping.backing {
+                Backing::File(file) => Some(file),
+                Backing::Vdso | Backing::Anonymous => None,
+            })
+            .collect();
+        Swept {
+            ended,
+            files: self.files.release(&used),
+        }
+    }
+
     /// Every file seen, by the position of its [`FileId`].
     pub fn files(&self) -> &[Arc<PinnedFile>] {
         &self.files.list
     }
 
-    /// The perf map of each life, by the position of its [`LifeId`].
-    pub fn perf_maps(&self) -> &[Option<Arc<File>>] {
+    /// Perf maps of lives.
+    pub fn perf_maps(&self) -> &HashMap<LifeId, Arc<File>> {
         &self.perf_maps
     }
 
@@ -333,14 +379,17 @@ impl Processes {
     }
 
     fn begin_life(&mut self) -> LifeId {
-        self.perf_maps.push(None);
-        LifeId(u32::try_from(self.perf_maps.len() - 1).unwrap_or(u32::MAX))
+        // After four thousand million lives the first ones are long forgotten.
+        self.lives = self.lives.wrapping_add(1);
+        LifeId(self.lives)
     }
 
     /// Opened while the process lives: its root is gone with it.
     fn find_perf_map(&mut self, pid: u32, life: LifeId) {
-        if let Some(slot @ None) = self.perf_maps.get_mut(life.index()) {
-            *slot = scan::perf_map(pid).map(Arc::new);
+        if !self.perf_maps.contains_key(&life)
+            && let Some(file) = scan::perf_map(pid)
+        {
+            self.perf_maps.insert(life, Arc::new(file));
         }
     }
 }
@@ -399,6 +448,28 @@ mod tests {
         assert_eq!(processes.known[&pid].next_scan, Some(now + PAUSE_MIN));
         processes.locate_at(pid, 16, now + PAUSE_MIN);
         assert!(processes.known[&pid].next_scan > Some(now + PAUSE_MIN * 2));
+    }
+
+    /// Files that no process has any more are let go of, and what is used stays.
+    #[test]
+    fn sweep_lets_go_of_files() {
+        let mut processes = Processes::new();
+        let (pid, gone) = (std::process::id(), u32::MAX);
+        processes.observe(pid);
+        processes.forked(pid, gone, "gone");
+        let files = processes.files().len();
+        let swept = processes.sweep();
+        assert_eq!((swept.ended, swept.files.len()), (vec![gone], 0));
+        processes.exited(pid);
+        let swept = processes.sweep();
+        assert_eq!((swept.ended.len(), swept.files.len()), (0, files));
+        assert!(processes.files().iter().all(|file| file.file.is_none()));
+        assert!(processes.sweep().files.is_empty(), "each once");
+        processes.observe(pid);
+        assert!(
+            processes.files().len() > files,
+            "positions are not used twice"
+        );
     }
 
     /// A child has its parent's mappings without a look at it; a process that is gone has none.

@@ -158,6 +158,10 @@ impl Codes {
         self.packages.retain(|&(process, _), _| process != pid);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.functions.len()
+    }
+
     pub(super) fn function(&self, code: CodeId) -> &Function {
         &self.functions[code.0 as usize]
     }

@@ -15,7 +15,7 @@ mod stitch;
 mod walk;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     os::unix::fs::FileExt,
     sync::Arc,
@@ -194,6 +194,17 @@ impl Pythons {
     pub fn forget(&mut self, pid: u32) {
         self.known.remove(&pid);
         self.codes.forget(pid);
+    }
+
+    /// These files are let go of. Processes whose interpreter was refused are counted anew from here on.
+    pub fn forget_files(&mut self, files: &BTreeSet<FileId>) {
+        self.images.retain(|file, _| !files.contains(file));
+        self.refused.clear();
+    }
+
+    /// How many functions have been met: they are never forgotten.
+    pub fn functions(&self) -> usize {
+        self.codes.len()
     }
 
     /// Places of a sample's Python frames, each before its evaluator's frame of the user stack.

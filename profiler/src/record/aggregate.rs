@@ -138,14 +138,14 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
         }
     }
 
-    /// Counts one record. `place` says where an address lies; `process_comm` names a process that
-    /// is new here.
+    /// Counts one record. `place` says where an address lies; `describe` tells of a process that is
+    /// new here.
     pub fn add(
         &mut self,
         record: &Record<'_>,
         extra: Extra<'_, P>,
         mut place: impl FnMut(Space, u64) -> P,
-        process_comm: impl FnOnce(u32) -> Option<String>,
+        describe: impl FnOnce(u32) -> Process,
     ) {
         let frames = record.kernel.len() + record.user.len() + extra.python.len();
         if self.places.len() + frames > PLACES_MAX {
@@ -175,7 +175,7 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
             return;
         };
         let header = record.header;
-        let thread = self.thread_id((header.tgid, header.tid), &header.comm, process_comm);
+        let thread = self.thread_id((header.tgid, header.tid), &header.comm, describe);
         let gil = Gil::from_id(header.gil);
         let weight = self.counts.entry((thread, stack, gil)).or_default();
         weight.count += 1;
@@ -191,7 +191,7 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
 
     /// Enters the account of a thread that ended or of a recording that did.
     pub fn add_times(&mut self, times: &ThreadTimes) {
-        let thread = self.thread_id((times.tgid, times.tid), &times.comm, |_| None);
+        let thread = self.thread_id((times.tgid, times.tid), &times.comm, nameless);
         let sum = self.times.entry(thread).or_default();
         let add = |sum: &mut [u64; 4], more: &[u64; 4]| {
             sum.iter_mut()
@@ -205,7 +205,7 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
 
     /// The thread that an account is of.
     pub fn thread_of(&mut self, times: &ThreadTimes) -> ThreadId {
-        self.thread_id((times.tgid, times.tid), &times.comm, |_| None)
+        self.thread_id((times.tgid, times.tid), &times.comm, nameless)
     }
 
     /// Adds time of a thread that no record stands for.
@@ -314,7 +314,7 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
         &mut self,
         (pid, tid): (u32, u32),
         comm: &[u8; COMM_LEN],
-        process_comm: impl FnOnce(u32) -> Option<String>,
+        describe: impl FnOnce(u32) -> Process,
     ) -> ThreadId {
         let Self {
             process_ids,
@@ -325,10 +325,11 @@ impl<P: Copy + Eq + Hash> Aggregate<P> {
         } = self;
         let name = comm_text(comm);
         let process = *process_ids.entry(pid).or_insert_with(|| {
-            processes.push(Process {
-                pid,
-                comm: process_comm(pid).unwrap_or_else(|| name.clone()),
-            });
+            let mut process = describe(pid);
+            if process.comm.is_empty() {
+                process.comm.clone_from(&name);
+            }
+            processes.push(process);
             ProcessId(index(processes.len() - 1))
         });
         *thread_ids.entry((process, tid)).or_insert_with(|| {
@@ -361,6 +362,14 @@ fn call_addresses(record: &Record<'_>, mut each: impl FnMut(Space, u64)) {
         each(Space::User, leaf.wrapping_sub(back));
     }
     user.for_each(|&address| each(Space::User, address.wrapping_sub(1)));
+}
+
+/// What is known of a process of which only the id is.
+fn nameless(pid: u32) -> Process {
+    Process {
+        pid,
+        ..Process::default()
+    }
 }
 
 /// A task's name as text.
@@ -431,7 +440,7 @@ mod tests {
                 time_ns: 0,
             },
             |space, address| (space == Space::Kernel, address),
-            |_| None,
+            super::nameless,
         );
     }
 

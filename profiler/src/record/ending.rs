@@ -1,6 +1,7 @@
 //! What ends a recording from outside: the user, the time, the command.
 
 use tokio::{
+    runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
     time::Instant,
 };
@@ -12,14 +13,18 @@ use crate::error::{Error, Exit};
 pub(crate) fn event_loop(
     recording: impl Future<Output = Result<Exit, Error>>,
 ) -> Result<Exit, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(recording)
+}
+
+/// An event loop for this thread.
+pub(crate) fn runtime() -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::System {
             action: "start the event loop",
             source,
-        })?;
-    runtime.block_on(recording)
+        })
 }
 
 /// Why a recording ended.

@@ -6,52 +6,55 @@
 )]
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use profiler_common::{
-    off_cpu::ThreadTimes,
-    outcome::{Counter, StopReason},
-};
+use profiler_common::outcome::Counter;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    aggregate::{Aggregate, RUNNING},
-    places::{self, Locations},
+    aggregate::Aggregate,
+    captured::Captured,
+    places::PythonPlaces,
     session::{Recorded, Single},
 };
 use crate::{
-    artifact::Destination,
+    artifact::{Artifact, Destination},
     config::{self, Mode, default_path},
     error::Error,
-    kernel::ClockEvent,
+    kernel::{Clock, ClockEvent},
     output::{self, account},
     process::{Place, Processes},
-    profile::{
-        Account, Cost, Event, Frame, FrameKind, Location, LocationId, Lost, Meta, Module, ModuleId,
-        Profile, Stack, ThreadId, ThreadTime, Times,
-    },
-    symbolize::Named,
+    profile::{Account, Cost, Event, Lost, Meta},
+    symbolize::{Sources, Symbols},
 };
 
-/// The scheduler's frames lie within these, at the leaf end of a stack taken at a switch.
-const SCHEDULER_FRAMES_MAX: usize = 12;
+/// What the kernel side counts that costs no sample.
+pub(super) const NOTED: [Counter; 7] = [
+    Counter::EventLost,
+    Counter::TargetsFull,
+    Counter::NoKernelStack,
+    Counter::SpacesFull,
+    Counter::ThreadsFull,
+    Counter::NoSwitchStack,
+    Counter::PythonsFull,
+];
 
 /// Makes the profile, writes it and prints the summary.
 pub(crate) fn write(recorded: Recorded) -> Result<(), Error> {
     if recorded.aggregate.total() == 0 && recorded.aggregate.times.is_empty() {
         return Err(no_samples(&recorded));
     }
-    let Recorded {
-        config, artifact, ..
-    } = &recorded;
-    let (format, options) = (config.format, config.options);
+    let (format, options) = (recorded.config.format, recorded.config.options);
+    let (captured, artifact) = capture(recorded)?;
     let path = artifact.path().map(|path| path.display().to_string());
-    let (mut profile, hints) = make_profile(&recorded)?;
+    let symbols = Symbols::spawn(&captured.sources)?;
+    let resolve = |places, sources| symbols.resolve(places, sources);
+    let (mut profile, hints) = captured.profile(resolve)?;
     profile.account.cost.process = process_cpu_time();
     let bytes = output::render(&profile, format, &options)?;
-    recorded.artifact.write(&bytes)?;
+    artifact.write(&bytes)?;
     for line in account::lines(&profile) {
         eprintln!("{line}");
     }
@@ -165,137 +168,19 @@ fn no_samples(recorded: &Recorded) -> Error {
     }
 }
 
-fn make_profile(recorded: &Recorded) -> Result<(Profile, Vec<String>), Error> {
-    let mode = recorded.config.mode;
-    let aggregate = &recorded.aggregate;
-    let mut modules = Modules::default();
-    let Locations {
-        list: mut locations,
-        notes,
-        hints,
-    } = places::locations(
-        &aggregate.places,
-        &recorded.processes,
-        recorded.stacks.known_pythons(),
-        &mut modules,
-    )?;
+/// Takes out what the profile is made of. Nothing of the kernel side is left afterwards.
+fn capture(recorded: Recorded) -> Result<(Captured, Artifact), Error> {
     let pythons = recorded.stacks.known_pythons();
-    let interpreter = recorded.config.interpreter;
-    let mut markers = HashMap::new();
-    let mut leaves = HashMap::new();
-    let stacks = aggregate
-        .stacks
-        .iter()
-        .map(|key| {
-            let mut stack = places::shown(&key.places, &aggregate.places, pythons, interpreter);
-            if let Some(leaf) = key.leaf {
-                let leaf = &aggregate.leaves[leaf as usize];
-                if leaf != RUNNING {
-                    drop_scheduler(&mut stack, &locations);
-                }
-                stack.insert(
-                    0,
-                    *leaves
-                        .entry(leaf)
-                        .or_insert_with(|| push_text(&mut locations, leaf.clone())),
-                );
-            }
-            if !key.stop.is_complete() {
-                stack.push(
-                    *markers
-                        .entry(key.stop)
-                        .or_insert_with(|| push_marker(&mut locations, key.stop)),
-                );
-            }
-            Stack { locations: stack }
-        })
-        .collect();
-    let mut account = account(recorded)?;
-    account
-        .notes
-        .extend(notes.into_iter().map(|(note, count)| (note.into(), count)));
-    let times: Vec<Times> = aggregate.times.iter().map(times).collect();
-    if mode != Mode::OnCpu {
-        let sum = |part| times.iter().map(|times| times.of(part)).sum();
-        account.threads = ThreadTime::ALL.map(|part| (part, sum(part))).into();
-    }
-    let profile = Profile {
-        meta: meta(recorded),
-        processes: aggregate.processes.clone(),
-        threads: aggregate.threads.clone(),
-        modules: modules.list,
-        locations,
-        stacks,
-        samples: aggregate.samples(|weight| match mode {
-            Mode::OnCpu => weight.count,
-            Mode::OffCpu | Mode::Wall | Mode::Syscalls => (weight.time_ns + 500) / 1000,
-        }),
-        times,
-        timeline: aggregate.ticks.clone(),
-        account,
+    let captured = Captured {
+        meta: meta(&recorded),
+        mode: recorded.config.mode,
+        interpreter: recorded.config.interpreter,
+        pythons: PythonPlaces::of(&recorded.aggregate.places, pythons),
+        sources: Sources::of(&recorded.processes),
+        account: account(&recorded)?,
+        aggregate: recorded.aggregate,
     };
-    Ok((profile, hints))
-}
-
-#[derive(Default)]
-pub(crate) struct Modules {
-    list: Vec<Module>,
-    ids: HashMap<(String, Vec<u8>), ModuleId>,
-}
-
-impl Modules {
-    fn id(&mut self, module: Module) -> ModuleId {
-        let Self { list, ids } = self;
-        *ids.entry((module.path.clone(), module.build_id.clone()))
-            .or_insert_with(|| {
-                list.push(module);
-                ModuleId(u32::try_from(list.len() - 1).unwrap_or(u32::MAX))
-            })
-    }
-}
-
-pub(super) fn location(named: Named, address: u64, modules: &mut Modules) -> Location {
-    Location {
-        kind: named.kind,
-        module: named.module.map(|module| modules.id(module)),
-        address,
-        frames: named.frames,
-    }
-}
-
-/// Takes the scheduler's own frames, and those of our program in it, off a stack that was taken at a switch.
-fn drop_scheduler(stack: &mut Vec<LocationId>, locations: &[Location]) {
-    let scheduler = stack.iter().take(SCHEDULER_FRAMES_MAX).rposition(|id| {
-        let location = &locations[id.index()];
-        location.kind == FrameKind::Kernel
-            && location
-                .frames
-                .last()
-                .is_some_and(|frame| frame.name == "__schedule")
-    });
-    if let Some(last) = scheduler {
-        stack.drain(..=last);
-    }
-}
-
-/// A frame that says at the root of a stack why the rest is missing.
-fn push_marker(locations: &mut Vec<Location>, stop: StopReason) -> LocationId {
-    push_text(locations, format!("[cut: {}]", stop.text()))
-}
-
-/// A frame that is no code.
-fn push_text(locations: &mut Vec<Location>, name: String) -> LocationId {
-    let frame = Frame {
-        name,
-        ..Frame::default()
-    };
-    locations.push(Location {
-        kind: FrameKind::Marker,
-        module: None,
-        address: 0,
-        frames: vec![frame],
-    });
-    LocationId(u32::try_from(locations.len() - 1).unwrap_or(u32::MAX))
+    Ok((captured, recorded.artifact))
 }
 
 fn meta(recorded: &Recorded) -> Meta {
@@ -328,17 +213,16 @@ fn event(recorded: &Recorded) -> Event {
         (Mode::OffCpu, _) => Event::OffCpu,
         (Mode::Wall, _) => Event::Wall,
         (Mode::Syscalls, _) => Event::Syscalls,
-        (Mode::OnCpu, Some(clock)) if clock.event == ClockEvent::Cycles => Event::Cycles,
-        (Mode::OnCpu, _) => Event::CpuClock,
+        (Mode::OnCpu, Some(clock)) => event_of(clock),
+        (Mode::OnCpu, None) => Event::CpuClock,
     }
 }
 
-fn times((thread, times): (&ThreadId, &ThreadTimes)) -> Times {
-    Times {
-        thread: *thread,
-        followed_ns: times.in_state_ns.iter().sum(),
-        in_state_ns: times.in_state_ns,
-        below_threshold_ns: times.below_threshold_ns,
+/// What a clock's ticks are called.
+pub(super) fn event_of(clock: Clock) -> Event {
+    match clock.event {
+        ClockEvent::Cycles => Event::Cycles,
+        ClockEvent::CpuClock => Event::CpuClock,
     }
 }
 
@@ -360,15 +244,7 @@ fn account(recorded: &Recorded) -> Result<Account, Error> {
     let explained = shown + lost.values().sum::<u64>();
     lost.insert(Lost::Unexplained, taken.abs_diff(explained));
     let mut notes = BTreeMap::new();
-    for counter in [
-        Counter::EventLost,
-        Counter::TargetsFull,
-        Counter::NoKernelStack,
-        Counter::SpacesFull,
-        Counter::ThreadsFull,
-        Counter::NoSwitchStack,
-        Counter::PythonsFull,
-    ] {
+    for counter in NOTED {
         notes.insert(counter.text().into(), counted(counter));
     }
     notes.insert(

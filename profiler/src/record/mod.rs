@@ -5,19 +5,24 @@
 //! `ending` what ends it. The other capabilities' sessions use these too.
 
 pub mod aggregate;
+mod captured;
 pub mod command;
 pub(crate) mod ending;
 pub(crate) mod finish;
+pub(crate) mod ledger;
 mod off_cpu;
 mod places;
 mod progress;
 pub(crate) mod running;
+mod sampler;
 mod session;
 pub(crate) mod showing;
 pub(crate) mod stacks;
 pub(crate) mod state;
 pub(crate) mod targets;
 
+pub(crate) use captured::Captured;
+pub(crate) use sampler::{Sampler, Scope};
 pub use session::run;
 pub(crate) use session::{Recorded, Single};
 pub(crate) use targets::check_pid;
@@ -25,8 +30,8 @@ pub(crate) use targets::check_pid;
 /// What a look at single threads shares with a recording.
 pub(crate) mod threads {
     pub(crate) use super::{
-        finish::Modules,
+        captured::Modules,
         off_cpu::header_of,
-        places::{locations, shown},
+        places::{PythonPlaces, locations, shown},
     };
 }

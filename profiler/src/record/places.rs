@@ -1,16 +1,15 @@
 //! From the places of a recording to named locations, and which of them are left out of a stack: the Python
 //! interpreter's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::finish::{Modules, location};
+use super::captured::{Modules, location};
 use crate::{
     config::Interpreter,
-    error::Error,
-    process::{Place, Processes},
+    process::Place,
     profile::{Frame, FrameKind, Location, LocationId},
-    python::{Function, Pythons, Role},
-    symbolize::{Named, Symbols},
+    python::{CodeId, Function, Pythons, Role},
+    symbolize::{Named, Resolved},
 };
 
 /// Named locations, one for each place in order.
@@ -20,26 +19,58 @@ pub(crate) struct Locations {
     pub(super) hints: Vec<String>,
 }
 
-/// Names every place.
-pub(crate) fn locations(
+/// What the interpreters know of places: taken out, so that naming them needs no live process.
+#[derive(Debug, Default)]
+pub(crate) struct PythonPlaces {
+    functions: HashMap<CodeId, Function>,
+    roles: Vec<Role>,
+}
+
+impl PythonPlaces {
+    /// Of these places, in order.
+    pub(crate) fn of(places: &[(Place, u64)], pythons: &Pythons) -> Self {
+        let codes = places.iter().filter_map(|(place, _)| match place {
+            Place::Python { code, .. } => Some(*code),
+            _ => None,
+        });
+        Self {
+            functions: codes
+                .map(|code| (code, pythons.function(code).clone()))
+                .collect(),
+            roles: places
+                .iter()
+                .map(|(place, _)| pythons.role(*place))
+                .collect(),
+        }
+    }
+
+    fn role(&self, index: u32) -> Role {
+        let role = self.roles.get(index as usize);
+        role.copied().unwrap_or(Role::Foreign)
+    }
+}
+
+/// Names every place; `resolve` names those that are no Python code.
+pub(crate) fn locations<E>(
     places: &[(Place, u64)],
-    processes: &Processes,
-    pythons: &Pythons,
+    pythons: &PythonPlaces,
     modules: &mut Modules,
-) -> Result<Locations, Error> {
-    let symbols = Symbols::spawn(processes.debug_directories())?;
+    resolve: impl FnOnce(Vec<Place>) -> Result<Resolved, E>,
+) -> Result<Locations, E> {
     let is_python = |place: &Place| matches!(place, Place::Python { .. });
     let native: Vec<Place> = places
         .iter()
         .map(|(place, _)| *place)
         .filter(|place| !is_python(place))
         .collect();
-    let resolved = symbols.resolve(native, processes)?;
+    let resolved = resolve(native)?;
     let mut names = resolved.named.into_iter();
     let mut list = Vec::with_capacity(places.len());
     for &(place, address) in places {
         let named = match place {
-            Place::Python { code, line } => Some(python(pythons.function(code), line)),
+            Place::Python { code, line } => {
+                pythons.functions.get(&code).map(|code| python(code, line))
+            }
             _ => names.next(),
         };
         list.extend(named.map(|named| location(named, address, modules)));
@@ -72,7 +103,7 @@ fn python(function: &Function, line: u32) -> Named {
 pub(crate) fn shown(
     stack: &[u32],
     places: &[(Place, u64)],
-    pythons: &Pythons,
+    pythons: &PythonPlaces,
     interpreter: Interpreter,
 ) -> Vec<LocationId> {
     let place = |index: u32| places.get(index as usize).map(|(place, _)| *place);
@@ -87,8 +118,7 @@ pub(crate) fn shown(
     let mut is_below = true;
     let mut kept = Vec::with_capacity(stack.len());
     for (at, &index) in stack.iter().enumerate() {
-        let role = place(index).map_or(Role::Foreign, |place| pythons.role(place));
-        let is_own = match role {
+        let is_own = match pythons.role(index) {
             Role::Foreign => {
                 is_below &= at < last || is_python(&index);
                 false

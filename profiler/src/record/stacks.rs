@@ -7,7 +7,7 @@ use profiler_common::{outcome::StopReason, sample::Sample};
 
 use crate::{
     kernel::{KernelError, PythonMap, SharedMaps},
-    process::{self, Place, Processes},
+    process::{self, Place, Processes, Swept},
     python::Pythons,
     unwind::{Stats, Unwinder},
 };
@@ -120,6 +120,15 @@ impl Stacks {
         self.unwinder.forget(pid);
         self.pythons.forget(pid);
         self.python_map.remove(pid);
+    }
+
+    /// Forgets what is over.
+    pub(super) fn sweep(&mut self, swept: &Swept) {
+        for &pid in &swept.ended {
+            self.forget(pid);
+        }
+        self.unwinder.forget_files(&swept.files);
+        self.pythons.forget_files(&swept.files);
     }
 
     /// The interpreters of the processes.

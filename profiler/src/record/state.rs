@@ -76,7 +76,7 @@ impl State {
             ..*sample
         };
         let python = interleave(stacks.pythons(), &sample);
-        let comm = processes.comm(pid);
+        let process = processes.describe(pid);
         let place = |space, address| match space {
             Space::Kernel => Place::Kernel(address),
             Space::User => processes.locate(pid, address),
@@ -86,7 +86,7 @@ impl State {
             python: &python,
             time_ns: 0,
         };
-        aggregate.add(&sample, extra, place, |_| comm);
+        aggregate.add(&sample, extra, place, |_| process);
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl State {
             return;
         }
         let python = interleave(stacks.pythons(), sample);
-        let comm = processes.comm(pid);
+        let process = processes.describe(pid);
         let place = |space, address| match space {
             Space::Kernel => Place::Kernel(address),
             Space::User => processes.locate(pid, address),
@@ -133,7 +133,7 @@ impl State {
             python: &python,
             time_ns: sample.header.duration_ns,
         };
-        aggregate.add(sample, extra, place, |_| comm);
+        aggregate.add(sample, extra, place, |_| process);
     }
 
     /// Whether a sample is not wanted, for the thread did not hold its interpreter's lock.

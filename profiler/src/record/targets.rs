@@ -131,7 +131,7 @@ pub(crate) fn all_gone(alive: &mut BTreeSet<u32>) -> bool {
     alive.is_empty()
 }
 
-fn check_frequency(frequency_hz: u64) -> Result<(), Error> {
+pub(crate) fn check_frequency(frequency_hz: u64) -> Result<(), Error> {
     let text =
         fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate").unwrap_or_default();
     let max_hz = text.trim().parse().unwrap_or(MAX_RATE_DEFAULT_HZ);

@@ -26,7 +26,7 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) fn process(&mut self, process: Process) -> ProcessId {
-        let key = FxBuildHasher.hash_one((process.pid, &process.comm));
+        let key = FxBuildHasher.hash_one((process.pid, &process.comm, &process.cgroup));
         ProcessId(
             self.processes
                 .place(&mut self.profile.processes, key, process),

@@ -16,9 +16,9 @@ use std::{
 use super::{merge, read};
 use crate::{
     artifact::Artifact,
-    cli::Report,
+    cli::{Report, Source},
     error::{Error, Exit},
-    output::{self, top},
+    output::{self, account, top},
     profile::Profile,
 };
 
@@ -29,12 +29,20 @@ pub fn run(report: &Report) -> Result<Exit, Error> {
         Artifact::open(destination).map(|artifact| (artifact, *format))
     });
     let output = output.transpose()?;
-    let profiles: Vec<Profile> = report
-        .inputs
-        .iter()
-        .map(|path| read_one(path))
-        .collect::<Result<_, _>>()?;
-    let profile = merge(profiles);
+    let profile = match &report.source {
+        Source::Files(inputs) => {
+            let profiles: Result<Vec<Profile>, Error> =
+                inputs.iter().map(|path| read_one(path)).collect();
+            merge(profiles?)
+        }
+        Source::History(history) => {
+            let profile = history.profile()?;
+            for line in account::lines(&profile) {
+                eprintln!("{line}");
+            }
+            profile
+        }
+    };
     if let Some((artifact, format)) = output {
         let bytes = output::render(&profile, format, &report.options)?;
         let path = artifact.path().map(|path| path.display().to_string());

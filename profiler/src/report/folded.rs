@@ -71,7 +71,10 @@ fn add(builder: &mut Builder, stack: &str, count: u64, has_threads: bool) {
     } else {
         comm.clone()
     };
-    let process = builder.process(Process { pid: 0, comm });
+    let process = builder.process(Process {
+        comm,
+        ..Process::default()
+    });
     let thread = builder.thread(Thread {
         process,
         tid: 0,

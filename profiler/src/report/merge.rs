@@ -15,14 +15,48 @@ pub fn merge(mut profiles: Vec<Profile>) -> Profile {
     if profiles.len() == 1 {
         return profiles.pop().unwrap_or_default();
     }
-    let mut builder = Builder::default();
-    for profile in &profiles {
-        add(&mut builder, profile);
+    let mut merger = Merger::default();
+    for profile in profiles {
+        merger.add(profile);
     }
-    let mut merged = builder.finish();
-    merged.meta = describe(&profiles);
-    merged.account = add_accounts(&profiles);
-    merged
+    merger.finish()
+}
+
+/// A merge of many profiles, each of which need not be kept.
+#[derive(Default)]
+pub(crate) struct Merger {
+    builder: Builder,
+    parts: Vec<Part>,
+}
+
+/// What is kept of one.
+struct Part {
+    meta: Meta,
+    account: Account,
+    shown: u64,
+}
+
+impl Merger {
+    pub(crate) fn add(&mut self, profile: Profile) {
+        add(&mut self.builder, &profile);
+        let shown = if profile.meta.event.is_time() {
+            profile.account.shown
+        } else {
+            profile.total()
+        };
+        self.parts.push(Part {
+            meta: profile.meta,
+            account: profile.account,
+            shown,
+        });
+    }
+
+    pub(crate) fn finish(self) -> Profile {
+        let mut merged = self.builder.finish();
+        merged.meta = describe(&self.parts);
+        merged.account = add_accounts(&self.parts);
+        merged
+    }
 }
 
 fn add(builder: &mut Builder, profile: &Profile) {
@@ -70,8 +104,8 @@ fn add(builder: &mut Builder, profile: &Profile) {
     }
 }
 
-fn describe(profiles: &[Profile]) -> Meta {
-    let metas = || profiles.iter().map(|profile| &profile.meta);
+fn describe(parts: &[Part]) -> Meta {
+    let metas = || parts.iter().map(|part| &part.meta);
     let rate = |meta: &Meta| (meta.event, meta.frequency_hz);
     let first = metas().next().cloned().unwrap_or_default();
     let frequency_hz = if metas().all(|meta| rate(meta) == rate(&first)) {
@@ -114,10 +148,10 @@ fn join<'a>(texts: impl Iterator<Item = &'a str>, between: &str) -> String {
     }
 }
 
-fn add_accounts(profiles: &[Profile]) -> Account {
-    let any_known = profiles.iter().any(|profile| profile.account.is_known());
+fn add_accounts(parts: &[Part]) -> Account {
+    let any_known = parts.iter().any(|part| part.account.is_known());
     let mut sum = Account::default();
-    for profile in profiles {
+    for Part { account, shown, .. } in parts {
         let Account {
             taken,
             shown: _,
@@ -126,15 +160,10 @@ fn add_accounts(profiles: &[Profile]) -> Account {
             notes,
             threads,
             cost,
-        } = &profile.account;
-        let shown = if profile.meta.event.is_time() {
-            profile.account.shown
-        } else {
-            profile.total()
-        };
+        } = account;
         sum.shown += shown;
         sum.taken += taken;
-        if any_known && !profile.account.is_known() && shown > 0 {
+        if any_known && !account.is_known() && *shown > 0 {
             // What such a file shows was taken; whether more was is not known, and is said.
             sum.taken += shown;
             *sum.notes.entry(NO_ACCOUNT.into()).or_default() += 1;
@@ -154,10 +183,10 @@ fn add_accounts(profiles: &[Profile]) -> Account {
         sum.cost.bpf += cost.bpf;
         sum.cost.process += cost.process;
     }
-    let rate = |profile: &Profile| (profile.meta.event, profile.meta.frequency_hz);
-    let differing = profiles
+    let rate = |part: &Part| (part.meta.event, part.meta.frequency_hz);
+    let differing = parts
         .iter()
-        .filter(|profile| rate(profile) != rate(&profiles[0]))
+        .filter(|part| rate(part) != rate(&parts[0]))
         .count();
     if differing > 0 {
         *sum.notes.entry(DIFFERENT_RATES.into()).or_default() += differing as u64;

@@ -8,15 +8,17 @@
 mod builder;
 mod convert;
 mod folded;
+mod history;
 mod merge;
 mod pprof;
+mod processes;
 mod provenance;
 
 use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
-pub use self::{convert::run, merge::merge};
+pub use self::{convert::run, history::History, merge::merge, processes::Wanted};
 use crate::profile::Profile;
 
 /// Most bytes that a file may have, compressed or not. A pprof file of this size takes up to about

@@ -15,8 +15,8 @@ use crate::{
     output::{
         frame_class::FrameClass,
         pprof::{
-            JIT_MAPPING, LABEL_COMM, LABEL_GIL, LABEL_PID, LABEL_THREAD, LABEL_TID, PYTHON_MAPPING,
-            schema,
+            JIT_MAPPING, LABEL_CGROUP, LABEL_COMM, LABEL_GIL, LABEL_PID, LABEL_THREAD, LABEL_TID,
+            PYTHON_MAPPING, schema,
         },
     },
     profile::{
@@ -231,6 +231,7 @@ impl<'a> Reader<'a> {
         let process = self.builder.process(Process {
             pid: number(LABEL_PID),
             comm,
+            cgroup: name(LABEL_CGROUP).unwrap_or_default().to_owned(),
         });
         self.builder.thread(Thread {
             process,

@@ -28,11 +28,12 @@ const NOTES_MAX: usize = 64;
 const NOTE_BYTES_MAX: usize = 200;
 
 /// Every cause of loss.
-const LOST: [Lost; 5] = [
+const LOST: [Lost; 6] = [
     Lost::RingFull,
     Lost::Malformed,
     Lost::TableFull,
     Lost::WithoutGil,
+    Lost::OtherProcess,
     Lost::Unexplained,
 ];
 

@@ -5,13 +5,14 @@
 //! files get their names too. Every place gets a name: a function without a symbol is named after its
 //! first byte, which is the same for all its addresses.
 
+mod cache;
 mod elf;
 mod functions;
 mod names;
 mod perf_map;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
     path::PathBuf,
@@ -20,9 +21,11 @@ use std::{
 };
 
 use crate::{
-    process::{PinnedFile, Place, Processes},
+    process::{LifeId, PinnedFile, Place, Processes},
     profile::{Frame, FrameKind, Module},
 };
+
+pub(crate) use self::cache::Cache;
 
 /// Symbolization could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +77,23 @@ struct Batch {
     reply: mpsc::Sender<Resolved>,
 }
 
-/// Where names come from.
-struct Sources {
+/// Where names come from: files that stay pinned as long as this lives.
+#[derive(Clone, Debug)]
+pub struct Sources {
     files: Vec<Arc<PinnedFile>>,
-    perf_maps: Vec<Option<Arc<File>>>,
+    perf_maps: HashMap<LifeId, Arc<File>>,
+    debug_directories: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// Those of the processes known now.
+    pub fn of(processes: &Processes) -> Self {
+        Self {
+            files: processes.files().to_vec(),
+            perf_maps: processes.perf_maps().clone(),
+            debug_directories: processes.debug_directories().to_vec(),
+        }
+    }
 }
 
 /// The symbolizer's handle. Dropping it ends the thread.
@@ -88,11 +104,11 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Starts the thread. `debug_directories` are searched for separate debug information before
-    /// the host's own.
-    pub fn spawn(debug_directories: &[PathBuf]) -> Result<Self, SymbolizeError> {
+    /// Starts the thread. The processes' directories of debug information are searched before the
+    /// host's own.
+    pub fn spawn(sources: &Sources) -> Result<Self, SymbolizeError> {
         let (batches, receiver) = mpsc::channel::<Batch>();
-        let directories = debug_directories.to_vec();
+        let directories = sources.debug_directories.clone();
         let work = move || {
             let mut names = names::Names::new(&directories);
             for Batch {
@@ -115,16 +131,12 @@ impl Symbols {
         })
     }
 
-    /// Names for places of these processes. Waits for the answer.
+    /// Names for places in these files. Waits for the answer.
     pub fn resolve(
         &self,
         places: Vec<Place>,
-        processes: &Processes,
+        sources: Sources,
     ) -> Result<Resolved, SymbolizeError> {
-        let sources = Sources {
-            files: processes.files().to_vec(),
-            perf_maps: processes.perf_maps().to_vec(),
-        };
         let (reply, answer) = mpsc::channel();
         let batches = self.batches.as_ref().ok_or(SymbolizeError::Gone)?;
         batches

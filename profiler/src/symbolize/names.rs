@@ -382,7 +382,7 @@ fn select(places: &[Place], of_kind: impl Fn(&Place) -> Option<u64>) -> (Vec<usi
 
 fn read_perf_map(sources: &Sources, life: LifeId) -> PerfMap {
     let mut text = Vec::new();
-    if let Some(Some(file)) = sources.perf_maps.get(life.index()) {
+    if let Some(file) = sources.perf_maps.get(&life) {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // A second opening reads from the beginning whatever was read before; what could be read
         // before an error is used.

@@ -4,7 +4,7 @@
 //! hands a list on at fork and drops it at exec and exit by itself, so which lists are in use is
 //! asked of it now and then: what nobody has used for two looks is free.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use object::ReadCache;
 use profiler_common::{
@@ -169,6 +169,15 @@ impl<S: Shared> Unwinder<S> {
         let mut frames = Vec::new();
         let stop = walk_copy(copy, &list.mappings, &self.shared, code, &mut frames);
         Some((frames, stop))
+    }
+
+    /// These files are let go of: what they were looked at for is forgotten. Their tables are freed with the lists
+    /// that use them.
+    pub fn forget_files(&mut self, files: &BTreeSet<process::FileId>) {
+        self.files.retain(|code, _| match code {
+            Code::File(file) => !files.contains(file),
+            Code::Vdso => true,
+        });
     }
 
     /// Frees what nobody uses. Call every few seconds: see `LIST_GRACE`.

@@ -149,7 +149,7 @@ pub(crate) struct Folded {
 }
 
 impl Folded {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let stacks = lines.filter_map(|line| {
             let (stack, count) = line.rsplit_once(' ')?;

@@ -17,7 +17,7 @@ int main(void) { short_work(); return 7; }
 ";
 
 /// A child that burns, as long as its parent does.
-const FORKER: &str = r"
+pub(crate) const FORKER: &str = r"
 #include <stdint.h>
 #include <unistd.h>
 #include <sys/wait.h>
@@ -215,7 +215,7 @@ fn start_recording(bench: &Bench, target: &Target) -> std::process::Child {
 }
 
 /// The ids of the BPF programs that a process holds, by the kernel's own account.
-fn programs_of(pid: u32) -> BTreeSet<String> {
+pub(crate) fn programs_of(pid: u32) -> BTreeSet<String> {
     let infos = fs::read_dir(format!("/proc/{pid}/fdinfo"))
         .into_iter()
         .flatten()
@@ -229,7 +229,7 @@ fn programs_of(pid: u32) -> BTreeSet<String> {
 }
 
 /// What bpftool says of a program, if it is there.
-fn bpftool(id: &str) -> Option<String> {
+pub(crate) fn bpftool(id: &str) -> Option<String> {
     let output = Command::new("bpftool")
         .args(["prog", "show", "id", id])
         .output()

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod bench;
+mod daemon;
 mod django;
 mod drivers;
 mod filters;

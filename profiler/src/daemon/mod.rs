@@ -1,0 +1,40 @@
+//! `profiler daemon`: runs for months, samples at a low rate and keeps windows of it, each a file.
+//!
+//! ```text
+//! sampling (a thread: ring, targets) ─► windows (a thread: names, files) ─► store
+//!           supervisor (the main thread: signals, reloads, budget, watchdog, restarts)
+//! ```
+//!
+//! - [`config`] is what it is told, [`store`] what it keeps and how that is read back, [`status`] how it fares.
+//! - `supervisor` starts, watches and ends the capabilities; `sampling` is one. `writer` names and writes windows.
+//! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
+//!   the first two are pure.
+//! - `privileges`, `journal` and `manager` deal with the kernel's capabilities, the log and systemd.
+
+mod budget;
+mod check;
+pub mod config;
+mod follow;
+mod journal;
+mod manager;
+mod overhead;
+mod privileges;
+mod sampling;
+pub mod status;
+pub mod store;
+mod supervisor;
+mod writer;
+
+use crate::{
+    cli::DaemonArgs,
+    error::{Error, Exit},
+};
+
+/// Runs the verb.
+pub fn run(args: &DaemonArgs) -> Result<Exit, Error> {
+    if args.check {
+        check::run(&args.config)
+    } else {
+        supervisor::run(&args.config)
+    }
+}

@@ -1,0 +1,143 @@
+//! What the daemon does and how it fares: written by its parts, cheap to read for whoever shows it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::store::{Capability, LostWindow};
+
+/// Shared by all parts.
+#[derive(Debug, Default)]
+pub struct Status(Mutex<Snapshot>);
+
+/// All of it at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What each capability does.
+    pub capabilities: BTreeMap<Capability, State>,
+    /// Windows since the start.
+    pub windows: Windows,
+    /// Samples in windows that were written.
+    pub samples: u64,
+    /// Samples lost: in windows that were, and within those that were written.
+    pub samples_lost: u64,
+    /// CPU time of the daemon of the last seconds, BPF programs included: millionths of the time of all CPUs.
+    pub own_ppm: u64,
+    /// What the budget has cut, in words, if it has.
+    pub cut: Option<String>,
+    /// Why the last reload was refused, if it was.
+    pub refused: Option<String>,
+}
+
+/// What became of windows since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// Written.
+    pub written: u64,
+    /// Lost, by cause.
+    pub lost: BTreeMap<LostWindow, u64>,
+    /// Deleted, as too old or too many.
+    pub deleted: u64,
+    /// That should have been deleted and could not.
+    pub undeleted: u64,
+    /// In the store now.
+    pub kept: u64,
+    /// Bytes of those.
+    pub kept_bytes: u64,
+    /// End of the newest, milliseconds after the Unix epoch.
+    pub newest_ms: Option<u64>,
+}
+
+/// What a capability does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs, in words.
+    On(String),
+    /// It is not wanted.
+    Off,
+    /// It failed, and is tried again.
+    Failed(String),
+}
+
+impl Status {
+    /// Changes it.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.lock());
+    }
+
+    /// How it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    /// A panic of another part does not make what was written less true.
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshot {
+    /// One line.
+    pub fn line(&self) -> String {
+        let mut parts = Vec::new();
+        for (capability, state) in &self.capabilities {
+            let name = capability.name();
+            match state {
+                State::On(what) => parts.push(format!("{name}: {what}")),
+                State::Off => {}
+                State::Failed(why) => parts.push(format!("{name} FAILED, tried again: {why}")),
+            }
+        }
+        if parts.is_empty() {
+            parts.push("nothing is on".to_owned());
+        }
+        let Windows {
+            written,
+            lost,
+            kept,
+            kept_bytes,
+            ..
+        } = &self.windows;
+        parts.push(format!(
+            "{written} windows written, {kept} kept in {} kB",
+            kept_bytes.div_ceil(1000)
+        ));
+        for (cause, count) in lost {
+            parts.push(format!("{count} LOST: {}", cause.text()));
+        }
+        let (percent, hundredths) = (self.own_ppm / 10_000, self.own_ppm % 10_000 / 100);
+        parts.push(format!("own CPU {percent}.{hundredths:02} %"));
+        parts.extend(self.cut.iter().map(|cut| format!("over budget: {cut}")));
+        let refused = self.refused.iter();
+        parts.extend(refused.map(|why| format!("new configuration REFUSED: {why}")));
+        parts.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Capability, LostWindow, State, Status};
+
+    /// Trouble is in the line, and nothing else shouts.
+    #[test]
+    fn line_tells_trouble() {
+        let status = Status::default();
+        status.update(|now| {
+            let what = State::On("host at 19 Hz".to_owned());
+            now.capabilities.insert(Capability::Sampling, what);
+            now.windows.written = 3;
+            now.own_ppm = 1234;
+        });
+        assert_eq!(
+            status.snapshot().line(),
+            "sampling: host at 19 Hz; 3 windows written, 0 kept in 0 kB; own CPU 0.12 %"
+        );
+        status.update(|now| {
+            now.windows.lost.insert(LostWindow::DiskFull, 2);
+            now.refused = Some("p.toml:1: nonsense".to_owned());
+        });
+        let line = status.snapshot().line();
+        assert!(line.contains("2 LOST: disk full") && line.contains("REFUSED: p.toml:1"));
+    }
+}

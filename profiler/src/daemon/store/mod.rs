@@ -1,0 +1,292 @@
+//! The store: a folder of windows, a file each, which is there whole or not at all. Nothing else is needed to
+//! read it, and nothing has to be repaired after a crash.
+//!
+//! One daemon writes, which a lock on the folder sees to. Readers need only read permission.
+
+mod name;
+mod read;
+mod retention;
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+pub(crate) use self::name::instant_text;
+pub use self::{
+    name::{Capability, WindowName},
+    read::{Selection, Span, open, select},
+};
+use super::config::Retention;
+use crate::artifact::{Artifact, ArtifactError, Destination};
+
+/// Folder of windows in the state directory.
+const FOLDER: &str = "windows";
+/// What names of files in the making begin with: see `artifact`.
+const UNFINISHED: &str = ".profiler-";
+
+/// A window as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What its name says.
+    pub name: WindowName,
+    /// Size of its file.
+    pub bytes: u64,
+}
+
+/// The store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder cannot be made or looked at.
+    #[error("cannot use the state directory {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon writes to it.
+    #[error("another profiler daemon uses the state directory {}", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// What mends it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Folder { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run as root or as a member of the directory's group, or name another directory"
+            }
+            Self::Folder { .. } => {
+                "set [state] directory in the configuration, or StateDirectory= in the unit"
+            }
+            Self::InUse { .. } => {
+                "stop it, or give this one another directory with [state] directory"
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Why a window was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LostWindow {
+    /// No room for its file.
+    DiskFull,
+    /// The state directory cannot be written to.
+    NotWritable,
+    /// Earlier windows were still being written.
+    WriterBusy,
+    /// Its names could not be found or its file not be made, for another reason.
+    Failed,
+}
+
+impl LostWindow {
+    /// In words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk full",
+            Self::NotWritable => "state directory not writable",
+            Self::WriterBusy => "writer behind",
+            Self::Failed => "could not be written",
+        }
+    }
+
+    fn of(error: &ArtifactError) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::NotWritable
+            }
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// What was deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Windows.
+    pub windows: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Windows that should have been and could not.
+    pub failed: u64,
+}
+
+/// The store, open for writing.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens it, making the folder where there is none. Removes what a daemon that was killed left unfinished.
+    pub fn open(state: &Path) -> Result<Self, StoreError> {
+        let folder = state.join(FOLDER);
+        let failed = |source| StoreError::Folder {
+            path: state.to_owned(),
+            source,
+        };
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder).map_err(failed)?;
+        }
+        let lock = File::open(&folder).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::InUse {
+                    path: state.to_owned(),
+                });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        for entry in fs::read_dir(&folder).map_err(failed)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                // One that stays is no window, and harms nobody.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(Self {
+            folder,
+            _lock: lock,
+        })
+    }
+
+    /// Writes a window whole, under a name that no other has, which it gives back.
+    pub fn write(
+        &self,
+        mut name: WindowName,
+        bytes: &[u8],
+    ) -> Result<WindowName, (LostWindow, ArtifactError)> {
+        let path = loop {
+            let path = self.folder.join(name.to_string());
+            if !path.exists() {
+                break path;
+            }
+            name = name.next();
+        };
+        let artifact = Artifact::open(&Destination::File(path));
+        artifact
+            .and_then(|artifact| artifact.write(bytes))
+            .map_err(|error| (LostWindow::of(&error), error))?;
+        Ok(name)
+    }
+
+    /// Deletes what is not to be kept; gives what was deleted and what is left.
+    pub fn retain(&self, retention: Retention) -> io::Result<(Deleted, Vec<Entry>)> {
+        let mut entries = list_folder(&self.folder)?;
+        let mut deleted = Deleted::default();
+        let mut gone = retention::expired(&entries, retention, now_ms());
+        while let Some(position) = gone.pop() {
+            let path = self.folder.join(entries[position].name.to_string());
+            if fs::remove_file(path).is_ok() {
+                deleted.windows += 1;
+                deleted.bytes += entries.remove(position).bytes;
+            } else {
+                deleted.failed += 1;
+            }
+        }
+        Ok((deleted, entries))
+    }
+}
+
+/// Milliseconds after the Unix epoch, by the wall clock.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Every window in a state directory, by time. Other files are left aside.
+pub fn list(state: &Path) -> Result<Vec<Entry>, StoreError> {
+    list_folder(&state.join(FOLDER)).map_err(|source| StoreError::Folder {
+        path: state.to_owned(),
+        source,
+    })
+}
+
+fn list_folder(folder: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = WindowName::parse(&entry.file_name().to_string_lossy());
+        // A file that is deleted meanwhile is none.
+        if let (Some(name), Ok(metadata)) = (name, entry.metadata()) {
+            entries.push(Entry {
+                name,
+                bytes: metadata.len(),
+            });
+        }
+    }
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::{Capability, Retention, Store, StoreError, WindowName, list};
+
+    fn name(begin_ms: u64) -> WindowName {
+        WindowName::new(Capability::Sampling, (begin_ms, begin_ms + 1000), "host")
+    }
+
+    /// Windows of the same times are all kept, each under a name of its own.
+    #[test]
+    fn windows_never_overwrite() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        for bytes in [b"one", b"two"] {
+            store.write(name(1000), bytes).unwrap();
+        }
+        let entries = list(state.path()).unwrap();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[1].name, name(1000).next());
+    }
+
+    /// What was left unfinished goes; other files stay; one daemon at a time.
+    #[test]
+    fn opening_cleans_up_and_locks() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join("windows");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(".profiler-a1b2"), "half").unwrap();
+        fs::write(folder.join("README"), "mine").unwrap();
+        let store = Store::open(state.path()).unwrap();
+        assert!(folder.join("README").exists() && !folder.join(".profiler-a1b2").exists());
+        assert!(list(state.path()).unwrap().is_empty());
+        let second = Store::open(state.path());
+        assert!(matches!(second, Err(StoreError::InUse { .. })));
+        drop(store);
+        Store::open(state.path()).unwrap();
+    }
+
+    /// What is too old is deleted and counted; what is left is listed.
+    #[test]
+    fn retention_deletes_and_counts() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let now = super::now_ms();
+        for begin in [1000, 2000, now] {
+            store.write(name(begin), b"12345").unwrap();
+        }
+        let retention = Retention {
+            age: Duration::from_secs(3600),
+            bytes: 1000,
+        };
+        let (deleted, left) = store.retain(retention).unwrap();
+        assert_eq!((deleted.windows, deleted.bytes, deleted.failed), (2, 10, 0));
+        assert_eq!(left, list(state.path()).unwrap());
+        assert_eq!(left.len(), 1);
+    }
+}

@@ -1,0 +1,123 @@
+//! Windows read back: which ones a span of time is covered by, and where there is none.
+
+use std::{fs, io, path::Path};
+
+use super::{Capability, Entry, FOLDER, WindowName};
+
+/// Most that is no gap between two windows, ms.
+const JOINT_MAX_MS: u64 = 1000;
+
+/// A span of wall-clock time: milliseconds after the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first one.
+    pub begin_ms: u64,
+    /// The first one behind it.
+    pub end_ms: u64,
+}
+
+/// What covers a span.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Windows that overlap it, whole, by time.
+    pub windows: Vec<WindowName>,
+    /// Parts of it without a window.
+    pub gaps: Vec<Span>,
+}
+
+/// Windows of a capability that overlap a span, and the gaps. Pure. Between two windows up to half of the first
+/// one's length, and up to a second, is no gap; at the end of the span up to one and a half lengths, as that window
+/// may still be open.
+pub fn select(entries: &[Entry], capability: Capability, span: Span) -> Selection {
+    let mut selection = Selection::default();
+    let mut covered_ms = span.begin_ms;
+    let mut length_ms = 0;
+    for Entry { name, .. } in entries {
+        let overlaps = name.begin_ms < span.end_ms && name.end_ms > span.begin_ms;
+        if name.capability != capability || !overlaps {
+            continue;
+        }
+        let joint_ms = if selection.windows.is_empty() {
+            0
+        } else {
+            JOINT_MAX_MS.min(length_ms / 2)
+        };
+        if name.begin_ms > covered_ms + joint_ms {
+            selection.gaps.push(Span {
+                begin_ms: covered_ms,
+                end_ms: name.begin_ms,
+            });
+        }
+        covered_ms = covered_ms.max(name.end_ms);
+        length_ms = name.end_ms.saturating_sub(name.begin_ms);
+        selection.windows.push(name.clone());
+    }
+    if span.end_ms > covered_ms + length_ms + length_ms / 2 {
+        selection.gaps.push(Span {
+            begin_ms: covered_ms,
+            end_ms: span.end_ms,
+        });
+    }
+    selection
+}
+
+/// The bytes of a window.
+pub fn open(state: &Path, name: &WindowName) -> io::Result<Vec<u8>> {
+    fs::read(state.join(FOLDER).join(name.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Capability, Entry, Span, WindowName, select};
+
+    fn entries(windows: &[(u64, u64)]) -> Vec<Entry> {
+        let entry = |&times: &(u64, u64)| Entry {
+            name: WindowName::new(Capability::Sampling, times, "host"),
+            bytes: 1,
+        };
+        windows.iter().map(entry).collect()
+    }
+
+    fn gaps(windows: &[(u64, u64)], begin_ms: u64, end_ms: u64) -> Vec<(u64, u64)> {
+        let span = Span { begin_ms, end_ms };
+        let selection = select(&entries(windows), Capability::Sampling, span);
+        let gaps = selection.gaps.into_iter();
+        gaps.map(|gap| (gap.begin_ms, gap.end_ms)).collect()
+    }
+
+    /// Windows that follow each other have no gap; one that is missing is one, at the beginning too.
+    #[test]
+    fn missing_windows_are_gaps() {
+        let whole = [(0, 60_000), (60_003, 120_000), (120_000, 180_000)];
+        assert_eq!(gaps(&whole, 10_000, 170_000), []);
+        let holed = [(0, 60_000), (120_000, 180_000)];
+        assert_eq!(gaps(&holed, 10_000, 170_000), [(60_000, 120_000)]);
+        assert_eq!(gaps(&holed, 110_000, 170_000), [(110_000, 120_000)]);
+        assert_eq!(gaps(&[(0, 100), (200, 300)], 0, 300), [(100, 200)]);
+    }
+
+    /// The window that is still open is no gap, more than that is.
+    #[test]
+    fn the_open_window_is_no_gap() {
+        assert_eq!(gaps(&[(0, 60_000)], 0, 149_000), []);
+        assert_eq!(gaps(&[(0, 60_000)], 0, 151_000), [(60_000, 151_000)]);
+        assert_eq!(gaps(&[], 5, 10), [(5, 10)]);
+    }
+
+    /// Only windows that overlap are taken; windows that overlap each other make no gap.
+    #[test]
+    fn selection_overlaps_the_span() {
+        let span = Span {
+            begin_ms: 60_000,
+            end_ms: 120_000,
+        };
+        let windows = [
+            (0, 60_000),
+            (50_000, 110_000),
+            (60_000, 120_000),
+            (120_000, 180_000),
+        ];
+        let selection = select(&entries(&windows), Capability::Sampling, span);
+        assert_eq!((selection.windows.len(), selection.gaps.len()), (2, 0));
+    }
+}

@@ -1,0 +1,316 @@
+//! Sampling that goes on for months: windows are taken out of it while the programs stay attached and
+//! tables and mappings stay known. What grows is bounded: processes that ended and files that nobody maps any
+//! more are forgotten between windows, and a sampler that has seen more than it can forget says that it is
+//! [worn](Sampler::is_worn).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io, mem,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use profiler_common::{
+    config::{FILTER_TARGETS, Settings},
+    outcome::Counter,
+};
+
+use super::{
+    aggregate::{Aggregate, Timeline},
+    captured::Captured,
+    finish::{NOTED, event_of, now, process_cpu_time},
+    ledger::{Closed, Ledger, Sampling},
+    places::PythonPlaces,
+    stacks::Stacks,
+    state::State,
+    targets,
+};
+use crate::{
+    config::{Interpreter, Mode, PythonThreads},
+    error::Error,
+    kernel::{Clock, Kernel, Ring, kernel_offsets},
+    process::Processes,
+    profile::{Account, Cost, Lost, Meta},
+    symbolize::Sources,
+    wait::Waits,
+};
+
+/// Least time between two looks at what can be forgotten.
+const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// Files that may have been seen: each leaves 8 bytes.
+const FILES_WORN: usize = 1_000_000;
+/// Python functions that may have been seen; they are kept as long as the sampler is.
+const FUNCTIONS_WORN: usize = 200_000;
+
+/// Whom to sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every process.
+    Host,
+    /// Those that are added.
+    Added,
+}
+
+/// See the file.
+pub(crate) struct Sampler {
+    kernel: Kernel,
+    ring: Ring,
+    state: State,
+    clock: Clock,
+    title: String,
+    ledger: Ledger,
+    /// What had been counted when this window began.
+    before: Sums,
+    started: Instant,
+    started_at: (SystemTime, u64),
+    swept: Instant,
+}
+
+/// Counts that only grow.
+#[derive(Debug, Default)]
+struct Sums {
+    ring_full: u64,
+    notes: BTreeMap<&'static str, u64>,
+    cost: Cost,
+}
+
+impl Sampler {
+    /// Loads, attaches and begins the first window.
+    pub(crate) fn start(scope: Scope, frequency_hz: u64, title: String) -> Result<Self, Error> {
+        targets::check_frequency(frequency_hz)?;
+        let settings = Settings {
+            filters: match scope {
+                Scope::Host => 0,
+                Scope::Added => FILTER_TARGETS,
+            },
+            offsets: kernel_offsets()?,
+            ..Settings::UNSET
+        };
+        let processes = Processes::new();
+        let (mut kernel, ring, shared) = Kernel::load(&settings)?;
+        let pythons = kernel.pythons()?;
+        kernel.attach_lifecycle()?;
+        let clock = kernel.start_clock(frequency_hz)?;
+        Ok(Self {
+            before: Sums {
+                cost: cost(&kernel),
+                ..Sums::default()
+            },
+            kernel,
+            ring,
+            state: State {
+                stacks: Stacks::new(shared, pythons),
+                waits: Waits::default(),
+                mode: Mode::OnCpu,
+                threads: PythonThreads::All,
+                processes,
+                aggregate: Aggregate::new(Timeline::Drop),
+                alive: BTreeSet::new(),
+                malformed: 0,
+            },
+            clock,
+            title,
+            ledger: Ledger::default(),
+            started: Instant::now(),
+            started_at: now(),
+            swept: Instant::now(),
+        })
+    }
+
+    /// Becomes readable when a process begins, ends or is sampled for the first time.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// Makes a process a target, with the bits of [`target`](profiler_common::config::target), so that its
+    /// first sample has a whole stack.
+    pub(crate) fn add_target(&mut self, pid: u32, bits: u32) -> Result<(), Error> {
+        self.kernel.add_target(pid, bits)?;
+        self.state.processes.observe(pid);
+        Ok(())
+    }
+
+    /// It is no target any more.
+    pub(crate) fn remove_target(&mut self, pid: u32) {
+        self.kernel.remove_target(pid);
+    }
+
+    /// What the next window is called.
+    pub(crate) fn set_title(&mut self, title: String) {
+        self.title = title;
+    }
+
+    /// Samples at another rate from now on. A window should end before.
+    pub(crate) fn set_frequency(&mut self, frequency_hz: u64) -> Result<(), Error> {
+        if frequency_hz == self.clock.frequency_hz {
+            return Ok(());
+        }
+        self.clock = self.kernel.start_clock(frequency_hz)?;
+        Ok(())
+    }
+
+    /// Takes in what the kernel side has sent.
+    pub(crate) fn drain(&mut self) -> Result<(), Error> {
+        let Self { ring, state, .. } = self;
+        let mut result = Ok(());
+        ring.drain(|record| {
+            let taken = state.take(record);
+            if result.is_ok() {
+                result = taken;
+            }
+        });
+        result?;
+        Ok(state.stacks.update(&mut state.processes)?)
+    }
+
+    /// When [`look_again`](Self::look_again) wants to be called.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.state.processes.next_look()
+    }
+
+    /// Reads the mappings of processes that have just begun.
+    pub(crate) fn look_again(&mut self) -> Result<(), Error> {
+        self.state.processes.look_again(Instant::now());
+        self.drain()
+    }
+
+    /// Call once a second.
+    pub(crate) fn keep_house(&mut self) -> Result<(), Error> {
+        self.kernel.follow_cpus()?;
+        self.state.stacks.keep_house();
+        Ok(())
+    }
+
+    /// Time inside our programs so far; `None` where the kernel does not tell.
+    pub(crate) fn bpf_time(&self) -> Option<Duration> {
+        self.kernel.bpf_time()
+    }
+
+    /// Whether it should be begun anew after this window.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.state.processes.files().len() > FILES_WORN
+            || self.state.stacks.known_pythons().functions() > FUNCTIONS_WORN
+    }
+
+    /// Ends the window, takes it out and begins the next one.
+    pub(crate) fn take_window(&mut self) -> Result<Captured, Error> {
+        self.close(Sampling::GoesOn)
+    }
+
+    /// Ends the sampling and takes out the last window.
+    pub(crate) fn finish(mut self) -> Result<Captured, Error> {
+        self.kernel.stop();
+        self.close(Sampling::Ended)
+    }
+
+    fn close(&mut self, sampling: Sampling) -> Result<Captured, Error> {
+        let counters = self.kernel.counters()?;
+        self.drain()?;
+        let duration = self.started.elapsed();
+        let aggregate = mem::replace(&mut self.state.aggregate, Aggregate::new(Timeline::Drop));
+        let account = self.account(&counters, &aggregate, sampling);
+        let captured = Captured {
+            meta: self.meta(duration),
+            mode: Mode::OnCpu,
+            interpreter: Interpreter::Fold,
+            pythons: PythonPlaces::of(&aggregate.places, self.state.stacks.known_pythons()),
+            sources: Sources::of(&self.state.processes),
+            account,
+            aggregate,
+        };
+        self.started += duration;
+        self.started_at = now();
+        self.sweep();
+        let sums = self.sums(&counters);
+        self.before = sums;
+        Ok(captured)
+    }
+
+    fn meta(&self, duration: Duration) -> Meta {
+        let (wall, monotonic_ns) = self.started_at;
+        Meta {
+            title: self.title.clone(),
+            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            event: event_of(self.clock),
+            frequency_hz: self.clock.frequency_hz,
+            started: wall.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            started_mono_ns: monotonic_ns,
+            duration,
+        }
+    }
+
+    fn account(
+        &mut self,
+        counters: &BTreeMap<Counter, u64>,
+        aggregate: &Aggregate<crate::process::Place>,
+        sampling: Sampling,
+    ) -> Account {
+        let sums = self.sums(counters);
+        let shown = aggregate.total();
+        let mut lost = BTreeMap::from([
+            (Lost::RingFull, sums.ring_full - self.before.ring_full),
+            (Lost::Malformed, mem::take(&mut self.state.malformed)),
+            (Lost::TableFull, aggregate.overflowed),
+        ]);
+        let explained = shown + lost.values().sum::<u64>();
+        let begun = counters.get(&Counter::Taken).copied().unwrap_or(0);
+        let Closed { taken, unexplained } = self.ledger.close(begun, explained, sampling);
+        lost.insert(Lost::Unexplained, unexplained);
+        lost.retain(|_, count| *count > 0);
+        let notes = sums.notes.iter().map(|(note, count)| {
+            let before = self.before.notes.get(note).copied().unwrap_or(0);
+            ((*note).into(), count.saturating_sub(before))
+        });
+        Account {
+            taken,
+            shown,
+            lost,
+            stacks: aggregate.by_stop.clone(),
+            notes: notes.filter(|(_, count)| *count > 0).collect(),
+            threads: BTreeMap::new(),
+            cost: Cost {
+                bpf: sums.cost.bpf.saturating_sub(self.before.cost.bpf),
+                process: sums.cost.process.saturating_sub(self.before.cost.process),
+            },
+        }
+    }
+
+    fn sums(&self, counters: &BTreeMap<Counter, u64>) -> Sums {
+        let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
+        let mut notes: BTreeMap<_, _> = NOTED
+            .into_iter()
+            .map(|counter| (counter.text(), counted(counter)))
+            .collect();
+        notes.extend(self.state.processes.notes());
+        notes.extend(self.state.stacks.notes());
+        Sums {
+            ring_full: counted(Counter::RingFull),
+            notes,
+            cost: cost(&self.kernel),
+        }
+    }
+
+    /// Forgets what is over. The window that had it is out already.
+    fn sweep(&mut self) {
+        if self.swept.elapsed() < SWEEP_PAUSE {
+            return;
+        }
+        self.swept = Instant::now();
+        let State {
+            processes,
+            stacks,
+            alive,
+            ..
+        } = &mut self.state;
+        let swept = processes.sweep();
+        stacks.sweep(&swept);
+        targets::forget_ended(alive);
+    }
+}
+
+fn cost(kernel: &Kernel) -> Cost {
+    Cost {
+        bpf: kernel.bpf_time().unwrap_or_default(),
+        process: process_cpu_time(),
+    }
+}

@@ -1,0 +1,473 @@
+//! The daemon: windows that are read back, reloads, ends of every kind, disks that are full, targets that come and go.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{net::UnixDatagram, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use profiler::daemon::store::{self, Capability, Entry, Span};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::{
+    bench::{Bench, Folded, SPLIT, Target, bench, signal, text},
+    lifecycle::{FORKER, bpftool, programs_of},
+};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The daemon, under a service manager that is the test. Killed when dropped.
+struct Daemon {
+    child: Child,
+    config: PathBuf,
+    state: PathBuf,
+    log: PathBuf,
+    manager: UnixDatagram,
+}
+
+impl Daemon {
+    /// Starts it and waits until it is ready.
+    fn start(bench: &Bench, sections: &str) -> Self {
+        let state = bench.path("state");
+        let _ = fs::create_dir(&state);
+        let command = bench.command(&[]);
+        let program = PathBuf::from(command.get_program());
+        Self::spawn(bench, sections, &mut Command::new(program))
+    }
+
+    /// Likewise, by a command to which the daemon's arguments are added.
+    fn spawn(bench: &Bench, sections: &str, command: &mut Command) -> Self {
+        let (config, state) = (bench.path("profiler.toml"), bench.path("state"));
+        let (log, socket) = (bench.path("log"), bench.path("notify"));
+        write_config(&config, &state, sections);
+        let _ = fs::remove_file(&socket);
+        let manager = UnixDatagram::bind(&socket).expect("a socket");
+        manager
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it can wait");
+        fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .expect("it is ours");
+        let death = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        // SAFETY: the closure makes one system call and nothing else.
+        unsafe { command.pre_exec(death) };
+        let child = command
+            .args(["daemon", "--config"])
+            .arg(&config)
+            .env("NOTIFY_SOCKET", &socket)
+            .env("WATCHDOG_USEC", "500000")
+            .env_remove("WATCHDOG_PID")
+            .env_remove("JOURNAL_STREAM")
+            .env_remove("STATE_DIRECTORY")
+            .stderr(fs::File::create(&log).expect("a log"))
+            .spawn()
+            .expect("the daemon starts");
+        let daemon = Self {
+            child,
+            config,
+            state,
+            log,
+            manager,
+        };
+        daemon.told("READY=1");
+        daemon
+    }
+
+    /// Waits until the service manager is told this; gives all of that message.
+    #[track_caller]
+    fn told(&self, wanted: &str) -> String {
+        let started = Instant::now();
+        let mut bytes = [0; 4096];
+        while started.elapsed() < PATIENCE {
+            let Ok(length) = self.manager.recv(&mut bytes) else {
+                break;
+            };
+            let message = text(&bytes[..length]);
+            if message.contains(wanted) {
+                return message;
+            }
+        }
+        panic!("never told {wanted}; log:\n{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the log holds this.
+    #[track_caller]
+    fn logged(&self, wanted: &str) {
+        let found = (0..600).find(|_| {
+            sleep(Duration::from_millis(100));
+            self.log().contains(wanted)
+        });
+        assert!(found.is_some(), "no {wanted} in:\n{}", self.log());
+    }
+
+    /// Waits until so many windows are there.
+    #[track_caller]
+    fn windows(&self, wanted: usize) -> Vec<Entry> {
+        let found = (0..1200).find_map(|_| {
+            sleep(Duration::from_millis(50));
+            let entries = store::list(&self.state).unwrap_or_default();
+            (entries.len() >= wanted).then_some(entries)
+        });
+        found.unwrap_or_else(|| panic!("no {wanted} windows; log:\n{}", self.log()))
+    }
+
+    fn reload(&self, sections: &str) {
+        write_config(&self.config, &self.state, sections);
+        signal(&self.child, Signal::HUP);
+        let reloading = self.told("RELOADING=1");
+        assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    }
+
+    /// Ends it as systemd does, and gives the windows.
+    #[track_caller]
+    fn stop(mut self) -> Vec<Entry> {
+        signal(&self.child, Signal::TERM);
+        self.told("STOPPING=1");
+        let status = self.child.wait().expect("it is ours");
+        assert!(status.success(), "{}", self.log());
+        store::list(&self.state).expect("the store can be read")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_config(path: &Path, state: &Path, sections: &str) {
+    let state = state.display();
+    let text = format!("[state]\ndirectory = '{state}'\n{sections}\n");
+    fs::write(path, text).expect("a configuration");
+}
+
+/// Windows of this length, sampling whom the targets say.
+fn sections(length: &str, targets: &str) -> String {
+    format!(
+        "[windows]\nlength = \"{length}\"\n[overhead]\nmax = \"100%\"\n[log]\nlevel = \"debug\"\n\
+         [sampling]\nfrequency = 199\ntargets = {{ {targets} }}"
+    )
+}
+
+fn report(bench: &Bench, state: &Path, arguments: &[&str]) -> Folded {
+    let state = state.to_str().expect("text");
+    let report = [
+        "report", "--state", state, "--since", "1h", "-f", "folded", "-o", "-",
+    ];
+    let output = bench.profiler(&[&report, arguments].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    Folded::parse(&text(&output.stdout))
+}
+
+/// Parts of the time from the first window to the last without one.
+fn gaps(entries: &[Entry]) -> Vec<Span> {
+    let begin_ms = entries.first().map_or(0, |entry| entry.name.begin_ms);
+    let end_ms = entries.last().map_or(0, |entry| entry.name.end_ms);
+    store::select(entries, Capability::Sampling, Span { begin_ms, end_ms }).gaps
+}
+
+/// What was sampled in windows is read back as one flamegraph, of all or of one process, with its account.
+#[test]
+fn windows_are_read_back() {
+    let Some(bench) = bench() else { return };
+    let program = bench.compile("split", SPLIT, &[]);
+    let (one, two) = (Target::start(&program, &[]), Target::start(&program, &[]));
+    let pids = format!("pids = [{}, {}]", one.pid(), two.pid());
+    let daemon = Daemon::start(&bench, &sections("1s", &pids));
+    daemon.windows(3);
+    let state = daemon.state.clone();
+    let entries = daemon.stop();
+    assert!(entries.len() >= 4, "the last one is written at the end");
+    assert_eq!(gaps(&entries), []);
+    let both = report(&bench, &state, &[]);
+    both.assert_has("main;seventy;burn");
+    assert!(both.text.contains("# taken: "), "{}", both.text);
+    let first = report(&bench, &state, &["--pid", &one.pid()]);
+    let second = report(&bench, &state, &["--pid", &two.pid()]);
+    assert_eq!(first.total() + second.total(), both.total());
+    assert!(first.total() > 0 && second.total() > 0, "{}", both.text);
+    let left_out = format!(
+        "# lost, of other processes, left out: {} sample",
+        second.total()
+    );
+    assert!(
+        first
+            .text
+            .replace(',', "")
+            .contains(&left_out.replace(',', "")),
+        "{}",
+        first.text
+    );
+    let named = report(&bench, &state, &["--comm", "spl*"]);
+    assert_eq!(named.total(), both.total());
+    // The account of every window adds up.
+    for entry in &entries {
+        let bytes = store::open(&state, &entry.name).expect("it is there");
+        let account = profiler::report::read(&bytes).expect("a profile").account;
+        assert_eq!(account.taken, account.shown + account.lost_total());
+        assert!(
+            !account
+                .notes
+                .contains_key("account of a file read contradicts its samples")
+        );
+    }
+}
+
+/// Killed in the middle, the daemon leaves no program; the store is read and written as if nothing had been, and
+/// at most the open window is missing.
+#[test]
+fn killed_daemon_loses_one_window_at_most() {
+    let Some(bench) = bench() else { return };
+    let target = Target::start(&bench.compile("split", SPLIT, &[]), &[]);
+    let settings = sections("1s", &format!("pids = [{}]", target.pid()));
+    let mut daemon = Daemon::start(&bench, &settings);
+    daemon.windows(2);
+    let programs = programs_of(daemon.child.id());
+    assert!(!programs.is_empty());
+    signal(&daemon.child, Signal::KILL);
+    let killed = now_ms();
+    daemon.child.wait().expect("it is ours");
+    let left = (0..100).find(|_| {
+        sleep(Duration::from_millis(50));
+        programs.iter().all(|id| bpftool(id).is_none())
+    });
+    assert!(left.is_some(), "a program outlives the daemon");
+    let before = store::list(&daemon.state).expect("the store can be read");
+    let newest = before.last().expect("there are some").name.end_ms;
+    // The open one, and one that was being written.
+    assert!(killed - newest < 3000, "{} ms are missing", killed - newest);
+    drop(daemon);
+    let daemon = Daemon::start(&bench, &settings);
+    daemon.windows(before.len() + 1);
+    let state = daemon.state.clone();
+    daemon.stop();
+    let folded = report(&bench, &state, &[]);
+    assert!(
+        folded.text.contains("# note, no window from "),
+        "{}",
+        folded.text
+    );
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(now.expect("after 1970").as_millis()).expect("a small number")
+}
+
+/// A bad configuration is refused and changes nothing; good ones are applied; no window is missing, and sampling
+/// does not pause. The service manager is told all of it, and that the daemon lives.
+#[test]
+fn reloads_keep_every_window() {
+    let Some(bench) = bench() else { return };
+    let target = Target::start(&bench.compile("split", SPLIT, &[]), &[]);
+    let pids = format!("pids = [{}]", target.pid());
+    let daemon = Daemon::start(&bench, &sections("1s", &pids));
+    daemon.told("WATCHDOG=1");
+    daemon.windows(1);
+    daemon.reload("[sampling]\nfrequencey = 5");
+    let ready = daemon.told("READY=1");
+    assert!(
+        ready.contains("REFUSED") && ready.contains("frequencey"),
+        "{ready}"
+    );
+    assert!(
+        daemon.log().contains("did you mean `frequency`?"),
+        "{}",
+        daemon.log()
+    );
+    daemon.windows(2);
+    daemon.reload(&sections("500ms", &pids));
+    let ready = daemon.told("READY=1");
+    assert!(!ready.contains("REFUSED"), "{ready}");
+    let entries = daemon.windows(6);
+    daemon.reload(&sections("500ms", &pids).replace("199", "99"));
+    daemon.told("READY=1");
+    daemon.windows(entries.len() + 3);
+    daemon.told("WATCHDOG=1");
+    let state = daemon.state.clone();
+    let entries = daemon.stop();
+    assert_eq!(gaps(&entries), []);
+    let lengths: BTreeSet<u64> = (entries.iter())
+        .map(|entry| (entry.name.end_ms - entry.name.begin_ms) / 400)
+        .collect();
+    assert!(lengths.contains(&1) && lengths.contains(&2), "{lengths:?}");
+    let folded = report(&bench, &state, &[]);
+    assert!(folded.text.contains("different rate"), "{}", folded.text);
+}
+
+/// A disk that is full and one that is read-only cost windows, which is said, and nothing else.
+#[test]
+fn disks_that_cannot_be_written() {
+    let Some(bench) = bench() else { return };
+    let target = Target::start(&bench.compile("split", SPLIT, &[]), &[]);
+    let state = bench.path("state");
+    fs::create_dir(&state).expect("a folder");
+    let script = format!(
+        "mount -t tmpfs -o size=512k none {} && exec \"$0\" \"$@\"",
+        state.display()
+    );
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["-m", "sh", "-c", &script])
+        .arg(env!("CARGO_BIN_EXE_profiler"));
+    let settings = sections("500ms", &format!("pids = [{}]", target.pid()));
+    let daemon = Daemon::spawn(&bench, &settings, &mut unshare);
+    let inside = PathBuf::from(format!("/proc/{}/root", daemon.child.id()))
+        .join(state.strip_prefix("/").expect("absolute"));
+    let filler = inside.join("filler");
+    daemon.logged("window written");
+    let full = fs::write(&filler, vec![0; 1 << 20]);
+    assert!(full.is_err(), "512 KiB are not enough");
+    daemon.logged("disk full");
+    fs::remove_file(&filler).expect("it is there");
+    let remount = |how: &str| {
+        let pid = daemon.child.id().to_string();
+        let status = Command::new("nsenter")
+            .args(["-t", &pid, "-m", "mount", "-o", how])
+            .arg(&state)
+            .status();
+        assert!(status.expect("nsenter runs").success());
+    };
+    wait_for_note(&inside, "window before this one lost, disk full");
+    remount("remount,ro");
+    daemon.logged("state directory not writable");
+    remount("remount,rw");
+    wait_for_note(
+        &inside,
+        "window before this one lost, state directory not writable",
+    );
+    let status = daemon.told("STATUS=");
+    assert!(daemon.log().contains("sampling: on"), "{status}");
+    signal(&daemon.child, Signal::TERM);
+    let ending = daemon.told("STOPPING=1");
+    assert!(ending.contains("STATUS="), "{ending}");
+}
+
+/// Waits until a window says this.
+#[track_caller]
+fn wait_for_note(state: &Path, note: &str) {
+    let found = (0..600).find(|_| {
+        sleep(Duration::from_millis(100));
+        let entries = store::list(state).unwrap_or_default();
+        entries.iter().rev().take(5).any(|entry| {
+            let bytes = store::open(state, &entry.name).unwrap_or_default();
+            profiler::report::read(&bytes)
+                .is_ok_and(|profile| profile.account.notes.contains_key(note))
+        })
+    });
+    assert!(found.is_some(), "no window says `{note}`");
+}
+
+/// A program that ends and is started again and again is sampled under each of its ids.
+#[test]
+fn restarting_targets_are_followed() {
+    let Some(bench) = bench() else { return };
+    let program = bench.compile("restarting", SPLIT, &[]);
+    let daemon = Daemon::start(&bench, &sections("1s", "commands = ['restarti*']"));
+    let mut pids = BTreeSet::new();
+    for _ in 0..5 {
+        let target = Target::start(&program, &[]);
+        pids.insert(target.pid());
+        // Found within a second, and then some samples.
+        sleep(Duration::from_secs(2));
+    }
+    let state = daemon.state.clone();
+    daemon.stop();
+    for pid in &pids {
+        report(&bench, &state, &["--pid", pid]).assert_has("main;seventy;burn");
+    }
+}
+
+/// Hundreds of windows of processes that come and go leave the memory as it was.
+#[test]
+fn memory_is_flat() {
+    let Some(bench) = bench() else { return };
+    let program = bench.compile("forker", FORKER, &[]);
+    let _forker = Target::start(&program, &[]);
+    let settings = sections("100ms", "commands = ['forker']").replace("debug", "info");
+    let daemon = Daemon::start(&bench, &format!("{settings}\n[retention]\nsize = \"1MB\""));
+    let resident_kib = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.id()));
+        let status = status.expect("it lives");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number
+            .and_then(|number| number.parse::<u64>().ok())
+            .expect("a number")
+    };
+    sleep(Duration::from_secs(10));
+    let before = resident_kib();
+    sleep(Duration::from_secs(30));
+    let after = resident_kib();
+    println!("{before} KiB after 100 windows, {after} KiB after 400");
+    assert!(
+        after < before + 4096,
+        "{before} KiB have become {after} KiB"
+    );
+    daemon.windows(10);
+    let kept: u64 = store::list(&daemon.state)
+        .expect("it can be read")
+        .iter()
+        .map(|entry| entry.bytes)
+        .sum();
+    assert!(kept <= 1_100_000, "{kept} bytes");
+}
+
+/// A user without any privilege but some capabilities is enough; root keeps only those.
+#[test]
+fn few_capabilities_are_enough() {
+    const KEPT: &str = "bpf,perfmon,sys_ptrace,dac_read_search,syslog,checkpoint_restore";
+    let Some(bench) = bench() else { return };
+    let target = Target::start(&bench.compile("split", SPLIT, &[]), &[]);
+    let settings = sections("500ms", &format!("pids = [{}]", target.pid()));
+    let effective = |daemon: &Daemon| {
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.id()));
+        let status = status.expect("it lives");
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:\t"));
+        line.expect("a mask").to_owned()
+    };
+    let daemon = Daemon::start(&bench, &settings);
+    let of_root = effective(&daemon);
+    daemon.windows(2);
+    let state = daemon.state.clone();
+    daemon.stop();
+    report(&bench, &state, &[]).assert_has("main;seventy;burn");
+    // 2, 19, 34, 38, 39, 40: capabilities(7).
+    assert_eq!(of_root, "000001c400080004");
+    fs::remove_dir_all(&state).expect("it is ours");
+    fs::create_dir(&state).expect("a folder");
+    std::os::unix::fs::chown(&state, Some(65534), Some(65534)).expect("root may");
+    let program = bench.path("profiler");
+    fs::copy(env!("CARGO_BIN_EXE_profiler"), &program).expect("it can be copied");
+    let mode = || std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&program, mode()).expect("it is ours");
+    fs::set_permissions(bench.path(""), mode()).expect("it is ours");
+    let caps = format!("+{}", KEPT.replace(',', ",+"));
+    let mut setpriv = Command::new("setpriv");
+    setpriv
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args([
+            format!("--inh-caps={caps}"),
+            format!("--ambient-caps={caps}"),
+        ])
+        .arg(&program);
+    let daemon = Daemon::spawn(&bench, &settings, &mut setpriv);
+    assert_eq!(effective(&daemon), of_root);
+    daemon.windows(2);
+    daemon.stop();
+    report(&bench, &state, &[]).assert_has("main;seventy;burn");
+}
