@@ -20,11 +20,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(PathBuf::from)
         .ok_or("usage: manual FOLDER")?;
     create_dir_all(&folder)?;
-    let mut cli = Cli::command();
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut cli, "profiler", &folder)?;
+        generate_to(shell, &mut Cli::command(), "profiler", &folder)?;
     }
-    let mut cli = cli.disable_help_subcommand(true);
+    let mut cli = Cli::command().disable_help_subcommand(true);
     cli.build();
     page(&cli, &folder)?;
     for verb in cli.get_subcommands() {
@@ -36,7 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Everything that clap knows of a verb. Its examples are set as they are typed, which `clap_mangen`'s own
 /// rendering does not do.
 fn page(command: &Command, folder: &Path) -> io::Result<()> {
-    let page = Man::new(command.clone()).manual("profiler");
+    // Only the program itself has a version of its own.
+    let command = command.clone().version(env!("CARGO_PKG_VERSION"));
+    let page = Man::new(command.clone())
+        .manual("profiler")
+        .source(concat!("profiler ", env!("CARGO_PKG_VERSION")));
     let mut file = File::create(folder.join(page.get_filename()))?;
     page.render_title(&mut file)?;
     page.render_name_section(&mut file)?;

@@ -86,13 +86,14 @@ fn manual(folder: &Path) -> Result<()> {
     shell::run(command("gzip", &["-9n"]).args(pages))
 }
 
-/// Strips the binary, finds what it depends on, and takes lintian's word.
+/// Strips the binary, whose symbols become a package of their own, finds what it depends on, and takes lintian's word.
 fn deb(folder: &Path) -> Result<PathBuf> {
     let mut deb = cargo(&[
         "deb",
         "--package",
         "profiler",
         "--no-build",
+        "--dbgsym",
         "--locked",
         "--output",
     ]);

@@ -13,19 +13,22 @@ const SAMPLES_MIN: u64 = 33;
 /// What a step leaves, and who judges it: an error, or what to say of it.
 type Judge = (&'static str, &'static str, fn(&str) -> Result<String>);
 
-const JUDGES: [Judge; 6] = [
+const JUDGES: &[Judge] = &[
     ("record", "busy.folded", shell_on_cpu),
     ("record", "busy.svg", flamegraph),
     ("wall", "wall.folded", shell_on_cpu),
     ("syscalls", "syscalls.json", reads),
     ("queries", "queries.json", updates),
     ("tcp", "tcp.json", connections),
+    ("tls", "tls.json", updates),
+    ("windows", "windows.folded", shell_on_cpu),
+    ("windows", "windows.svg", flamegraph),
 ];
 
 /// Judges what the steps that ran have left.
 pub(super) fn artifacts(out: &Path, steps: &[&Step]) -> Result<()> {
     for (step, name, judge) in JUDGES {
-        if steps.iter().any(|ran| ran.name == step) {
+        if steps.iter().any(|ran| ran.name == *step) {
             let file = out.join(name);
             let text = fs::read_to_string(&file)
                 .with_context(|| format!("step {step} left no {}", file.display()))?;

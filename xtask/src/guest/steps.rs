@@ -32,6 +32,7 @@ everything() {
   find / -xdev \\( -path /host -o -path /usr/lib/modules -o -path /tmp -o -path /var/tmp -o -path /var/log \\
     -o -path /root -o -path /var/lib/postgresql -o -path /var/lib/systemd \\) -prune -o -print | sort
 }
+trap 'test $? = 0 || journalctl --no-pager -n 40 -o short-monotonic' EXIT
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 cd /root
 ";
@@ -51,7 +52,7 @@ const fn step(
 }
 
 /// In their order.
-const STEPS: [Step; 9] = [
+static STEPS: &[Step] = &[
     step(
         "install",
         &[],
@@ -98,7 +99,7 @@ keep wall.folded
         180,
         "profiler syscalls --unit calls -d 3 --json -o syscalls.json
 keep syscalls.json
-systemctl stop busy calls
+systemctl stop calls
 ",
     ),
     step(
@@ -109,7 +110,7 @@ systemctl stop busy calls
 echo 'local all all trust' >> /etc/postgresql/15/main/pg_hba.conf
 systemctl start postgresql@15-main
 pgbench -U postgres -i -q postgres
-systemd-run --quiet --unit=bench pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
+systemd-run --quiet --unit=bench --setenv=PGSSLMODE=disable pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
 systemctl is-active bench
 ",
     ),
@@ -131,26 +132,127 @@ keep tcp.json
 systemctl stop anew bench
 ",
     ),
+    // As Debian's server and clients speak with each other, unless told otherwise.
+    step(
+        "tls",
+        &["install", "postgres"],
+        240,
+        "systemd-run --quiet --unit=secret --setenv=PGSSLMODE=require pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
+profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) --tls auto -d 8 --json -o tls.json
+keep tls.json
+systemctl stop secret
+",
+    ),
+    step(
+        "start",
+        &["install", "busy"],
+        300,
+        "mkdir -p /etc/systemd/system/profiler.service.d /etc/profiler/profiler.d
+# An emulated processor is some thirty times slower than the one that the budget is for.
+printf '[Service]\\nCPUQuota=\\n' > /etc/systemd/system/profiler.service.d/emulated.conf
+printf '[windows]\\nlength = \"5s\"\\n[overhead]\\nmax = \"100%%\"\\n' > /etc/profiler/profiler.d/emulated.toml
+systemctl daemon-reload
+profiler daemon --check
+systemctl start profiler
+systemctl is-active profiler
+systemctl show profiler -p MainPID -p StatusText -p NRestarts -p User
+test $(stat -c %U /var/lib/profiler) = profiler
+",
+    ),
+    step(
+        "confined",
+        &["start"],
+        60,
+        "systemd-analyze security profiler --no-pager --threshold 31\n",
+    ),
+    step(
+        "windows",
+        &["start"],
+        240,
+        "for i in $(seq 20); do
+  profiler report --since 10m --unit busy -o windows.folded && grep -q '^sh;' windows.folded && break
+  sleep 3
+done
+profiler report --since 10m -o windows.svg
+keep windows.folded windows.svg
+",
+    ),
+    step(
+        "reload",
+        &["start"],
+        120,
+        "before=$(systemctl show -p MainPID --value profiler)
+systemctl reload profiler
+systemctl is-active profiler
+test $(systemctl show -p MainPID --value profiler) = $before
+journalctl -u profiler -o cat --no-pager | tail -5
+",
+    ),
+    step(
+        "watchdog",
+        &["start"],
+        240,
+        "before=$(systemctl show -p MainPID --value profiler)
+kill -STOP $before
+for i in $(seq 200); do
+  now=$(systemctl show -p MainPID --value profiler)
+  test $now = 0 || test $now = $before || systemctl is-active profiler && break
+  sleep 1
+done
+journalctl -u profiler -o cat --no-pager | grep -i watchdog
+test $(systemctl show -p NRestarts --value profiler) = 1
+refuse kill -0 $before
+",
+    ),
+    step(
+        "stop",
+        &["start"],
+        120,
+        "systemctl stop profiler
+test $(systemctl show -p Result --value profiler) = success
+journalctl -u profiler -o short-monotonic --no-pager > journal.txt
+keep journal.txt
+",
+    ),
+    step(
+        "remove",
+        &["install"],
+        120,
+        "dpkg -r profiler
+refuse command -v profiler
+test -e /etc/profiler/profiler.toml
+",
+    ),
+    step(
+        "purge",
+        &["remove"],
+        120,
+        "dpkg -P profiler
+everything > after
+diff before after
+refuse getent passwd profiler
+",
+    ),
 ];
 
 /// All, or those whose name has this in it, with what they need.
 pub(super) fn chosen(text: Option<&str>) -> Vec<&'static Step> {
-    static ALL: [Step; STEPS.len()] = STEPS;
     let Some(text) = text else {
-        return ALL.iter().collect();
+        return STEPS.iter().collect();
     };
-    let mut names: Vec<&str> = ALL
+    let mut names: Vec<&str> = STEPS
         .iter()
         .map(|step| step.name)
         .filter(|name| name.contains(text))
         .collect();
     // Backwards, as each needs only earlier ones.
-    for step in ALL.iter().rev() {
+    for step in STEPS.iter().rev() {
         if names.contains(&step.name) {
             names.extend(step.needs);
         }
     }
-    ALL.iter()
+    STEPS
+        .iter()
         .filter(|step| names.contains(&step.name))
         .collect()
 }
