@@ -183,6 +183,12 @@ fn unit_below(root: &Path, name: &str) -> Result<Cgroup, CgroupError> {
     }
 }
 
+/// A cgroup's path however it was typed, as `/proc/PID/cgroup` has it: from the root of the hierarchy.
+pub fn from_root(typed: &str) -> String {
+    let below = typed.strip_prefix("/sys/fs/cgroup").unwrap_or(typed);
+    format!("/{}", below.trim_matches('/'))
+}
+
 /// Whether a cgroup, by its path from the root of the hierarchy, is that of a systemd unit or below it.
 pub fn is_in_unit(path: &str, unit: &str) -> bool {
     let is_unit = |part: &str| {

@@ -9,6 +9,7 @@ use profiler_common::comm::CommGlob;
 use super::{destination, format_of, options};
 use crate::{
     artifact::Destination,
+    cgroup,
     daemon::{
         config::{parse_span, state_directory},
         store::Span,
@@ -38,13 +39,13 @@ pub struct ReportArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     pub since: Option<Timestamp>,
     /// Only to then [default: now]
-    #[arg(long, value_name = "TIME", requires = "since", value_parser = parse_instant)]
+    #[arg(long, value_name = "TIME", conflicts_with = "inputs", value_parser = parse_instant)]
     pub until: Option<Timestamp>,
     /// Only processes of this systemd unit
-    #[arg(long, value_name = "NAME", requires = "since")]
+    #[arg(long, value_name = "NAME")]
     pub unit: Option<String>,
     /// Only processes in this cgroup (v2) or below it
-    #[arg(long, value_name = "PATH", requires = "since")]
+    #[arg(long, value_name = "PATH")]
     pub cgroup: Option<String>,
     /// Only these processes
     #[arg(
@@ -56,10 +57,10 @@ pub struct ReportArgs {
     )]
     pub pids: Vec<u32>,
     /// Only processes whose name matches, e.g. 'postgres*'
-    #[arg(long, value_name = "GLOB", requires = "since")]
+    #[arg(long, value_name = "GLOB")]
     pub comm: Option<String>,
     /// The daemon's state directory [default: as configured, else /var/lib/profiler]
-    #[arg(long, value_name = "DIR", requires = "since")]
+    #[arg(long, value_name = "DIR", conflicts_with = "inputs")]
     pub state: Option<PathBuf>,
     /// File to write, `-` for standard output
     #[arg(short, long, value_name = "OUT", required_unless_present = "top")]
@@ -83,6 +84,8 @@ pub struct ReportArgs {
 pub struct Report {
     /// What of.
     pub source: Source,
+    /// Whose samples.
+    pub wanted: Wanted,
     /// Where to and as what, if anything is to be written.
     pub output: Option<(Destination, Format)>,
     /// How many functions to print.
@@ -113,43 +116,42 @@ impl ReportArgs {
             .map(|top| usize::try_from(top).unwrap_or(usize::MAX));
         let options = options(self.threads, self.lines);
         Ok(Report {
-            source: self.source()?,
+            source: self.source(),
+            wanted: self.wanted()?,
             output,
             top,
             options,
         })
     }
 
-    fn source(self) -> Result<Source, Error> {
+    fn source(&self) -> Source {
         let Some(since) = self.since else {
-            return Ok(Source::Files(self.inputs));
+            return Source::Files(self.inputs.clone());
         };
-        let comm = self.comm.map(|glob| {
-            let compiled = CommGlob::compile(glob.as_bytes());
-            match compiled {
-                Ok(compiled) => Ok((glob, compiled)),
-                Err(_) => Err(Error::CommTooLong { glob }),
-            }
-        });
         let until = self.until.unwrap_or_else(Timestamp::now);
         let ms = |instant: Timestamp| u64::try_from(instant.as_millisecond()).unwrap_or(0);
-        let cgroup = self.cgroup.map(|path| {
-            let below = path.strip_prefix("/sys/fs/cgroup").unwrap_or(&path);
-            format!("/{}", below.trim_matches('/'))
-        });
-        Ok(Source::History(History {
-            state: self.state.unwrap_or_else(state_directory),
+        Source::History(History {
+            state: self.state.clone().unwrap_or_else(state_directory),
             span: Span {
                 begin_ms: ms(since),
                 end_ms: ms(until),
             },
-            wanted: Wanted {
-                pids: self.pids,
-                comm: comm.transpose()?,
-                cgroup,
-                unit: self.unit,
-            },
-        }))
+        })
+    }
+
+    fn wanted(self) -> Result<Wanted, Error> {
+        let comm = self
+            .comm
+            .map(|glob| match CommGlob::compile(glob.as_bytes()) {
+                Ok(compiled) => Ok((glob, compiled)),
+                Err(_) => Err(Error::CommTooLong { glob }),
+            });
+        Ok(Wanted {
+            pids: self.pids,
+            comm: comm.transpose()?,
+            cgroup: self.cgroup.map(|path| cgroup::from_root(&path)),
+            unit: self.unit,
+        })
     }
 }
 

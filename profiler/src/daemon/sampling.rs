@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    kernel::KernelError,
     process,
     record::{
         Captured, Sampler, Scope,
@@ -38,6 +39,9 @@ use crate::{
 const POLL: Duration = Duration::from_millis(100);
 /// How often CPUs are counted and targets looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Note: see [`TARGETS_MAX`](profiler_common::limits::TARGETS_MAX).
+const TARGETS_FULL: &str = "process not sampled, table of targets full";
 
 /// Tells tables of files apart.
 static TABLES: AtomicU64 = AtomicU64::new(1);
@@ -289,7 +293,12 @@ impl Session {
             self.sampler.remove_target(pid);
         }
         for (pid, bits) in add {
-            self.sampler.add_target(pid, bits)?;
+            match self.sampler.add_target(pid, bits) {
+                Err(Error::Kernel(KernelError::TooManyTargets { .. })) => {
+                    *self.notes.entry(TARGETS_FULL.to_owned()).or_default() += 1;
+                }
+                added => added?,
+            }
         }
         // The mappings of new targets are handed on before their first samples come.
         self.sampler.drain()

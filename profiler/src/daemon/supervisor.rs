@@ -60,8 +60,7 @@ pub(super) fn run(path: &Path) -> Result<Exit, Error> {
     runtime()?.block_on(async {
         let signals = Signals::watch()?;
         let supervisor = Supervisor::start(path, settings, log, store)?;
-        supervisor.watch(signals).await;
-        Ok(Exit::Done)
+        supervisor.watch(signals).await
     })
 }
 
@@ -163,16 +162,28 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    async fn watch(mut self, mut signals: Signals) {
+    async fn watch(mut self, mut signals: Signals) -> Result<Exit, Error> {
         let mut look = ticks(LOOK);
         let mut reading = ticks(READING);
+        // What starting has cost is not held against anybody.
+        reading.reset();
+        self.overhead = Overhead::begin(self.bpf_time());
         let mut watchdog = manager::watchdog().map(ticks);
         loop {
             tokio::select! {
                 _ = signals.hangup.recv() => self.reload(),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = look.tick() => self.look_after(),
+                _ = look.tick() => {
+                    self.look_after();
+                    if self.writer.has_ended() {
+                        // Started anew by the service manager, which is told.
+                        return Err(Error::System {
+                            action: "go on writing windows",
+                            source: std::io::Error::other("the thread that does has failed"),
+                        });
+                    }
+                }
                 _ = reading.tick() => self.read_overhead(),
                 () = next(&mut watchdog) => self.feed_watchdog(),
             }
@@ -183,6 +194,15 @@ impl Supervisor {
         let Self { writer, status, .. } = self;
         writer.finish();
         tracing::info!("ended: {}", status.snapshot().line());
+        Ok(Exit::Done)
+    }
+
+    /// Time in BPF programs since the start.
+    fn bpf_time(&self) -> Duration {
+        match &self.sampling {
+            Slot::Runs { running, .. } => self.bpf_ended + running.pulse().bpf_time(),
+            Slot::Off | Slot::Waits { .. } => self.bpf_ended,
+        }
     }
 
     /// What sampling is to do, as far as the budget allows.
@@ -358,12 +378,7 @@ impl Supervisor {
     }
 
     fn read_overhead(&mut self) {
-        let running = match &self.sampling {
-            Slot::Runs { running, .. } => Some(running),
-            Slot::Off | Slot::Waits { .. } => None,
-        };
-        let bpf = running.map_or(Duration::ZERO, |running| running.pulse().bpf_time());
-        let own_ppm = self.overhead.read(self.bpf_ended + bpf);
+        let own_ppm = self.overhead.read(self.bpf_time());
         let allowed = self.budget.reading(own_ppm);
         let cut = self
             .budget

@@ -155,6 +155,11 @@ impl Writer {
         self.windows.clone()
     }
 
+    /// It should not, before everything is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// From the next window on.
     pub(crate) fn set_retention(&self, retention: Retention) {
         *self

@@ -61,7 +61,7 @@ pub(crate) struct Sampler {
     ledger: Ledger,
     /// What had been counted when this window began.
     before: Sums,
-    started: Instant,
+    /// Both clocks at one moment.
     started_at: (SystemTime, u64),
     swept: Instant,
 }
@@ -111,7 +111,6 @@ impl Sampler {
             clock,
             title,
             ledger: Ledger::default(),
-            started: Instant::now(),
             started_at: now(),
             swept: Instant::now(),
         })
@@ -206,7 +205,9 @@ impl Sampler {
     fn close(&mut self, sampling: Sampling) -> Result<Captured, Error> {
         let counters = self.kernel.counters()?;
         self.drain()?;
-        let duration = self.started.elapsed();
+        // The window that ends and the one that begins meet in one moment, however long this takes.
+        let ended_at = now();
+        let duration = Duration::from_nanos(ended_at.1.saturating_sub(self.started_at.1));
         let aggregate = mem::replace(&mut self.state.aggregate, Aggregate::new(Timeline::Drop));
         let account = self.account(&counters, &aggregate, sampling);
         let captured = Captured {
@@ -218,11 +219,8 @@ impl Sampler {
             account,
             aggregate,
         };
-        self.started += duration;
-        self.started_at = now();
+        self.started_at = ended_at;
         self.sweep();
-        let sums = self.sums(&counters);
-        self.before = sums;
         Ok(captured)
     }
 
@@ -257,8 +255,10 @@ impl Sampler {
         let Closed { taken, unexplained } = self.ledger.close(begun, explained, sampling);
         lost.insert(Lost::Unexplained, unexplained);
         lost.retain(|_, count| *count > 0);
+        let before = mem::replace(&mut self.before, sums);
+        let sums = &self.before;
         let notes = sums.notes.iter().map(|(note, count)| {
-            let before = self.before.notes.get(note).copied().unwrap_or(0);
+            let before = before.notes.get(note).copied().unwrap_or(0);
             ((*note).into(), count.saturating_sub(before))
         });
         Account {
@@ -269,8 +269,8 @@ impl Sampler {
             notes: notes.filter(|(_, count)| *count > 0).collect(),
             threads: BTreeMap::new(),
             cost: Cost {
-                bpf: sums.cost.bpf.saturating_sub(self.before.cost.bpf),
-                process: sums.cost.process.saturating_sub(self.before.cost.process),
+                bpf: sums.cost.bpf.saturating_sub(before.cost.bpf),
+                process: sums.cost.process.saturating_sub(before.cost.process),
             },
         }
     }
@@ -304,6 +304,8 @@ impl Sampler {
         } = &mut self.state;
         let swept = processes.sweep();
         stacks.sweep(&swept);
+        // Some counts begin anew with that.
+        self.before.notes.extend(stacks.notes());
         targets::forget_ended(alive);
     }
 }

@@ -31,12 +31,20 @@ pub fn run(report: &Report) -> Result<Exit, Error> {
     let output = output.transpose()?;
     let profile = match &report.source {
         Source::Files(inputs) => {
-            let profiles: Result<Vec<Profile>, Error> =
-                inputs.iter().map(|path| read_one(path)).collect();
-            merge(profiles?)
+            let profiles: Result<Vec<Profile>, Error> = inputs
+                .iter()
+                .map(|path| {
+                    let mut profile = read_one(path)?;
+                    report.wanted.retain(&mut profile);
+                    Ok(profile)
+                })
+                .collect();
+            let mut profile = merge(profiles?);
+            report.wanted.name(&mut profile);
+            profile
         }
         Source::History(history) => {
-            let profile = history.profile()?;
+            let profile = history.profile(&report.wanted)?;
             for line in account::lines(&profile) {
                 eprintln!("{line}");
             }

@@ -25,13 +25,11 @@ pub struct History {
     pub state: PathBuf,
     /// Which time.
     pub span: Span,
-    /// Whose samples.
-    pub wanted: Wanted,
 }
 
 impl History {
-    /// All windows of the span together.
-    pub(super) fn profile(&self) -> Result<Profile, Error> {
+    /// All windows of the span together, without those who are not wanted.
+    pub(super) fn profile(&self, wanted: &Wanted) -> Result<Profile, Error> {
         let entries = store::list(&self.state)?;
         let selection = store::select(&entries, Capability::Sampling, self.span);
         if selection.windows.is_empty() {
@@ -53,13 +51,11 @@ impl History {
                 unreadable += 1;
                 continue;
             };
-            self.wanted.retain(&mut profile);
+            wanted.retain(&mut profile);
             merger.add(profile);
         }
         let mut profile = merger.finish();
-        if let Some(description) = self.wanted.description() {
-            profile.meta.title = description;
-        }
+        wanted.name(&mut profile);
         profile.meta.command_line = std::env::args().collect::<Vec<_>>().join(" ");
         let notes = &mut profile.account.notes;
         for gap in selection.gaps.iter().take(GAPS_NAMED_MAX) {
@@ -93,7 +89,6 @@ mod tests {
         History {
             state: state.to_owned(),
             span: Span { begin_ms, end_ms },
-            wanted: Wanted::default(),
         }
     }
 
@@ -109,7 +104,9 @@ mod tests {
             store.write(name(begin_ms), &bytes).unwrap();
         }
         store.write(name(6000), b"half of a window").unwrap();
-        let profile = history(state.path(), 0, 7000).profile().unwrap();
+        let profile = history(state.path(), 0, 7000)
+            .profile(&Wanted::default())
+            .unwrap();
         assert_eq!(profile.total(), 300);
         let account = &profile.account;
         assert_eq!(account.taken, profile.total() + account.lost_total());
@@ -125,11 +122,11 @@ mod tests {
     #[test]
     fn nothing_is_an_error() {
         let state = tempfile::tempdir().unwrap();
-        let missing = history(state.path(), 0, 1).profile();
+        let missing = history(state.path(), 0, 1).profile(&Wanted::default());
         assert!(matches!(missing, Err(Error::Store(_))));
         fs::create_dir(state.path().join("windows")).unwrap();
         assert!(store::list(state.path()).unwrap().is_empty());
-        let empty = history(state.path(), 0, 1).profile();
+        let empty = history(state.path(), 0, 1).profile(&Wanted::default());
         assert!(matches!(empty, Err(Error::NoWindows { newest: None, .. })));
     }
 }

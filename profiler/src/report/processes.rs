@@ -7,6 +7,9 @@ use crate::{
     profile::{Lost, Process, Profile},
 };
 
+/// Note: so many samples of a recording without an account.
+const LEFT_OUT: &str = "sample of other processes, left out";
+
 /// Whose samples are wanted: those of processes that fit every condition that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -47,13 +50,24 @@ impl Wanted {
             return;
         }
         account.shown = account.shown.saturating_sub(left_out);
-        *account.lost.entry(Lost::OtherProcess).or_default() += left_out;
+        if account.is_known() {
+            *account.lost.entry(Lost::OtherProcess).or_default() += left_out;
+        } else {
+            *account.notes.entry(LEFT_OUT.into()).or_default() += left_out;
+        }
         // How the stacks of the rest ended is not known one by one.
         account.stacks.clear();
     }
 
-    /// In words, for a title; nothing where everybody is wanted.
-    pub(super) fn description(&self) -> Option<String> {
+    /// Gives the profile their name, unless everybody is wanted.
+    pub(super) fn name(&self, profile: &mut Profile) {
+        if let Some(description) = self.description() {
+            profile.meta.title = description;
+        }
+    }
+
+    /// In words; nothing where everybody is wanted.
+    fn description(&self) -> Option<String> {
         let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
         let parts = [
             (!pids.is_empty()).then(|| format!("pid {}", pids.join(","))),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::value::{Bytes, Hertz, Share, Span};
+use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
 
 macro_rules! tables {
     ($($(#[$meta:meta])* $name:ident { $($key:ident: $kind:ty,)+ })+) => {$(
@@ -57,12 +57,14 @@ values!(
     bool,
     PathBuf,
     Span,
+    Length,
     Bytes,
     Share,
     Hertz,
     Level,
     Format,
     Vec<String>,
+    Vec<Glob>,
     Vec<u32>
 );
 nested!(State, Windows, Retention, Overhead, Log, Sampling, Targets);
@@ -81,7 +83,7 @@ tables! {
         directory: PathBuf,
     }
     Windows {
-        length: Span,
+        length: Length,
     }
     Retention {
         age: Span,
@@ -102,7 +104,7 @@ tables! {
     Targets {
         units: Vec<String>,
         cgroups: Vec<String>,
-        commands: Vec<String>,
+        commands: Vec<Glob>,
         pids: Vec<u32>,
     }
 }

@@ -13,13 +13,15 @@ use std::{
 
 use profiler_common::comm::CommGlob;
 
+use crate::cgroup;
+
 pub use self::{
     complaint::Complaint,
     file::{Format, Level},
 };
 use self::{
     file::{File, Over},
-    value::{Bytes, Hertz, Share, Span},
+    value::{Bytes, Glob, Hertz, Length, Share, Span},
 };
 pub(crate) use value::parse_span;
 
@@ -32,10 +34,6 @@ const STATE: &str = "/var/lib/profiler";
 /// Samples per second and CPU: low enough to run for months, odd as every rate here.
 const FREQUENCY_HZ: u64 = 19;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Shorter windows would cost more to write than to take.
-const WINDOW_MIN: Duration = Duration::from_millis(100);
-/// Longer ones would keep too much in memory.
-const WINDOW_MAX: Duration = Duration::from_secs(3600);
 const AGE: Duration = Duration::from_secs(7 * 86_400);
 const SIZE_BYTES: u64 = 1_000_000_000;
 const OVERHEAD_PPM: u32 = 10_000;
@@ -211,10 +209,8 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
         log,
         sampling,
     } = file;
-    let Span(window) = windows.unwrap_or_default().length.unwrap_or(Span(WINDOW));
-    if !(WINDOW_MIN..=WINDOW_MAX).contains(&window) {
-        return Err("windows.length must be from 100ms to 1h".to_owned());
-    }
+    let windows = windows.unwrap_or_default();
+    let Length(window) = windows.length.unwrap_or(Length(WINDOW));
     let retention = retention.unwrap_or_default();
     let Span(age) = retention.age.unwrap_or(Span(AGE));
     if age < window {
@@ -241,50 +237,42 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
             level: log.level.unwrap_or_default(),
             format: log.format.unwrap_or_default(),
         },
-        sampling: resolve_sampling(sampling.unwrap_or_default())?,
+        sampling: resolve_sampling(sampling.unwrap_or_default()),
     })
 }
 
-fn resolve_sampling(section: file::Sampling) -> Result<Option<Sampling>, String> {
+fn resolve_sampling(section: file::Sampling) -> Option<Sampling> {
     let file::Sampling {
         enabled,
         frequency,
         targets,
     } = section;
-    let targets = targets.map(resolve_targets).transpose()?;
+    let targets = targets.map(resolve_targets);
     let sampling = Sampling {
         frequency_hz: frequency.unwrap_or(Hertz(FREQUENCY_HZ)).0,
         targets: targets.filter(|targets| *targets != Targets::default()),
     };
-    Ok(enabled.unwrap_or(true).then_some(sampling))
+    enabled.unwrap_or(true).then_some(sampling)
 }
 
-fn resolve_targets(section: file::Targets) -> Result<Targets, String> {
+fn resolve_targets(section: file::Targets) -> Targets {
     let file::Targets {
         units,
         cgroups,
         commands,
         pids,
     } = section;
-    let commands = commands.unwrap_or_default().into_iter().map(|glob| {
-        let compiled = CommGlob::compile(glob.as_bytes()).map_err(|_| {
-            format!("`{glob}` can match no process: the kernel keeps 15 bytes of a name")
-        });
-        compiled.map(|compiled| (glob, compiled))
-    });
     let cgroups = cgroups.unwrap_or_default().into_iter();
-    Ok(Targets {
+    Targets {
         units: units.unwrap_or_default(),
-        cgroups: cgroups.map(|path| cgroup_path(&path)).collect(),
-        commands: commands.collect::<Result<_, _>>()?,
+        cgroups: cgroups.map(|path| cgroup::from_root(&path)).collect(),
+        commands: commands
+            .unwrap_or_default()
+            .into_iter()
+            .map(|Glob(typed, compiled)| (typed, compiled))
+            .collect(),
         pids: pids.unwrap_or_default(),
-    })
-}
-
-/// However it was typed: from the root of the hierarchy, as `/proc/PID/cgroup` has it.
-fn cgroup_path(typed: &str) -> String {
-    let below = typed.strip_prefix("/sys/fs/cgroup").unwrap_or(typed);
-    format!("/{}", below.trim_matches('/'))
+    }
 }
 
 #[cfg(test)]
@@ -336,14 +324,12 @@ mod tests {
         assert!(error.contains("40.toml:3: "), "{error}");
     }
 
-    /// What cannot be is refused: a missing file, windows too short, names that no process can have.
+    /// What cannot be is refused: a missing file, windows that are deleted before they end.
     #[test]
     fn impossible_settings_are_refused() {
         let missing = load("/nonexistent/profiler.toml".as_ref());
         assert!(matches!(missing, Err(ConfigError::Read { .. })));
-        assert!(settings("[windows]\nlength = '50ms'").is_err());
         assert!(settings("[retention]\nage = '30s'").is_err());
-        assert!(settings("[sampling]\ntargets = { commands = ['sixteen-bytes-xx'] }").is_err());
     }
 
     /// Targets of nothing are the host, cgroups are written in any way, what is off is not there.

@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use profiler_common::comm::CommGlob;
 use serde::Deserialize;
+
+/// Shorter windows would cost more to write than to take.
+const WINDOW_MIN: Duration = Duration::from_millis(100);
+/// Longer ones would keep too much in memory.
+const WINDOW_MAX: Duration = Duration::from_secs(3600);
 
 /// A number, or text with a unit.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +25,16 @@ pub(super) enum Word {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "Word")]
 pub(super) struct Span(pub(super) Duration);
+
+/// How long a window is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "Word")]
+pub(super) struct Length(pub(super) Duration);
+
+/// A pattern of processes' names, as typed and compiled.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub(super) struct Glob(pub(super) String, pub(super) CommGlob);
 
 /// `512MB`, `2GB`; powers of ten, as disks are sold. `KiB`, `MiB`, `GiB` are powers of two.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -43,6 +59,31 @@ impl TryFrom<Word> for Span {
             return Err("a time needs a unit, such as \"60s\", \"1h\" or \"7d\"".to_owned());
         };
         parse_span(&text).map(Self)
+    }
+}
+
+impl TryFrom<Word> for Length {
+    type Error = String;
+
+    fn try_from(word: Word) -> Result<Self, String> {
+        let Span(length) = word.try_into()?;
+        (WINDOW_MIN..=WINDOW_MAX)
+            .contains(&length)
+            .then_some(Self(length))
+            .ok_or_else(|| "a window is from 100ms to 1h long".to_owned())
+    }
+}
+
+impl TryFrom<String> for Glob {
+    type Error = String;
+
+    fn try_from(typed: String) -> Result<Self, String> {
+        match CommGlob::compile(typed.as_bytes()) {
+            Ok(compiled) => Ok(Self(typed, compiled)),
+            Err(_) => Err(format!(
+                "`{typed}` can match no process: the kernel keeps 15 bytes of a name"
+            )),
+        }
     }
 }
 
@@ -148,7 +189,7 @@ fn split(text: &str) -> Result<(&str, &str), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bytes, Duration, Hertz, Share, Span, Word, parse_span};
+    use super::{Bytes, Duration, Glob, Hertz, Length, Share, Span, Word, parse_span};
 
     fn text(text: &str) -> Word {
         Word::Text(text.to_owned())
@@ -181,6 +222,10 @@ mod tests {
         for share in ["1", "0%", "101%", "one%"] {
             assert!(Share::try_from(text(share)).is_err(), "{share}");
         }
+        for length in ["99ms", "2h"] {
+            assert!(Length::try_from(text(length)).is_err(), "{length}");
+        }
+        assert!(Glob::try_from("sixteen-bytes-xx".to_owned()).is_err());
         assert!(Hertz::try_from(Word::Number(0)).is_err());
         assert!(Hertz::try_from(text("often")).is_err());
     }

@@ -65,7 +65,7 @@ impl StoreError {
                 "run as root or as a member of the directory's group, or name another directory"
             }
             Self::Folder { .. } => {
-                "set [state] directory in the configuration, or StateDirectory= in the unit"
+                "[state] directory in the configuration names it, --state DIR for a report; does `profiler daemon` run?"
             }
             Self::InUse { .. } => {
                 "stop it, or give this one another directory with [state] directory"
