@@ -31,9 +31,9 @@ pub(crate) struct Options {
     /// Only this kernel: 6.1 or 6.12; several times for several [default: all]
     #[arg(long, value_name = "VERSION")]
     kernel: Vec<String>,
-    /// Only steps whose name contains this, and what they need
-    #[arg(long, value_name = "TEXT")]
-    step: Option<String>,
+    /// Only steps of this name, and what they need; several times for several
+    #[arg(long, value_name = "NAME")]
+    step: Vec<String>,
     /// This package instead of a new one
     #[arg(long, value_name = "FILE")]
     deb: Option<PathBuf>,
@@ -59,9 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let image = image::root(&folder)?;
     for kernel in kernels {
         let name = format!("the package on Debian's {}", kernel.name);
-        rung(&name, || {
-            boot(&folder, &image, &deb, kernel, options.step.as_deref())
-        })?;
+        rung(&name, || boot(&folder, &image, &deb, kernel, &options.step))?;
     }
     Ok(())
 }
@@ -79,18 +77,12 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Kernel>> {
 }
 
 /// One machine, from power on to power off.
-fn boot(
-    folder: &Path,
-    image: &Path,
-    deb: &Path,
-    kernel: &Kernel,
-    step: Option<&str>,
-) -> Result<()> {
+fn boot(folder: &Path, image: &Path, deb: &Path, kernel: &Kernel, names: &[String]) -> Result<()> {
     let installed = kernel::fetch(folder, kernel)?;
     println!("kernel {}", installed.release);
     let initramfs = initramfs::pack(&installed)?;
     let share = folder.join(format!("share-{}", kernel.name));
-    let steps = steps::chosen(step);
+    let steps = steps::chosen(names)?;
     steps::lay_out(&share, deb, &steps)?;
     let machine = machine::Machine {
         image,

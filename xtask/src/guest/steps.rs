@@ -152,6 +152,8 @@ systemctl stop secret
 printf '[Service]\\nCPUQuota=\\n' > /etc/systemd/system/profiler.service.d/emulated.conf
 printf '[windows]\\nlength = \"5s\"\\n[overhead]\\nmax = \"100%%\"\\n' > /etc/profiler/profiler.d/emulated.toml
 systemctl daemon-reload
+cp /usr/share/doc/profiler/examples/perf-events.conf /etc/sysctl.d/
+systemctl restart systemd-sysctl
 profiler daemon --check
 systemctl start profiler
 systemctl is-active profiler
@@ -196,7 +198,7 @@ journalctl -u profiler -o cat --no-pager | tail -5
 kill -STOP $before
 for i in $(seq 200); do
   now=$(systemctl show -p MainPID --value profiler)
-  test $now = 0 || test $now = $before || systemctl is-active profiler && break
+  if test $now != 0 && test $now != $before && systemctl is-active profiler; then break; fi
   sleep 1
 done
 journalctl -u profiler -o cat --no-pager | grep -i watchdog
@@ -228,6 +230,7 @@ test -e /etc/profiler/profiler.toml
         &["remove"],
         120,
         "dpkg -P profiler
+rm /etc/sysctl.d/perf-events.conf
 everything > after
 diff before after
 refuse getent passwd profiler
@@ -235,26 +238,30 @@ refuse getent passwd profiler
     ),
 ];
 
-/// All, or those whose name has this in it, with what they need.
-pub(super) fn chosen(text: Option<&str>) -> Vec<&'static Step> {
-    let Some(text) = text else {
-        return STEPS.iter().collect();
-    };
-    let mut names: Vec<&str> = STEPS
-        .iter()
-        .map(|step| step.name)
-        .filter(|name| name.contains(text))
-        .collect();
+/// All, or those of these names, with what they need.
+pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Step>> {
+    if names.is_empty() {
+        return Ok(STEPS.iter().collect());
+    }
+    let mut wanted: Vec<&str> = Vec::new();
+    for name in names {
+        let step = STEPS.iter().find(|step| step.name == name);
+        let all: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        wanted.push(
+            step.with_context(|| format!("no step {name}: there are {}", all.join(", ")))?
+                .name,
+        );
+    }
     // Backwards, as each needs only earlier ones.
     for step in STEPS.iter().rev() {
-        if names.contains(&step.name) {
-            names.extend(step.needs);
+        if wanted.contains(&step.name) {
+            wanted.extend(step.needs);
         }
     }
-    STEPS
+    Ok(STEPS
         .iter()
-        .filter(|step| names.contains(&step.name))
-        .collect()
+        .filter(|step| wanted.contains(&step.name))
+        .collect())
 }
 
 /// Makes the folder that the machine shares with us.
@@ -336,12 +343,22 @@ fn parse(text: &str) -> Option<Outcome> {
 mod tests {
     use super::{STEPS, chosen, parse, script};
 
+    fn names_of(names: &[&str]) -> Vec<&'static str> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        chosen(&names)
+            .unwrap()
+            .iter()
+            .map(|step| step.name)
+            .collect()
+    }
+
     /// What is asked for comes with what it needs, in the order in which all run.
     #[test]
     fn a_step_comes_after_what_it_needs() {
-        let names: Vec<&str> = chosen(Some("quer")).iter().map(|step| step.name).collect();
+        let names = names_of(&["queries"]);
         assert_eq!(names, ["install", "postgres", "queries"]);
-        assert_eq!(chosen(None).len(), STEPS.len());
+        assert_eq!(names_of(&[]).len(), STEPS.len());
+        assert!(chosen(&["querie".to_owned()]).is_err());
         for (index, step) in STEPS.iter().enumerate() {
             let earlier = |name: &&str| STEPS[..index].iter().any(|step| step.name == *name);
             assert!(
@@ -355,7 +372,7 @@ mod tests {
     /// A script without its steps would be a machine that succeeds at nothing.
     #[test]
     fn the_script_runs_each_step_with_its_limit() {
-        let script = script(&chosen(Some("doctor")));
+        let script = script(&chosen(&["doctor".to_owned()]).unwrap());
         assert!(
             script.ends_with("step install 120\nstep doctor 120\n"),
             "{script}"
