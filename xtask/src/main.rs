@@ -13,7 +13,9 @@ mod compile;
 mod demo;
 mod flamegraphs;
 mod fuzz;
+mod guest;
 mod interrupt;
+mod package;
 mod postgres;
 mod setup;
 mod shell;
@@ -48,6 +50,10 @@ enum Verb {
     Bench(bench::What),
     /// Throw bytes at the readers of foreign bytes, for a limited time
     Fuzz(fuzz::Options),
+    /// Make a .deb and an .rpm of a release build, and check them
+    Package,
+    /// Try the package on Debian's kernels, each in an emulated machine
+    TestKernel(guest::Options),
     /// Compare the gallery with what the renderer makes of its stacks
     Flamegraphs(flamegraphs::Options),
 }
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
         Verb::Check => check::run(),
         Verb::Bench(what) => bench::run(&what),
         Verb::Fuzz(options) => fuzz::run(&options),
+        Verb::Package => package::run(),
+        Verb::TestKernel(options) => guest::run(&options),
         Verb::Flamegraphs(options) => flamegraphs::run(&options),
     };
     match result {

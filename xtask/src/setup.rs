@@ -43,6 +43,29 @@ const TEST_PROGRAMS: [(&str, &str); 18] = [
     ("javac", "default-jdk-headless"),
     ("pgbouncer", "pgbouncer"),
     ("pgproto", "pgpool2"),
+    ("systemd-analyze", "systemd"),
+];
+
+/// Programs that make and check packages, with the Debian package of each.
+const PACKAGING_PROGRAMS: [(&str, &str); 6] = [
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("gzip", "gzip"),
+    ("lintian", "lintian"),
+    ("rpm", "rpm"),
+    ("strip", "binutils"),
+    ("systemd-analyze", "systemd"),
+];
+
+/// Programs that make and run a guest, with the Debian package of each.
+const GUEST_PROGRAMS: [(&str, &str); 8] = [
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("depmod", "kmod"),
+    ("dpkg-deb", "dpkg"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("xz", "xz-utils"),
 ];
 
 /// The driver of Postgres for Java, and its package.
@@ -231,6 +254,30 @@ pub(crate) fn tests() -> Result<()> {
     }
     println!(
         "The tests run programs that are not here: {}.",
+        packages.join(", ")
+    );
+    apt(&packages)
+}
+
+/// Installs what makes and checks packages.
+pub(crate) fn packaging() -> Result<()> {
+    programs("Packages are made with", &PACKAGING_PROGRAMS)
+}
+
+/// Installs what makes and runs a guest.
+pub(crate) fn guest() -> Result<()> {
+    programs("Guests are made with", &GUEST_PROGRAMS)
+}
+
+/// Installs what is not here of these programs.
+pub(crate) fn programs(what_for: &str, programs: &[(&str, &str)]) -> Result<()> {
+    let missing = programs.iter().filter(|(program, _)| !has(program));
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    println!(
+        "{what_for} programs that are not here: {}.",
         packages.join(", ")
     );
     apt(&packages)

@@ -447,8 +447,8 @@ fn settings(facts: &Facts) -> Vec<Check> {
         .settings
         .iter()
         .map(|(name, value)| match (*name, *value) {
-            // Ubuntu's and Android's own level.
-            ("perf_event_paranoid", 4..) if !holds(facts, "CAP_SYS_ADMIN") => {
+            // Debian's own level; Ubuntu and Android have 4.
+            ("perf_event_paranoid", 3..) if !holds(facts, "CAP_SYS_ADMIN") => {
                 let remedy = "sudo sysctl kernel.perf_event_paranoid=2, or run as root";
                 bad(
                     name,
@@ -588,7 +588,7 @@ mod tests {
             tried.kernel_symbols = false;
         }
         facts.capabilities &= !(1 << 21);
-        facts.settings.insert("perf_event_paranoid", 4);
+        facts.settings.insert("perf_event_paranoid", 3);
         let report = assess(&facts);
         assert_eq!(report.commands[0].verdict, Verdict::Limited);
         assert_eq!(

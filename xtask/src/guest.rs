@@ -1,0 +1,96 @@
+//! `cargo xtask test-kernel`: the package on Debian's kernels, in a machine of its own. qemu emulates it in
+//! software, so that it needs no help of the processor; Debian's packages are its root file system and kernels.
+
+mod image;
+mod initramfs;
+mod judge;
+mod kernel;
+mod machine;
+mod steps;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use self::kernel::{KERNELS, Kernel};
+use crate::{
+    interrupt, package, setup,
+    shell::{self, rung},
+};
+
+/// What is kept between runs, and what the guests printed.
+const FOLDER: &str = "target/guest";
+
+/// `cargo xtask test-kernel`
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only this kernel: 6.1 or 6.12; several times for several [default: all]
+    #[arg(long, value_name = "VERSION")]
+    kernel: Vec<String>,
+    /// Only steps of this name, and what they need; several times for several
+    #[arg(long, value_name = "NAME")]
+    step: Vec<String>,
+    /// This package instead of a new one
+    #[arg(long, value_name = "FILE")]
+    deb: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "making a root file system wants root: `sudo -E env PATH=\"$PATH\" cargo xtask test-kernel`"
+    );
+    let kernels = chosen(&options.kernel)?;
+    interrupt::watch()?;
+    setup::guest()?;
+    let deb = match &options.deb {
+        Some(deb) => deb
+            .canonicalize()
+            .with_context(|| format!("no package {}", deb.display()))?,
+        None => package::make()?,
+    };
+    let folder = shell::root().join(FOLDER);
+    fs::create_dir_all(&folder)?;
+    let image = image::root(&folder)?;
+    for kernel in kernels {
+        let name = format!("the package on Debian's {}", kernel.name);
+        rung(&name, || boot(&folder, &image, &deb, kernel, &options.step))?;
+    }
+    Ok(())
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Kernel>> {
+    for name in names {
+        if !KERNELS.iter().any(|kernel| kernel.name == name) {
+            let known: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).collect();
+            bail!("no kernel {name} here: {}", known.join(", "));
+        }
+    }
+    let wanted =
+        |kernel: &&Kernel| names.is_empty() || names.iter().any(|name| name == kernel.name);
+    Ok(KERNELS.iter().filter(wanted).collect())
+}
+
+/// One machine, from power on to power off.
+fn boot(folder: &Path, image: &Path, deb: &Path, kernel: &Kernel, names: &[String]) -> Result<()> {
+    let installed = kernel::fetch(folder, kernel)?;
+    println!("kernel {}", installed.release);
+    let initramfs = initramfs::pack(&installed)?;
+    let share = folder.join(format!("share-{}", kernel.name));
+    let steps = steps::chosen(names)?;
+    steps::lay_out(&share, deb, &steps)?;
+    let machine = machine::Machine {
+        image,
+        kernel: &installed,
+        initramfs: &initramfs,
+        share: &share,
+        console: &folder.join(format!("console-{}.log", kernel.name)),
+    };
+    machine.run(&steps)?;
+    judge::artifacts(&share.join("out"), &steps)
+}
