@@ -55,6 +55,14 @@ pub const WHOLE_BYTES: usize = 16 << 10;
 pub const HEAD_BYTES: usize = 8 << 10;
 /// See [`HEAD_BYTES`].
 pub const TAIL_BYTES: usize = 1 << 10;
+/// While user space lags behind, of each call that is longer than [`CROWDED_MIN`] so many of the first and of the last
+/// bytes: a row of 100 MB is one message, of which nothing but its length matters.
+pub const CROWDED_BYTES: usize = 256;
+/// See [`CROWDED_BYTES`].
+pub const CROWDED_MIN: usize = 4096;
+/// A longer one that sends one buffer is copied in so many pieces of [`WHOLE_BYTES`] before that: a client that pipelines
+/// requests sends hundreds of KiB at once.
+pub const PIECES_MAX: u64 = 32;
 /// Of a call that passes several buffers, bytes that are copied at most, and buffers that are looked at.
 pub const VECTOR_BYTES: usize = 8 << 10;
 /// See [`VECTOR_BYTES`].
@@ -83,15 +91,7 @@ pub mod family {
     pub const INET6: u8 = 10;
 }
 
-/// What user space wants of a socket's traffic.
-pub mod interest {
-    /// All of it.
-    pub const WHOLE: u32 = 0;
-    /// Nothing.
-    pub const NONE: u32 = 1;
-}
-
-/// A socket that traffic was seen on.
+/// What is known of a socket, by the address of its inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
@@ -106,9 +106,49 @@ pub mod interest {
 pub struct WireSocket {
     /// Inode number, which tells it from another one at the same address.
     pub inode: u64,
+    /// Address of its `struct sock`.
+    pub sock: u64,
     /// Bytes that were seen to be sent and received: positions where there are no sequence numbers.
     pub bytes: [u64; 2],
+    /// Local address, one of IPv4 mapped into IPv6; zeros of a unix socket.
+    pub local: [u8; 16],
+    /// Remote address.
+    pub remote: [u8; 16],
+    /// Local port.
+    pub local_port: u16,
+    /// Remote port.
+    pub remote_port: u16,
+    /// One of [`family`]; 0 of a socket that carries no stream.
+    pub family: u32,
 }
+
+/// What user space wants of the traffic of a socket, by the address of its inode, or of a connection of a TLS library, by
+/// its number ([`WireHeader::socket`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct WireInterest {
+    /// Inode number, which tells the socket from another one at the same address; see [`WireHeader::inode`].
+    pub inode: u64,
+    /// Nonzero where nothing is wanted.
+    pub ignored: u64,
+    /// Nonzero where what is sent and received is within a long message of no interest.
+    pub is_passing: [u64; 2],
+    /// Where that message ends: a position as in [`WireHeader::position`].
+    pub passing: [u64; 2],
+}
+
+const _: () = assert!(size_of::<WireInterest>() == 48 && align_of::<WireInterest>() == 8);
+
+const _: () = assert!(size_of::<WireSocket>() == 72 && align_of::<WireSocket>() == 8);
 
 /// First field of a record on the ring: a call that carried bytes, which follow.
 pub const KIND_WIRE: u32 = 12;
@@ -146,7 +186,7 @@ pub struct WireHeader {
     pub entry_ns: u64,
     /// When it returned.
     pub exit_ns: u64,
-    /// Address of the socket: with the inode number, who it is. Of TLS a number that is given once.
+    /// Address of the socket's inode: with the inode number, who it is. Of TLS a number that is given once.
     pub socket: u64,
     /// Inode number, as `/proc/PID/fd` has it. Of TLS the address of the library's connection.
     pub inode: u64,

@@ -133,8 +133,8 @@ mod programs {
 
     /// `syscalls:sys_exit_*` of calls that send or receive: `ret` is where the loader found it in the `format` file.
     #[tracepoint]
-    fn wire_exit(ctx: TracePointContext) -> u32 {
-        wire::returned(&ctx);
+    fn wire_exit(_ctx: TracePointContext) -> u32 {
+        wire::returned();
         0
     }
 

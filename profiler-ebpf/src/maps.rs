@@ -1,8 +1,9 @@
 //! Every map and global of the programs: key, value, size, who writes, who reads.
 
 use aya_ebpf::{
-    bindings::pt_regs,
+    bindings::{self, pt_regs},
     btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    helpers::generated,
     macros::btf_map,
 };
 use profiler_common::{
@@ -22,7 +23,7 @@ use profiler_common::{
         LEAF_REGISTERS, Registers, Rule,
         table::{BLOCKS_PER_SEGMENT, Bounds, Mapping, Page, ROWS_PER_BLOCK, Space},
     },
-    wire::{TAIL_BYTES, WHOLE_BYTES, WireHeader, WireSettings, WireSocket},
+    wire::{TAIL_BYTES, WHOLE_BYTES, WireHeader, WireInterest, WireSettings, WireSocket},
 };
 
 /// Written by the loader before load, read by every program.
@@ -147,13 +148,13 @@ pub(crate) static WIRE_SETTINGS: WireSettings = WireSettings::UNSET;
 #[btf_map]
 pub(crate) static WIRE_ENTRIES: LruHashMap<u32, u64, CALLERS_MAX> = LruHashMap::new();
 
-/// Address of a unix socket → how much was seen of it. Written at return from calls.
+/// Address of a socket's inode → what is known of it. Written at return from calls.
 #[btf_map]
 pub(crate) static WIRE_SOCKETS: LruHashMap<u64, WireSocket, SOCKETS_MAX> = LruHashMap::new();
 
-/// Address of a socket → its inode number and what is wanted of it (`wire::interest`). Written by user space.
+/// Address of a socket's inode, or number of a connection of a TLS library → what is wanted of it. Written by user space.
 #[btf_map]
-pub(crate) static WIRE_INTERESTS: LruHashMap<u64, [u64; 2], SOCKETS_MAX> = LruHashMap::new();
+pub(crate) static WIRE_INTERESTS: LruHashMap<u64, WireInterest, SOCKETS_MAX> = LruHashMap::new();
 
 /// tid → the function of a TLS library that it is in. Written at its entry, removed at its return.
 #[btf_map]
@@ -343,6 +344,16 @@ macro_rules! wire_setting {
     }};
 }
 pub(crate) use wire_setting;
+
+/// Whether more than half of the ring waits for user space.
+#[inline(always)]
+pub(crate) fn is_crowded() -> bool {
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: the map's own address, as each helper takes it.
+    let waiting =
+        unsafe { generated::bpf_ringbuf_query(ring, u64::from(bindings::BPF_RB_AVAIL_DATA)) };
+    waiting > RING_BYTES as u64 / 2
+}
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -142,9 +142,9 @@ fn note_descriptor(registers: u64, call: &mut Call) {
         return;
     }
     let file = descriptor::file(call.descriptor as u32);
-    if let Some(inode) = file.and_then(descriptor::inode) {
-        call.inode = descriptor::number(inode).unwrap_or(0);
-        call.mode = u32::from(descriptor::mode(inode).unwrap_or(0));
+    let inode = file.and_then(descriptor::inode);
+    if let Some((mode, number)) = inode.and_then(descriptor::mode_and_number) {
+        (call.mode, call.inode) = (u32::from(mode), number);
     }
 }
 

@@ -16,7 +16,8 @@ use profiler_common::{
 };
 
 use crate::{
-    descriptor, filter,
+    descriptor::SocketFile,
+    filter,
     maps::{COOKIES, EVENTS, LISTENERS, SOCKETS, TCP_SCRATCH, count, tcp_setting, wire_setting},
     task::read_at,
 };
@@ -137,7 +138,8 @@ pub(crate) fn accepted(ctx: &TracePointContext) {
     if result < 0 {
         return;
     }
-    if let Some((socket, _)) = descriptor::socket(result as u32) {
+    let file = SocketFile::behind(result as u32);
+    if let Some(socket) = file.and_then(SocketFile::sock) {
         tell(socket, what::ACCEPTED, (0, 0));
     }
 }

@@ -17,7 +17,7 @@ use aya_ebpf::{
 use profiler_common::{
     outcome::Counter,
     tls::Passing,
-    wire::{KIND_WIRE, RECEIVED, SENT, WHOLE_BYTES, WireHeader, family, source},
+    wire::{KIND_WIRE, RECEIVED, SENT, WHOLE_BYTES, WireHeader, WireSocket, family, source},
 };
 
 use crate::{
@@ -100,13 +100,13 @@ fn is_within_another(tid: u32, stack: u64) -> bool {
 
 /// A thread used a socket: if it is in a function of a TLS library, it is the one beneath.
 #[inline(always)]
-pub(crate) fn carried(tid: u32, socket: u64, inode: u64, family: u8) {
+pub(crate) fn carried(tid: u32, socket: &WireSocket) {
     if wire_setting!(tls) == 0 {
         return;
     }
     if let Some(call) = TLS_CALLS.get_ptr_mut(tid) {
         // SAFETY: a live map value, written by this thread only.
-        unsafe { (*call).socket = [socket, inode, u64::from(family)] };
+        unsafe { (*call).socket = [socket.sock, socket.inode, u64::from(socket.family)] };
     }
 }
 

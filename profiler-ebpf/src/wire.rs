@@ -6,25 +6,26 @@
 //! behind its length.
 
 use aya_ebpf::{
-    EbpfContext,
     bindings::BPF_RB_NO_WAKEUP,
     helpers::{bpf_ktime_get_ns, generated},
-    programs::TracePointContext,
 };
 use profiler_common::{
     outcome::Counter,
     wire::{
-        HEAD_BYTES, KIND_WIRE, RECEIVED, SENT, TAIL_BYTES, VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES,
-        WIRE_HEADER_BYTES, WireHeader, WireSocket, family, interest, source,
+        CROWDED_BYTES, CROWDED_MIN, HEAD_BYTES, KIND_WIRE, PIECES_MAX, RECEIVED, SENT, TAIL_BYTES,
+        VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES, WIRE_HEADER_BYTES, WireHeader, WireInterest,
+        WireSocket, family, source,
     },
 };
 
 use crate::{
-    arch, descriptor, filter,
+    arch,
+    descriptor::SocketFile,
+    filter,
     filter::Target,
     maps::{
         EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SOCKETS, WireScratch, count,
-        tcp_setting, wire_setting,
+        is_crowded, tcp_setting, wire_setting,
     },
     task::{Task, read_at, user_at},
     tcp, tls,
@@ -94,35 +95,30 @@ pub(crate) fn entered() {
 
 /// A thread returns from a call that may have carried bytes.
 #[inline(always)]
-pub(crate) fn returned(ctx: &TracePointContext) {
+pub(crate) fn returned() {
     let Some(target) = filter::current_target() else {
         return;
     };
-    let result: i64 = read_at(ctx.as_ptr() as u64, wire_setting!(result)).unwrap_or(-1);
-    if result < 0 {
+    let Some(call) = arch::returning_call(arch::user_registers(Task::current())) else {
+        return;
+    };
+    if call.result < 0 {
+        return;
+    }
+    let Some(transfer) = arch::transfer(call.number) else {
+        return;
+    };
+    if flags(transfer, &call.arguments) & NOT_THE_STREAM != 0 {
+        return;
+    }
+    if call.result == 0 && transfer.direction == SENT {
         return;
     }
     // SAFETY: always callable. CLOCK_MONOTONIC.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some((number, arguments)) = arch::returning_call(arch::user_registers(Task::current()))
-    else {
+    let Some((address, socket)) = known(call.arguments[0] as u32) else {
         return;
     };
-    let Some(transfer) = arch::transfer(number) else {
-        return;
-    };
-    if flags(transfer, &arguments) & NOT_THE_STREAM != 0 {
-        return;
-    }
-    let Some((socket, inode)) = descriptor::socket(arguments[0] as u32) else {
-        return;
-    };
-    let Some(family) = stream(socket) else {
-        return;
-    };
-    if result == 0 && transfer.direction == SENT {
-        return;
-    }
     let entry = match transfer.direction {
         // SAFETY: a single word, of which this thread is the only writer.
         SENT => unsafe { WIRE_ENTRIES.get(target.tid) }
@@ -130,14 +126,14 @@ pub(crate) fn returned(ctx: &TracePointContext) {
             .unwrap_or(0),
         _ => 0,
     };
-    let call = Returned {
+    let returned = Returned {
         target,
         transfer,
-        length: result as u64,
+        length: call.result as u64,
         times: (entry, now),
-        socket: (socket, inode, family),
+        address,
     };
-    tell(&call, &arguments);
+    tell(&returned, socket, &call.arguments);
 }
 
 /// A call that carried bytes through a stream socket.
@@ -147,8 +143,8 @@ struct Returned {
     length: u64,
     /// When it was entered and when it returned.
     times: (u64, u64),
-    /// Address, inode number and family.
-    socket: (u64, u64, u8),
+    /// Of the socket's inode.
+    address: u64,
 }
 
 #[inline(always)]
@@ -160,30 +156,72 @@ fn flags(transfer: Transfer, arguments: &[u64; 4]) -> u64 {
     }
 }
 
-/// The family of a socket if it carries a stream of bytes; of unix sockets all are taken to.
+/// The stream socket behind a descriptor of the running task: the address of its inode, and what is known of it. Once
+/// bytes have been carried its addresses do not change, so they are read once.
 #[inline(always)]
-fn stream(socket: u64) -> Option<u8> {
-    let number: u16 = read_at(socket, tcp_setting!(family))?;
-    let number = number as u8;
-    match number {
-        family::UNIX => Some(number),
-        family::INET | family::INET6 => {
-            let protocol: u16 = read_at(socket, tcp_setting!(protocol))?;
-            (protocol == TCP).then_some(number)
+fn known(descriptor: u32) -> Option<(u64, &'static mut WireSocket)> {
+    let file = SocketFile::behind(descriptor)?;
+    if let Some(socket) = WIRE_SOCKETS.get_ptr_mut(file.inode) {
+        // SAFETY: a live map value; two threads that send at once on one socket get their order wrong, and user space
+        // notices what does not fit.
+        let socket = unsafe { &mut *socket };
+        if socket.inode == file.number {
+            return (socket.family != 0).then_some((file.inode, socket));
         }
-        _ => None,
     }
+    let new = met(file)?;
+    if WIRE_SOCKETS.insert(file.inode, new, 0).is_err() {
+        count(Counter::WireSocketsFull);
+        return None;
+    }
+    if new.family == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let socket = unsafe { &mut *WIRE_SOCKETS.get_ptr_mut(file.inode)? };
+    Some((file.inode, socket))
+}
+
+/// A socket that nothing is known of; without a family if it carries no stream. Of unix sockets all are taken to.
+#[inline(always)]
+fn met(file: SocketFile) -> Option<WireSocket> {
+    let sock = file.sock()?;
+    let mut new = WireSocket {
+        inode: file.number,
+        sock,
+        bytes: [0; 2],
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        family: 0,
+    };
+    let family: u16 = read_at(sock, tcp_setting!(family))?;
+    match family as u8 {
+        family::UNIX => new.family = u32::from(family),
+        family::INET | family::INET6 => {
+            let protocol: u16 = read_at(sock, tcp_setting!(protocol))?;
+            if protocol == TCP {
+                new.family = u32::from(family);
+                tcp::local(sock, &mut new.local, &mut new.local_port);
+                tcp::remote(sock, &mut new.remote, &mut new.remote_port);
+            }
+        }
+        _ => {}
+    }
+    Some(new)
 }
 
 #[inline(always)]
-fn tell(call: &Returned, arguments: &[u64; 4]) {
-    let (socket, inode, family) = call.socket;
-    tls::carried(call.target.tid, socket, inode, family);
-    if !is_wanted(socket, inode) {
+fn tell(call: &Returned, socket: &mut WireSocket, arguments: &[u64; 4]) {
+    tls::carried(call.target.tid, socket);
+    // SAFETY: words that are written by user space only; one that is old is as good.
+    let interest = unsafe { WIRE_INTERESTS.get(call.address) };
+    let interest = interest.filter(|interest| interest.inode == socket.inode);
+    if interest.is_some_and(|interest| interest.ignored != 0) {
         return;
     }
-    let Some(position) = position(call) else {
-        count(Counter::WireSocketsFull);
+    let Some(position) = position(call, socket) else {
         return;
     };
     let Some(scratch) = WIRE_SCRATCH.get_ptr_mut(0) else {
@@ -194,76 +232,67 @@ fn tell(call: &Returned, arguments: &[u64; 4]) {
     let header = &mut scratch.header;
     header.kind = KIND_WIRE;
     header.direction = call.transfer.direction;
-    header.family = family;
+    header.family = socket.family as u8;
     (header.source, header.padding) = (source::SOCKET, 0);
     header.length = call.length;
     (header.entry_ns, header.exit_ns) = call.times;
-    header.socket = socket;
-    header.inode = inode;
+    header.socket = call.address;
+    header.inode = socket.inode;
     header.carrier = 0;
     header.position = position;
     header.tgid = call.target.tgid;
     header.tid = call.target.tid;
     header.padding2 = 0;
-    (header.local, header.remote) = ([0; 16], [0; 16]);
-    (header.local_port, header.remote_port) = (0, 0);
-    if family != family::UNIX {
-        tcp::local(socket, &mut header.local, &mut header.local_port);
-        tcp::remote(socket, &mut header.remote, &mut header.remote_port);
-    }
+    (header.local, header.remote) = (socket.local, socket.remote);
+    (header.local_port, header.remote_port) = (socket.local_port, socket.remote_port);
     (header.head, header.tail) = (0, 0);
-    copy(call, arguments, scratch);
+    if !interest.is_some_and(|interest| is_passed(interest, header)) {
+        copy(call, arguments, scratch);
+    }
     send(scratch);
 }
 
-/// Whether user space wants what goes through a socket.
+/// Whether all bytes of a call are within a long message of no interest.
 #[inline(always)]
-pub(crate) fn is_wanted(socket: u64, inode: u64) -> bool {
-    // SAFETY: two words, written by user space only.
-    let known = unsafe { WIRE_INTERESTS.get(socket) };
-    !known.is_some_and(|&[of, wanted]| of == inode && wanted == u64::from(interest::NONE))
+fn is_passed(interest: &WireInterest, header: &WireHeader) -> bool {
+    let (is_passing, until) = if header.direction == SENT {
+        (interest.is_passing[0], interest.passing[0])
+    } else {
+        (interest.is_passing[1], interest.passing[1])
+    };
+    let end = header.position.wrapping_add(header.length);
+    let left = if header.family == family::UNIX {
+        until.wrapping_sub(end) as i64
+    } else {
+        i64::from((until as u32).wrapping_sub(end as u32) as i32)
+    };
+    is_passing != 0 && left >= 0
+}
+
+/// Whether user space wants what goes through a connection of a TLS library.
+#[inline(always)]
+pub(crate) fn is_wanted(number: u64, connection: u64) -> bool {
+    // SAFETY: words that are written by user space only; one that is old is as good.
+    let interest = unsafe { WIRE_INTERESTS.get(number) };
+    !interest.is_some_and(|interest| interest.inode == connection && interest.ignored != 0)
 }
 
 /// The position of the call's first byte in its direction's stream.
 #[inline(always)]
-fn position(call: &Returned) -> Option<u64> {
-    let (socket, inode, family) = call.socket;
-    let direction = call.transfer.direction;
-    if family != family::UNIX {
-        let end = if direction == SENT {
-            read_at(socket, wire_setting!(write_seq))?
+fn position(call: &Returned, socket: &mut WireSocket) -> Option<u64> {
+    let is_sent = call.transfer.direction == SENT;
+    if socket.family as u8 != family::UNIX {
+        let end = if is_sent {
+            read_at(socket.sock, wire_setting!(write_seq))?
         } else {
-            received_end(socket)?
+            received_end(socket.sock)?
         };
         return Some(u64::from(end.wrapping_sub(call.length as u32)));
     }
-    let seen = match WIRE_SOCKETS.get_ptr_mut(socket) {
-        Some(seen) => seen,
-        None => {
-            let _ = WIRE_SOCKETS.insert(
-                socket,
-                WireSocket {
-                    inode,
-                    bytes: [0; 2],
-                },
-                0,
-            );
-            WIRE_SOCKETS.get_ptr_mut(socket)?
-        }
-    };
-    // SAFETY: a live map value; two threads that send at once on one socket get their order wrong, and user space
-    // notices what does not fit.
-    let seen = unsafe { &mut *seen };
-    if seen.inode != inode {
-        *seen = WireSocket {
-            inode,
-            bytes: [0; 2],
-        };
-    }
-    let bytes = if direction == SENT {
-        &mut seen.bytes[0]
+    let bytes = if is_sent {
+        &mut socket.bytes[0]
     } else {
-        &mut seen.bytes[1]
+        &mut socket.bytes[1]
     };
     let position = *bytes;
     *bytes += call.length;
@@ -273,11 +302,13 @@ fn position(call: &Returned) -> Option<u64> {
 /// The sequence number behind what was taken from a TCP socket. The peer's end, which counts as one byte, is taken
 /// with the last ones (`found_fin_ok` of net/ipv4/tcp.c).
 #[inline(always)]
-fn received_end(socket: u64) -> Option<u32> {
-    let end: u32 = read_at(socket, wire_setting!(copied_seq))?;
-    let next: u32 = read_at(socket, wire_setting!(rcv_nxt))?;
-    let has_end = end == next && tcp::peer_ended(socket);
-    Some(end.wrapping_sub(u32::from(has_end)))
+fn received_end(sock: u64) -> Option<u32> {
+    let end: u32 = read_at(sock, wire_setting!(copied_seq))?;
+    if !tcp::peer_ended(sock) {
+        return Some(end);
+    }
+    let next: u32 = read_at(sock, wire_setting!(rcv_nxt))?;
+    Some(end.wrapping_sub(u32::from(end == next)))
 }
 
 /// Copies the bytes of a call, or its first and last ones.
@@ -288,9 +319,14 @@ fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
     }
     match call.transfer.shape {
         Shape::Buffer => {
+            let sent = if call.transfer.direction == SENT {
+                send_pieces(arguments[1], scratch)
+            } else {
+                0
+            };
             let bytes = (&raw mut scratch.bytes).cast();
             (scratch.header.head, scratch.header.tail) =
-                copy_buffer(arguments[1], call.length, bytes);
+                copy_buffer(arguments[1] + sent, scratch.header.length, bytes);
         }
         Shape::Vectors => copy_vectors(arguments[1], call.length, scratch),
         Shape::Message => {
@@ -300,6 +336,29 @@ fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
     }
     let first = [0, 1, 2, 3, 4].map(|index: usize| scratch.bytes[index]);
     hide_password(first, &mut scratch.header);
+}
+
+/// Sends the first bytes of a long buffer in records of their own; gives how many. The header is for the rest then.
+#[inline(always)]
+fn send_pieces(address: u64, scratch: &mut WireScratch) -> u64 {
+    const PIECE: u64 = WHOLE_BYTES as u64;
+    let length = scratch.header.length;
+    let position = scratch.header.position;
+    let mut sent = 0;
+    for _ in 0..PIECES_MAX {
+        if length - sent <= PIECE {
+            break;
+        }
+        scratch.header.length = PIECE;
+        scratch.header.position = position.wrapping_add(sent);
+        let bytes = (&raw mut scratch.bytes).cast();
+        (scratch.header.head, scratch.header.tail) = copy_buffer(address + sent, PIECE, bytes);
+        send(scratch);
+        sent += PIECE;
+    }
+    scratch.header.length = length - sent;
+    scratch.header.position = position.wrapping_add(sent);
+    sent
 }
 
 /// Leaves out a password (`p`, PasswordMessage and its like), if it is one: its length says that it is the whole call.
@@ -315,24 +374,30 @@ pub(crate) fn hide_password(first: [u8; 5], header: &mut WireHeader) {
 /// Copies a buffer, or its first and last bytes, to where there is room for [`WHOLE_BYTES`]; gives how many of each.
 #[inline(always)]
 pub(crate) fn copy_buffer(address: u64, length: u64, to: *mut u8) -> (u32, u32) {
+    if length > CROWDED_MIN as u64 && is_crowded() {
+        return copy_ends::<CROWDED_BYTES, CROWDED_BYTES>(address, length, to);
+    }
     if length <= WHOLE_BYTES as u64 {
         let is_read = read_user(to, length, address);
         return (if is_read { length as u32 } else { 0 }, 0);
     }
-    if !read_user(to, HEAD_BYTES as u64, address) {
+    copy_ends::<HEAD_BYTES, TAIL_BYTES>(address, length, to)
+}
+
+/// Copies the first and the last bytes of a buffer that is longer.
+#[inline(always)]
+fn copy_ends<const HEAD: usize, const TAIL: usize>(
+    address: u64,
+    length: u64,
+    to: *mut u8,
+) -> (u32, u32) {
+    if !read_user(to, HEAD as u64, address) {
         return (0, 0);
     }
     // SAFETY: within the room.
-    let behind = unsafe { to.add(HEAD_BYTES) };
-    let is_read = read_user(
-        behind,
-        TAIL_BYTES as u64,
-        address + length - TAIL_BYTES as u64,
-    );
-    (
-        HEAD_BYTES as u32,
-        if is_read { TAIL_BYTES as u32 } else { 0 },
-    )
+    let behind = unsafe { to.add(HEAD) };
+    let is_read = read_user(behind, TAIL as u64, address + length - TAIL as u64);
+    (HEAD as u32, if is_read { TAIL as u32 } else { 0 })
 }
 
 /// Copies bytes of several buffers, one behind the other.

@@ -35,7 +35,10 @@ fn run(cli: Cli) -> Result<Exit, Error> {
         Verb::Record(args) => record::run(args.resolve()?),
         Verb::Syscalls(args) => syscalls::run(args.resolve()?),
         Verb::Tcp(args) => tcp::run(args.resolve()?),
-        Verb::Queries(args) => postgres::run(args.resolve()?),
+        Verb::Queries(args) => match args.history() {
+            Some(history) => postgres::tell(&history),
+            None => postgres::run(args.resolve()?),
+        },
         Verb::Report(args) => report::run(&args.resolve()?),
         Verb::Daemon(args) => daemon::run(&args),
         Verb::Dump(args) => dump::run(args.resolve()),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 
 use crate::{
     setup,
@@ -50,17 +50,22 @@ pub(crate) struct Options {
     /// Seconds, of all targets together, building not counted
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..))]
     time: u64,
+    /// Only this target, for all of the time
+    #[arg(long, value_name = "TARGET", value_parser = PossibleValuesParser::new(TARGETS.map(|(name, _)| name)))]
+    only: Option<String>,
 }
 
 /// Runs the verb.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { time } = options;
+    let Options { time, only } = options;
     tools()?;
     seed()?;
     shell::run(&mut cargo_fuzz("build", None))?;
-    let shares: u64 = TARGETS.iter().map(|(_, share)| share).sum();
+    let is_wanted = |(name, _): &(&str, u64)| only.as_ref().is_none_or(|only| only == name);
+    let targets: Vec<(&str, u64)> = TARGETS.into_iter().filter(is_wanted).collect();
+    let shares: u64 = targets.iter().map(|(_, share)| share).sum();
     let mut found = Vec::new();
-    for (target, share) in TARGETS {
+    for (target, share) in targets {
         let seconds = (time * share / shares).max(1);
         println!("\n== {target}: {seconds} s");
         if let Err(error) = fuzz(target, seconds) {

@@ -109,21 +109,17 @@ impl Postgres {
             chown(folder.path(), Some(uid), Some(gid))?;
         }
         let data = folder.path().join("data");
-        let (addresses, port, host) = match network {
-            Network::Trusting(addresses) => (addresses, PORT, "--auth-host=trust"),
-            Network::Loopback(port) => ("127.0.0.1", port, "--auth-host=scram-sha-256"),
+        let (addresses, port) = match network {
+            Network::Trusting(addresses) => (addresses, PORT),
+            Network::Loopback(port) => ("127.0.0.1", port),
         };
-        let password = folder.path().join("password");
-        fs::write(&password, PASSWORD)?;
-        let mut initdb = program("initdb", folder.path(), owner)?;
-        initdb
-            .args(["--no-sync", "--auth-local=trust", host, "--username=demo"])
-            .arg("--pwfile")
-            .arg(&password)
-            .arg("-D")
-            .arg(&data)
-            .stdout(Stdio::null());
-        ensure!(initdb.status()?.success(), "initdb failed");
+        make_cluster(folder.path(), owner)?;
+        let whom = match network {
+            Network::Trusting(_) => "host all all all trust",
+            Network::Loopback(_) => "host all all samehost scram-sha-256",
+        };
+        let rules = format!("local all all trust\n{whom}\n");
+        fs::write(data.join("pg_hba.conf"), rules)?;
         if settings.contains(&"ssl=on") {
             certify(&data, owner)?;
         }
@@ -223,6 +219,40 @@ fn certify(data: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     if let Some((uid, gid)) = owner {
         chown(&key, Some(uid), Some(gid))?;
         chown(data.join("server.crt"), Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
+
+/// Makes a cluster. As that takes a second, a copy is kept for the next one.
+fn make_cluster(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    let data = folder.join("data");
+    let initdb = find("initdb").unwrap_or_default();
+    let name = initdb.to_string_lossy().replace('/', "-");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/tmp/cluster{name}"));
+    let copy = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").arg("-a").args([from, to]).status();
+        copied.is_ok_and(|status| status.success())
+    };
+    if kept.join("PG_VERSION").is_file() && copy(&kept, &data) {
+        return Ok(());
+    }
+    let password = folder.join("password");
+    fs::write(&password, PASSWORD)?;
+    let mut initdb = program("initdb", folder, owner)?;
+    initdb
+        .args(["--no-sync", "--auth=trust", "--username=demo", "--pwfile"])
+        .arg(&password)
+        .arg("-D")
+        .arg(&data)
+        .stdout(Stdio::null());
+    ensure!(initdb.status()?.success(), "initdb failed");
+    let part = kept.with_extension(std::process::id().to_string());
+    if let Some(parent) = kept.parent()
+        && fs::create_dir_all(parent).is_ok()
+        && !(copy(&data, &part) && fs::rename(&part, &kept).is_ok())
+    {
+        // Another one was faster, or there is no room: the next cluster is made anew.
+        let _ = fs::remove_dir_all(&part);
     }
     Ok(())
 }

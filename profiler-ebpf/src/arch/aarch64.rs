@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
 use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_AARCH64, SignalFrame};
 
+use super::ReturningCall;
 use crate::{task::read_at, wire::Transfer};
 
 /// `PSR_MODE_MASK` and `PSR_MODE32_BIT` of `arch/arm64/include/uapi/asm/ptrace.h`.
@@ -77,16 +78,19 @@ pub(crate) fn is_poll(number: i32) -> bool {
     number == 73
 }
 
-/// The number of the system call that is returned from, and its first arguments: the result is in the first
-/// one's register, but `struct pt_regs` has `orig_x0` and `syscallno` behind what user space sees of it.
+/// The system call that is returned from: the result is in the first argument's register, and `struct pt_regs` has
+/// `orig_x0` and `syscallno` behind what user space sees of it.
 #[inline(always)]
-pub(crate) fn returning_call(registers: u64) -> Option<(i32, [u64; 4])> {
+pub(crate) fn returning_call(registers: u64) -> Option<ReturningCall> {
     const ORIG_X0: u32 = size_of::<pt_regs>() as u32;
     const SYSCALLNO: u32 = ORIG_X0 + 8;
-    let register = |index: u32| read_at::<u64>(registers, index * 8);
-    let number = read_at::<i32>(registers, SYSCALLNO)?;
+    let [result, second, third, fourth]: [u64; 4] = read_at(registers, 0)?;
     let first = read_at::<u64>(registers, ORIG_X0)?;
-    Some((number, [first, register(1)?, register(2)?, register(3)?]))
+    Some(ReturningCall {
+        number: read_at::<i32>(registers, SYSCALLNO)?,
+        arguments: [first, second, third, fourth],
+        result: result as i64,
+    })
 }
 
 /// How a system call passes bytes through a descriptor, if it does.

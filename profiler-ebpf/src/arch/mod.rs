@@ -26,6 +26,16 @@ pub(crate) use x86_64::{
 
 use crate::task::Task;
 
+/// A system call that is returned from.
+#[derive(Clone, Copy)]
+pub(crate) struct ReturningCall {
+    pub(crate) number: i32,
+    /// The first ones.
+    pub(crate) arguments: [u64; 4],
+    /// What it gives to user space; an error number below 0.
+    pub(crate) result: i64,
+}
+
 /// Where the kernel saved the user registers of the running task when it last entered it.
 #[inline(always)]
 pub(crate) fn user_registers(task: Task) -> u64 {

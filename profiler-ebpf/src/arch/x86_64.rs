@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
 use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_X86_64, SignalFrame};
 
+use super::ReturningCall;
 use crate::{task::read_at, wire::Transfer};
 
 /// `__USER32_CS` of `arch/x86/include/asm/segment.h`.
@@ -90,21 +91,24 @@ pub(crate) fn is_poll(number: i32) -> bool {
     number == 7 || number == 271
 }
 
-/// The number of the system call that is returned from, and its first arguments.
+/// The system call that is returned from: its result is among the registers already.
 #[inline(always)]
-pub(crate) fn returning_call(registers: u64) -> Option<(i32, [u64; 4])> {
+pub(crate) fn returning_call(registers: u64) -> Option<ReturningCall> {
     // They lie together: one read.
     const FIRST: usize = core::mem::offset_of!(pt_regs, r10);
     const LAST: usize = core::mem::offset_of!(pt_regs, orig_rax);
     let words: [u64; (LAST - FIRST) / 8 + 1] = read_at(registers, FIRST as u32)?;
     let word = |offset: usize| words[(offset - FIRST) / 8];
-    let arguments = [
-        word(core::mem::offset_of!(pt_regs, rdi)),
-        word(core::mem::offset_of!(pt_regs, rsi)),
-        word(core::mem::offset_of!(pt_regs, rdx)),
-        word(FIRST),
-    ];
-    Some((word(LAST) as i32, arguments))
+    Some(ReturningCall {
+        number: word(LAST) as i32,
+        arguments: [
+            word(core::mem::offset_of!(pt_regs, rdi)),
+            word(core::mem::offset_of!(pt_regs, rsi)),
+            word(core::mem::offset_of!(pt_regs, rdx)),
+            word(FIRST),
+        ],
+        result: word(core::mem::offset_of!(pt_regs, rax)) as i64,
+    })
 }
 
 /// How a system call passes bytes through a descriptor, if it does.

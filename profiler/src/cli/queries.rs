@@ -3,13 +3,18 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use jiff::Timestamp;
 
-use super::{TargetArgs, destination, parse_duration};
+use super::{
+    TargetArgs, destination, parse_duration,
+    report::{parse_instant, span},
+};
 use crate::{
     artifact::Destination,
     config::{self, Descendants},
+    daemon::config::state_directory,
     error::Error,
-    postgres::{By, Form, Selection, SortBy, Tls},
+    postgres::{By, Form, History, Selection, SortBy, Tls},
 };
 
 const EXAMPLES: &str = "\
@@ -22,6 +27,7 @@ Examples:
   profiler queries -p 4711 --events            a line for each call as it ends, without its values
   profiler queries -p 4711 --tls auto          what is encrypted too
   profiler queries --json -o queries.json -- python3 report.py
+  profiler queries --since 1h                  what the daemon kept
 
 A call is one execution of one statement, as pg_stat_statements counts them; errors are counted apart. Its latency goes
 from the moment in which the client begins to send it (of a server: has received it) to its last byte of answer; `first
@@ -42,6 +48,16 @@ pub struct QueriesArgs {
     /// Whom; what descends from them is always followed
     #[command(flatten)]
     pub targets: TargetArgs,
+    /// Instead of watching, what `profiler daemon` has kept since then: 1h, 90m, 2d, '2026-11-21 18:00', RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_instant,
+          conflicts_with_all = ["TargetArgs", "duration", "by", "tls", "events", "interval"])]
+    pub since: Option<Timestamp>,
+    /// Only to then [default: now]
+    #[arg(long, value_name = "TIME", requires = "since", value_parser = parse_instant)]
+    pub until: Option<Timestamp>,
+    /// The daemon's state directory [default: as configured, else /var/lib/profiler]
+    #[arg(long, value_name = "DIR", requires = "since")]
+    pub state: Option<PathBuf>,
     /// How long: 30, 30s, 500ms, 5m [default: 30s; with a COMMAND, to its end]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -78,6 +94,46 @@ pub struct QueriesArgs {
 }
 
 impl QueriesArgs {
+    /// What of the daemon's windows is meant, if it is them.
+    pub fn history(&self) -> Option<History> {
+        let since = self.since?;
+        Some(History {
+            state: self.state.clone().unwrap_or_else(state_directory),
+            span: span(since, self.until),
+            selection: self.selection(),
+            form: self.form(),
+            destination: self.destination(),
+        })
+    }
+
+    fn selection(&self) -> Selection {
+        let limit = if self.json || self.csv {
+            usize::MAX
+        } else {
+            usize::try_from(self.limit).unwrap_or(usize::MAX)
+        };
+        Selection {
+            sort: self.sort,
+            limit,
+            min_calls: self.min_calls,
+            by: self.by,
+        }
+    }
+
+    fn form(&self) -> Form {
+        match (self.json, self.csv, self.events) {
+            (true, ..) => Form::Json,
+            (_, true, _) => Form::Csv,
+            (.., true) => Form::Events,
+            _ => Form::Table,
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        let output = self.output.as_deref();
+        output.map_or(Destination::Stdout, destination)
+    }
+
     /// What is meant.
     pub fn resolve(self) -> Result<config::Queries, Error> {
         let mut targets = self.targets.resolve()?;
@@ -86,31 +142,13 @@ impl QueriesArgs {
             (None, None) => Some(config::DURATION),
             (duration, _) => duration,
         };
-        let limit = if self.json || self.csv {
-            usize::MAX
-        } else {
-            usize::try_from(self.limit).unwrap_or(usize::MAX)
-        };
         Ok(config::Queries {
             targets,
             duration,
-            selection: Selection {
-                sort: self.sort,
-                limit,
-                min_calls: self.min_calls,
-                by: self.by,
-            },
+            selection: self.selection(),
             tls: self.tls,
-            form: match (self.json, self.csv, self.events) {
-                (true, ..) => Form::Json,
-                (_, true, _) => Form::Csv,
-                (.., true) => Form::Events,
-                _ => Form::Table,
-            },
-            destination: self
-                .output
-                .as_deref()
-                .map_or(Destination::Stdout, destination),
+            form: self.form(),
+            destination: self.destination(),
             interval: self.interval,
         })
     }

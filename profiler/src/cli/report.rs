@@ -128,14 +128,9 @@ impl ReportArgs {
         let Some(since) = self.since else {
             return Source::Files(self.inputs.clone());
         };
-        let until = self.until.unwrap_or_else(Timestamp::now);
-        let ms = |instant: Timestamp| u64::try_from(instant.as_millisecond()).unwrap_or(0);
         Source::History(History {
             state: self.state.clone().unwrap_or_else(state_directory),
-            span: Span {
-                begin_ms: ms(since),
-                end_ms: ms(until),
-            },
+            span: span(since, self.until),
         })
     }
 
@@ -155,8 +150,17 @@ impl ReportArgs {
     }
 }
 
+/// From one time to another one, or to now.
+pub(super) fn span(since: Timestamp, until: Option<Timestamp>) -> Span {
+    let ms = |instant: Timestamp| u64::try_from(instant.as_millisecond()).unwrap_or(0);
+    Span {
+        begin_ms: ms(since),
+        end_ms: ms(until.unwrap_or_else(Timestamp::now)),
+    }
+}
+
 /// So long ago, or a time of the calendar: with its offset from UTC, else by the local clock.
-fn parse_instant(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_instant(text: &str) -> Result<Timestamp, String> {
     parse_at(text, Timestamp::now(), &TimeZone::system())
 }
 

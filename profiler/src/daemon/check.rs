@@ -6,41 +6,70 @@ use super::config::{Settings, load};
 use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
+    postgres::Tls,
     preflight,
     record::targets::check_frequency,
 };
 
 /// Capabilities of the command line that the daemon does not have.
-const ONLY_COMMANDS: [&str; 3] = ["queries", "tcp", "syscalls"];
+const ONLY_COMMANDS: [&str; 2] = ["tcp", "syscalls"];
 
 /// Prints it; fails where something that is on cannot be.
 pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = load(path)?;
     crate::web::check(settings.web.as_ref(), listen_publicly)?;
-    let refusal = sampling_refusal(&settings);
+    let refusals = Refusals {
+        sampling: sampling_refusal(&settings),
+        queries: queries_refusal(&settings),
+    };
     let store = store_refusal(&settings.state);
     let mut lines = vec![format!("configuration: {} is right", path.display())];
     lines.push(describe_store(&settings, store.as_deref()));
-    lines.extend(self::lines(&settings, refusal.as_deref()));
+    lines.extend(self::lines(&settings, &refusals));
     lines.push(String::new());
     Artifact::open(&Destination::Stdout)?.write(lines.join("\n").as_bytes())?;
-    Ok(if refusal.is_none() && store.is_none() {
+    Ok(if refusals == Refusals::default() && store.is_none() {
         Exit::Done
     } else {
         Exit::Failed
     })
 }
 
-/// A line a capability, whether it is on; `refusal` is why sampling cannot be.
-pub(super) fn lines(settings: &Settings, refusal: Option<&str>) -> Vec<String> {
+/// Why capabilities that are on cannot be.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Refusals {
+    sampling: Option<String>,
+    queries: Option<String>,
+}
+
+/// A line a capability, whether it is on.
+pub(super) fn lines(settings: &Settings, refusals: &Refusals) -> Vec<String> {
     let only_commands = ONLY_COMMANDS.map(|name| {
         format!("{name}: impossible, the daemon does not keep it; `profiler {name}` shows it now")
     });
-    std::iter::once(sampling_line(settings, refusal))
+    let kept = [
+        sampling_line(settings, refusals.sampling.as_deref()),
+        queries_line(settings, refusals.queries.as_deref()),
+    ];
+    kept.into_iter()
         .chain(only_commands)
         .chain(std::iter::once(web_line(settings)))
         .chain(export_lines(settings))
         .collect()
+}
+
+fn queries_line(settings: &Settings, refusal: Option<&str>) -> String {
+    let Some(queries) = &settings.queries else {
+        return "queries: off, nobody is named (queries.targets)".to_owned();
+    };
+    if let Some(refusal) = refusal {
+        return format!("queries: impossible here, {refusal}");
+    }
+    format!(
+        "queries: on, {}, windows of {:.1} s",
+        queries.targets.description(),
+        settings.window.as_secs_f64()
+    )
 }
 
 fn web_line(settings: &Settings) -> String {
@@ -67,7 +96,7 @@ fn export_lines(settings: &Settings) -> Vec<String> {
 }
 
 /// The line of sampling.
-pub(super) fn sampling_line(settings: &Settings, refusal: Option<&str>) -> String {
+fn sampling_line(settings: &Settings, refusal: Option<&str>) -> String {
     let Some(sampling) = &settings.sampling else {
         return "sampling: off, as configured (sampling.enabled)".to_owned();
     };
@@ -89,6 +118,18 @@ fn sampling_refusal(settings: &Settings) -> Option<String> {
         Err(error) => Error::from(error),
         Ok(()) => check_frequency(sampling.frequency_hz).err()?,
     };
+    let hint = error.hint().map(|hint| format!("; {hint}"));
+    Some(format!("{error}{}", hint.unwrap_or_default()))
+}
+
+/// Why queries, if they are watched, cannot be here.
+fn queries_refusal(settings: &Settings) -> Option<String> {
+    let queries = settings.queries.as_ref()?;
+    let mut allowed = preflight::require_record();
+    if queries.tls == Tls::On {
+        allowed = allowed.and_then(|()| preflight::require_tls());
+    }
+    let error = allowed.err()?;
     let hint = error.hint().map(|hint| format!("; {hint}"));
     Some(format!("{error}{}", hint.unwrap_or_default()))
 }

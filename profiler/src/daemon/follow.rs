@@ -1,20 +1,27 @@
 //! Which processes are targets now: processes come and go, units restart in new cgroups, programs change their
-//! names. Pure but for the look at a process, which the caller hands in.
+//! names. Pure but for [`listing`] and [`look`], which the caller hands in.
 //!
 //! Every second all processes are listed, which is cheap, and looked at closer only where one is new (a reused
 //! id is), young, or has not been looked at for some time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    os::unix::fs::DirEntryExt,
+};
 
 use profiler_common::{config::target, limits::COMM_LEN};
 
 use super::config::Targets;
-use crate::cgroup;
+use crate::{cgroup, config::Descendants, process};
 
 /// Looks at a process in the seconds after it was first seen: it executes its program and gets its name now.
 const YOUNG_TICKS: u64 = 3;
 /// Ticks between two looks later.
 const LOOK_EVERY: u64 = 10;
+
+/// Note: see [`TARGETS_MAX`](profiler_common::limits::TARGETS_MAX).
+pub(crate) const TARGETS_FULL: &str = "process not sampled, table of targets full";
 
 /// What a look at a process tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +47,7 @@ pub(crate) struct Follower {
     targets: Targets,
     known: HashMap<u32, Known>,
     tick: u64,
+    children: Descendants,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +65,15 @@ impl Follower {
             targets,
             known: HashMap::new(),
             tick: 0,
+            children: Descendants::Ignore,
+        }
+    }
+
+    /// What descends from targets is a target, whoever they are.
+    pub(crate) fn with_descendants(targets: Targets) -> Self {
+        Self {
+            children: Descendants::Follow,
+            ..Self::new(targets)
         }
     }
 
@@ -84,7 +101,8 @@ impl Follower {
             let bits = look(pid).and_then(|seen| bits_of(&self.targets, pid, &seen));
             let was = before.and_then(|known| known.bits);
             // Who is new may have become a target by being forked by one.
-            if bits.is_none() && (same.is_none() || was.is_some()) {
+            let is_stray = same.is_none() && self.children == Descendants::Ignore;
+            if bits.is_none() && (is_stray || was.is_some()) {
                 change.remove.push(pid);
             }
             if bits.is_some() && (same.is_none() || was != bits) {
@@ -107,6 +125,25 @@ impl Follower {
         });
         change
     }
+}
+
+/// Every process, with the inode number of its folder below `/proc`, which another process of its id does not have.
+pub(crate) fn listing() -> Vec<(u32, u64)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, entry.ino()))
+        })
+        .collect()
+}
+
+/// A look at a process; `None` if it is gone.
+pub(crate) fn look(pid: u32) -> Option<Seen> {
+    Some(Seen {
+        comm: process::comm(pid)?,
+        cgroup: process::cgroup(pid).unwrap_or_default(),
+    })
 }
 
 /// Old processes take turns.
@@ -190,6 +227,16 @@ mod tests {
         );
         assert_eq!(follower.followed(), 4);
         assert_eq!(follower.tick(&listing, look), Change::default());
+    }
+
+    /// Where descendants are wanted, what a target forked stays one.
+    #[test]
+    fn children_stay() {
+        let mut follower = Follower::with_descendants(follower().targets);
+        let look = |_| Some(seen("postgres", "/"));
+        assert_eq!(follower.tick(&[(77, 1)], look), change(&[], &[(77, 0)]));
+        assert_eq!(follower.tick(&[(77, 1), (78, 1)], look), Change::default());
+        assert_eq!(follower.tick(&[], look), change(&[77], &[]));
     }
 
     /// A unit that restarts has another process, in a cgroup of the same name; a reused id is another process.

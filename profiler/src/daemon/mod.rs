@@ -1,12 +1,14 @@
 //! `profiler daemon`: runs for months, samples at a low rate and keeps windows of it, each a file.
 //!
 //! ```text
-//! sampling (a thread: ring, targets) ─► windows (a thread: names, files) ─► store
+//! sampling (a thread: ring, targets) ─┬► windows (a thread: names, files) ─► store
+//! queries (a thread: likewise)       ─┘
 //!           supervisor (the main thread: signals, reloads, budget, watchdog, restarts)
 //! ```
 //!
 //! - [`config`] is what it is told, [`store`] what it keeps and how that is read back, [`status`] how it fares.
-//! - `supervisor` starts, watches and ends the capabilities; `sampling` is one. `writer` names and writes windows.
+//! - `supervisor` starts, watches and ends the capabilities, each in a `slot`: `sampling` and `queries`. `writer` names
+//!   and writes windows.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
 //! - `outlets` holds what leaves it: the page and the exports.
@@ -21,7 +23,9 @@ mod manager;
 mod outlets;
 mod overhead;
 pub(crate) mod privileges;
+mod queries;
 mod sampling;
+mod slot;
 pub mod status;
 pub mod store;
 mod supervisor;

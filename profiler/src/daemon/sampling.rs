@@ -2,32 +2,28 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::DirEntryExt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::UnboundedReceiver,
     time::{Instant, MissedTickBehavior, interval},
 };
 
 use super::{
     config::Sampling,
-    follow::{Change, Follower, Seen},
-    store::LostWindow,
-    writer::{Job, Windows},
+    follow::{self, Change, Follower, TARGETS_FULL},
+    slot::{self, Command, Life, Pulse},
+    store::Capability,
+    writer::{Content, Job, Windows},
 };
 use crate::{
     error::Error,
     kernel::KernelError,
-    process,
     record::{
         Captured, Sampler, Scope,
         ending::{at, runtime},
@@ -39,9 +35,6 @@ use crate::{
 const POLL: Duration = Duration::from_millis(100);
 /// How often CPUs are counted and targets looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-
-/// Note: see [`TARGETS_MAX`](profiler_common::limits::TARGETS_MAX).
-const TARGETS_FULL: &str = "process not sampled, table of targets full";
 
 /// Tells tables of files apart.
 static TABLES: AtomicU64 = AtomicU64::new(1);
@@ -55,116 +48,28 @@ pub(crate) struct Plan {
     pub(crate) frequency_hz: u64,
 }
 
-/// Signs of life.
-#[derive(Debug, Default)]
-pub(crate) struct Pulse {
-    beats: AtomicU64,
-    /// Time inside its BPF programs so far, ns; 0 where the kernel does not tell.
-    bpf_ns: AtomicU64,
-    /// Processes that are targets; 0 where everybody is.
-    followed: AtomicU64,
-}
+impl slot::Plan for Plan {
+    const CAPABILITY: Capability = Capability::Sampling;
 
-impl Pulse {
-    pub(crate) fn beats(&self) -> u64 {
-        self.beats.load(Ordering::Relaxed)
+    fn description(&self, followed: u64) -> String {
+        let mut whom = self.sampling.description();
+        if self.sampling.targets.is_some() && followed > 0 {
+            whom = format!("{whom} ({followed} processes now)");
+        }
+        format!("{whom} at {} Hz", self.frequency_hz)
     }
 
-    pub(crate) fn followed(&self) -> u64 {
-        self.followed.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn bpf_time(&self) -> Duration {
-        Duration::from_nanos(self.bpf_ns.load(Ordering::Relaxed))
-    }
-}
-
-enum Command {
-    /// End this window and go on by another plan.
-    Plan(Box<Plan>, Windows),
-    /// End this window and the sampling.
-    Stop,
-}
-
-/// The thread while it runs.
-pub(crate) struct Running {
-    commands: UnboundedSender<Command>,
-    pulse: Arc<Pulse>,
-    thread: JoinHandle<Result<(), Error>>,
-}
-
-impl Running {
-    /// Starts it and waits until its programs are attached, or could not be.
-    pub(crate) fn start(plan: Plan, windows: Windows) -> Result<Self, Error> {
-        let (commands, receiver) = unbounded_channel();
-        let (attached, result) = sync_channel(1);
-        let pulse = Arc::<Pulse>::default();
-        let beating = Arc::clone(&pulse);
-        let work = move || {
-            let session = async {
-                match Session::attach(plan, windows, beating) {
-                    Ok(session) => session.run(receiver, &attached).await,
-                    Err(error) => {
-                        // The caller waits for it.
-                        let _ = attached.send(Err(error));
-                        Ok(())
-                    }
+    fn work(self, windows: Windows, life: Life<Self>) -> Result<(), Error> {
+        runtime()?.block_on(async {
+            match Session::attach(self, windows, Arc::clone(&life.pulse)) {
+                Ok(session) => session.run(life).await,
+                Err(error) => {
+                    // The caller waits for it.
+                    let _ = life.attached.send(Err(error));
+                    Ok(())
                 }
-            };
-            runtime()?.block_on(session)
-        };
-        let thread = std::thread::Builder::new()
-            .name("sampling".to_owned())
-            .spawn(work)
-            .map_err(|source| Error::System {
-                action: "start the sampling thread",
-                source,
-            })?;
-        let running = Self {
-            commands,
-            pulse,
-            thread,
-        };
-        match result.recv() {
-            Ok(Ok(())) => Ok(running),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(running.end()),
-        }
-    }
-
-    pub(crate) fn pulse(&self) -> &Pulse {
-        &self.pulse
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Ends the open window and goes on by another plan, without a pause. A thread that has ended takes no
-    /// commands, and is noticed by that.
-    pub(crate) fn change(&self, plan: Plan, windows: Windows) {
-        let _ = self.commands.send(Command::Plan(Box::new(plan), windows));
-    }
-
-    /// Ends it; its last window is handed on.
-    pub(crate) fn stop(self) -> Result<(), Error> {
-        let _ = self.commands.send(Command::Stop);
-        self.thread.join().unwrap_or_else(|_| Err(failed()))
-    }
-
-    /// Why it has ended by itself.
-    pub(crate) fn end(self) -> Error {
-        match self.thread.join() {
-            Ok(Err(error)) => error,
-            Ok(Ok(())) | Err(_) => failed(),
-        }
-    }
-}
-
-fn failed() -> Error {
-    Error::System {
-        action: "go on sampling",
-        source: std::io::Error::other("the sampling thread has failed"),
+            }
+        })
     }
 }
 
@@ -198,14 +103,10 @@ impl Session {
         Ok(session)
     }
 
-    async fn run(
-        mut self,
-        commands: UnboundedReceiver<Command>,
-        attached: &SyncSender<Result<(), Error>>,
-    ) -> Result<(), Error> {
+    async fn run(mut self, life: Life<Plan>) -> Result<(), Error> {
         // The caller waits for it.
-        let _ = attached.send(Ok(()));
-        let result = self.watch(commands).await;
+        let _ = life.attached.send(Ok(()));
+        let result = self.watch(life.commands).await;
         let Self {
             sampler,
             windows,
@@ -215,16 +116,18 @@ impl Session {
         } = self;
         match sampler.finish() {
             Ok(captured) => windows.offer_last(Job {
-                captured,
-                table,
+                content: Content::Sampling {
+                    captured: Box::new(captured),
+                    table,
+                },
                 notes,
             }),
-            Err(error) => windows.lost_window(LostWindow::Failed, 0, &error.to_string()),
+            Err(error) => windows.failed(Capability::Sampling, &error.to_string()),
         }
         result
     }
 
-    async fn watch(&mut self, mut commands: UnboundedReceiver<Command>) -> Result<(), Error> {
+    async fn watch(&mut self, mut commands: UnboundedReceiver<Command<Plan>>) -> Result<(), Error> {
         let system = |source| Error::System {
             action: "watch the ring buffer",
             source,
@@ -243,7 +146,7 @@ impl Session {
                 }
                 _ = poll.tick() => {
                     self.sampler.drain()?;
-                    self.pulse.beats.fetch_add(1, Ordering::Relaxed);
+                    self.pulse.beat();
                 }
                 () = at(self.sampler.next_look().map(Instant::from_std)) => self.sampler.look_again()?,
                 _ = housekeeping.tick() => self.keep_house()?,
@@ -269,9 +172,7 @@ impl Session {
     fn keep_house(&mut self) -> Result<(), Error> {
         self.sampler.keep_house()?;
         self.follow()?;
-        let bpf = self.sampler.bpf_time().unwrap_or_default();
-        let bpf_ns = u64::try_from(bpf.as_nanos()).unwrap_or(u64::MAX);
-        self.pulse.bpf_ns.store(bpf_ns, Ordering::Relaxed);
+        self.pulse.set_bpf_time(self.sampler.bpf_time());
         Ok(())
     }
 
@@ -280,15 +181,8 @@ impl Session {
         let Some(follower) = &mut self.follower else {
             return Ok(());
         };
-        let look = |pid| {
-            Some(Seen {
-                comm: process::comm(pid)?,
-                cgroup: process::cgroup(pid).unwrap_or_default(),
-            })
-        };
-        let Change { remove, add } = follower.tick(&listing(), look);
-        let followed = follower.followed() as u64;
-        self.pulse.followed.store(followed, Ordering::Relaxed);
+        let Change { remove, add } = follower.tick(&follow::listing(), follow::look);
+        self.pulse.set_followed(follower.followed());
         for pid in remove {
             self.sampler.remove_target(pid);
         }
@@ -316,8 +210,10 @@ impl Session {
 
     fn offer(&mut self, captured: Captured) {
         let job = Job {
-            captured,
-            table: self.table,
+            content: Content::Sampling {
+                captured: Box::new(captured),
+                table: self.table,
+            },
             notes: std::mem::take(&mut self.notes),
         };
         self.windows.offer(job);
@@ -376,15 +272,4 @@ fn begin(plan: &Plan) -> Result<Sampler, Error> {
         Scope::Host
     };
     Sampler::start(scope, plan.frequency_hz, plan.sampling.description())
-}
-
-/// Every process, with the inode number of its folder below `/proc`, which another process of its id does not have.
-fn listing() -> Vec<(u32, u64)> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            Some((pid, entry.ino()))
-        })
-        .collect()
 }

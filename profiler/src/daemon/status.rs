@@ -19,11 +19,11 @@ pub struct Snapshot {
     pub capabilities: BTreeMap<Capability, State>,
     /// Windows since the start.
     pub windows: Windows,
-    /// Samples in windows that were written.
-    pub samples: u64,
-    /// Samples lost: in windows that were, and within those that were written.
-    pub samples_lost: u64,
-    /// The same by cause.
+    /// Samples of stacks.
+    pub samples: Counts,
+    /// Calls of Postgres.
+    pub calls: Counts,
+    /// Samples lost, by cause.
     pub lost_by: BTreeMap<String, u64>,
     /// Samples in windows that were written whose stack was cut.
     pub cut_stacks: u64,
@@ -39,6 +39,15 @@ pub struct Snapshot {
     pub cut: Option<String>,
     /// Why the last reload was refused, if it was.
     pub refused: Option<String>,
+}
+
+/// What became of samples, or of calls, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In windows that were written.
+    pub shown: u64,
+    /// Lost, with windows that were, and within those that were written; of calls, what may be ones.
+    pub lost: u64,
 }
 
 /// What became of windows since the start.
@@ -105,6 +114,13 @@ impl Status {
 }
 
 impl Snapshot {
+    pub(super) fn counts(&mut self, capability: Capability) -> &mut Counts {
+        match capability {
+            Capability::Sampling => &mut self.samples,
+            Capability::Queries => &mut self.calls,
+        }
+    }
+
     /// One line.
     pub fn line(&self) -> String {
         let mut parts = Vec::new();

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -12,21 +12,23 @@ use tokio::{
 };
 
 use super::{
-    budget::Budget,
-    check,
+    budget::{Allowed, Budget},
+    check::{self, Refusals},
     config::{self, Settings},
     journal, manager,
     outlets::Outlets,
     overhead::Overhead,
-    privileges,
-    sampling::{Plan, Running},
-    status::{State, Status},
+    privileges, queries, sampling,
+    slot::Slot,
+    status::Status,
     store::{Capability, Store},
     writer::Writer,
 };
 use crate::{
     error::{Error, Exit},
-    kernel, preflight,
+    kernel,
+    postgres::Tls,
+    preflight,
     record::{ending::runtime, targets::check_frequency},
     web,
 };
@@ -35,10 +37,6 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the daemon's own CPU time is read.
 const READING: Duration = Duration::from_secs(5);
-/// First pause before a capability that failed is started again; doubled each time.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest such pause. One that has run so long has recovered.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Runs until a signal ends it.
 pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
@@ -73,6 +71,12 @@ fn require(settings: &Settings) -> Result<(), Error> {
         preflight::require_record()?;
         check_frequency(sampling.frequency_hz)?;
     }
+    if let Some(queries) = &settings.queries {
+        preflight::require_record()?;
+        if queries.tls == Tls::On {
+            preflight::require_tls()?;
+        }
+    }
     Ok(())
 }
 
@@ -105,30 +109,12 @@ struct Supervisor {
     log: journal::Handle,
     status: Arc<Status>,
     writer: Writer,
-    sampling: Slot,
+    sampling: Slot<sampling::Plan>,
+    queries: Slot<queries::Plan>,
     budget: Budget<Capability>,
     overhead: Overhead,
-    /// Time in BPF programs of capabilities that have ended.
-    bpf_ended: Duration,
-    /// Beats of the capabilities at the last look of the watchdog.
-    beats: Option<u64>,
     told: String,
     outlets: Outlets,
-}
-
-/// A capability.
-enum Slot {
-    Off,
-    Runs {
-        running: Running,
-        since: Instant,
-        failures: u32,
-    },
-    /// It failed so many times in a row.
-    Waits {
-        until: Instant,
-        failures: u32,
-    },
 }
 
 impl Supervisor {
@@ -149,24 +135,21 @@ impl Supervisor {
                 Arc::clone(&status),
                 outlets.exports.clone(),
             )?,
+            sampling: Slot::new(Arc::clone(&status)),
+            queries: Slot::new(Arc::clone(&status)),
             status,
-            sampling: Slot::Off,
             budget: budget(&settings),
             overhead: Overhead::begin(Duration::ZERO),
-            bpf_ended: Duration::ZERO,
-            beats: None,
             told: String::new(),
             outlets,
             settings,
             log,
         };
-        if let Some(plan) = supervisor.plan() {
-            let running = Running::start(plan, supervisor.writer.windows())?;
-            supervisor.runs(running, 0);
-        } else {
-            supervisor.set_state(State::Off);
-        }
-        for line in check::lines(&supervisor.settings, None) {
+        let windows = supervisor.writer.windows();
+        let (sampling, queries) = supervisor.plans();
+        supervisor.sampling.begin(sampling, windows.clone())?;
+        supervisor.queries.begin(queries, windows)?;
+        for line in check::lines(&supervisor.settings, &Refusals::default()) {
             tracing::info!("{line}");
         }
         manager::ready(&supervisor.line());
@@ -199,10 +182,18 @@ impl Supervisor {
                 () = next(&mut watchdog) => self.feed_watchdog(),
             }
         }
-        tracing::info!("ending: the open window is written");
+        tracing::info!("ending: the open windows are written");
         manager::stopping("ending");
-        self.stop_sampling();
-        let Self { writer, status, .. } = self;
+        self.sampling.stop();
+        self.queries.stop();
+        let Self {
+            writer,
+            status,
+            sampling,
+            queries,
+            ..
+        } = self;
+        drop((sampling, queries));
         writer.finish();
         tracing::info!("ended: {}", status.snapshot().line());
         Ok(Exit::Done)
@@ -210,135 +201,41 @@ impl Supervisor {
 
     /// Time in BPF programs since the start.
     fn bpf_time(&self) -> Duration {
-        match &self.sampling {
-            Slot::Runs { running, .. } => self.bpf_ended + running.pulse().bpf_time(),
-            Slot::Off | Slot::Waits { .. } => self.bpf_ended,
-        }
+        self.sampling.bpf_time() + self.queries.bpf_time()
     }
 
-    /// What sampling is to do, as far as the budget allows.
-    fn plan(&self) -> Option<Plan> {
-        let sampling = self.settings.sampling.clone()?;
-        let allowed = self.budget.allowed().frequency_hz;
-        Some(Plan {
-            frequency_hz: allowed.unwrap_or(sampling.frequency_hz),
+    /// What the capabilities are to do, as far as the budget allows.
+    fn plans(&self) -> (Option<sampling::Plan>, Option<queries::Plan>) {
+        let (settings, allowed) = (&self.settings, self.budget.allowed());
+        let sampling = settings.sampling.clone().map(|sampling| sampling::Plan {
+            frequency_hz: allowed.frequency_hz.unwrap_or(sampling.frequency_hz),
             sampling,
-            window: self.settings.window,
-        })
+            window: settings.window,
+        });
+        let queries = settings.queries.clone().map(|queries| queries::Plan {
+            queries,
+            window: settings.window,
+        });
+        let is_shed = allowed.shed.contains(&Capability::Queries);
+        (sampling, queries.filter(|_| !is_shed))
     }
 
     fn look_after(&mut self) {
-        let slot = std::mem::replace(&mut self.sampling, Slot::Off);
-        match slot {
-            Slot::Runs {
-                running,
-                since,
-                failures,
-            } if running.has_ended() => {
-                self.bpf_ended += running.pulse().bpf_time();
-                let failures = if since.elapsed() > PAUSE_MAX {
-                    0
-                } else {
-                    failures
-                };
-                let error = running.end();
-                self.failed(&error, failures + 1);
-            }
-            Slot::Waits { until, failures } if until <= Instant::now() => {
-                self.start_sampling(failures);
-            }
-            slot => self.sampling = slot,
-        }
-        let beats = match &self.sampling {
-            Slot::Runs { running, .. } => Some(running.pulse().beats()),
-            Slot::Off | Slot::Waits { .. } => None,
-        };
-        self.status.beat(Capability::Sampling, beats);
-        if beats.is_some() {
-            self.set_rate_state();
-        }
+        let (sampling, queries) = self.plans();
+        self.sampling.look_after(sampling, self.writer.windows());
+        self.queries.look_after(queries, self.writer.windows());
         self.tell();
     }
 
-    fn start_sampling(&mut self, failures: u32) {
-        let Some(plan) = self.plan() else {
-            self.sampling = Slot::Off;
-            self.set_state(State::Off);
-            return;
-        };
-        match Running::start(plan, self.writer.windows()) {
-            Ok(running) => {
-                tracing::info!("{}", check::sampling_line(&self.settings, None));
-                self.runs(running, failures);
-            }
-            Err(error) => self.failed(&error, failures + 1),
+    /// Brings the capabilities in line with the settings, without a pause where they go on.
+    fn change(&mut self, what: Changes) {
+        let (sampling, queries) = self.plans();
+        if what.sampling {
+            self.sampling.change(sampling, self.writer.windows());
         }
-    }
-
-    /// Brings sampling in line with the settings, without a pause where it goes on.
-    fn change_sampling(&mut self) {
-        match (self.plan(), &self.sampling) {
-            (Some(plan), Slot::Runs { running, .. }) => {
-                running.change(plan, self.writer.windows());
-                self.set_rate_state();
-            }
-            (Some(_), Slot::Off | Slot::Waits { .. }) => self.start_sampling(0),
-            (None, _) => {
-                self.stop_sampling();
-                self.set_state(State::Off);
-            }
+        if what.queries {
+            self.queries.change(queries, self.writer.windows());
         }
-    }
-
-    fn runs(&mut self, running: Running, failures: u32) {
-        self.sampling = Slot::Runs {
-            running,
-            since: Instant::now(),
-            failures,
-        };
-        self.set_rate_state();
-    }
-
-    fn failed(&mut self, error: &Error, failures: u32) {
-        let doublings = failures.saturating_sub(1).min(16);
-        let pause = (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX);
-        let hint = error.hint().unwrap_or_default();
-        let pause_s = pause.as_secs();
-        tracing::error!(%error, hint, pause_s, failures, "sampling failed, it is started again");
-        self.sampling = Slot::Waits {
-            until: Instant::now() + pause,
-            failures,
-        };
-        self.set_state(State::Failed(error.to_string()));
-    }
-
-    /// Ends it; the open window is handed on.
-    fn stop_sampling(&mut self) {
-        if let Slot::Runs { running, .. } = std::mem::replace(&mut self.sampling, Slot::Off) {
-            let pulse = running.pulse().bpf_time();
-            if let Err(error) = running.stop() {
-                tracing::error!(%error, "sampling failed at its end");
-            }
-            self.bpf_ended += pulse;
-        }
-    }
-
-    fn set_rate_state(&self) {
-        if let Some(plan) = self.plan() {
-            let mut whom = plan.sampling.description();
-            if let Slot::Runs { running, .. } = &self.sampling
-                && plan.sampling.targets.is_some()
-            {
-                whom = format!("{whom} ({} processes now)", running.pulse().followed());
-            }
-            self.set_state(State::On(format!("{whom} at {} Hz", plan.frequency_hz)));
-        }
-    }
-
-    fn set_state(&self, state: State) {
-        self.status.update(|now| {
-            now.capabilities.insert(Capability::Sampling, state);
-        });
     }
 
     /// Reads the configuration again. One that is wrong changes nothing.
@@ -376,21 +273,27 @@ impl Supervisor {
         }
         self.log.set_level(settings.log.level);
         self.writer.set_retention(settings.retention);
-        let resamples = settings.sampling != before.sampling || settings.window != before.window;
-        if settings.sampling == before.sampling {
+        let is_same = |changed: bool| !changed && settings.window == before.window;
+        let mut changes = Changes {
+            sampling: !is_same(settings.sampling != before.sampling),
+            queries: !is_same(settings.queries != before.queries),
+        };
+        let has = |settings: &Settings| settings.queries.is_some();
+        if settings.sampling == before.sampling && has(settings) == has(&before) {
             self.budget.set_limit(settings.overhead_max_ppm);
         } else {
             self.budget = budget(settings);
         }
         let old = writer.map(|writer| std::mem::replace(&mut self.writer, writer));
-        if resamples || old.is_some() {
-            self.change_sampling();
+        if old.is_some() {
+            changes = Changes::ALL;
         }
+        self.change(changes);
         if let Some(old) = old {
             // In the background: its queue is written while sampling goes on by the other one.
             std::thread::spawn(move || old.finish());
         }
-        for line in check::lines(&self.settings, None) {
+        for line in check::lines(&self.settings, &Refusals::default()) {
             tracing::info!("{line}");
         }
         Ok(())
@@ -400,12 +303,7 @@ impl Supervisor {
         let bpf_total = self.bpf_time();
         let own_ppm = self.overhead.read(bpf_total);
         let allowed = self.budget.reading(own_ppm);
-        let cut = self
-            .budget
-            .allowed()
-            .frequency_hz
-            .map(|hz| format!("sampling at {hz} Hz"));
-        let cut = cut.filter(|_| !self.budget.is_whole());
+        let cut = (!self.budget.is_whole()).then(|| cut_text(&self.budget.allowed()));
         if allowed.is_some() {
             let limit_ppm = self.settings.overhead_max_ppm;
             if let Some(cut) = &cut {
@@ -413,7 +311,7 @@ impl Supervisor {
             } else {
                 tracing::info!(own_ppm, limit_ppm, "CPU budget: nothing is cut any more");
             }
-            self.change_sampling();
+            self.change(Changes::ALL);
         }
         self.status.update(|now| {
             now.own_ppm = own_ppm;
@@ -424,17 +322,15 @@ impl Supervisor {
 
     /// Only if the capabilities have done something since.
     fn feed_watchdog(&mut self) {
-        let beats = match &self.sampling {
-            Slot::Runs { running, .. } => Some(running.pulse().beats()),
-            // What is known to have failed is being looked after.
-            Slot::Off | Slot::Waits { .. } => None,
-        };
-        if beats.is_none() || beats != self.beats {
+        // Both are looked at each time.
+        let alive = [self.sampling.is_alive(), self.queries.is_alive()];
+        if alive == [true, true] {
             manager::alive();
         } else {
-            tracing::error!("sampling stands still; the service manager is not told that we live");
+            tracing::error!(
+                "a capability stands still; the service manager is not told that we live"
+            );
         }
-        self.beats = beats;
     }
 
     fn line(&self) -> String {
@@ -451,12 +347,38 @@ impl Supervisor {
     }
 }
 
+/// Which capabilities have something else to do.
+#[derive(Clone, Copy, Debug)]
+struct Changes {
+    sampling: bool,
+    queries: bool,
+}
+
+impl Changes {
+    const ALL: Self = Self {
+        sampling: true,
+        queries: true,
+    };
+}
+
+/// What is cut, in words.
+fn cut_text(allowed: &Allowed<Capability>) -> String {
+    let rate = allowed
+        .frequency_hz
+        .map(|hz| format!("sampling at {hz} Hz"));
+    let shed = allowed.shed.iter();
+    let shed = shed.map(|capability| format!("{} off", capability.name()));
+    rate.into_iter().chain(shed).collect::<Vec<_>>().join(", ")
+}
+
 fn budget(settings: &Settings) -> Budget<Capability> {
     let frequency_hz = settings
         .sampling
         .as_ref()
         .map(|sampling| sampling.frequency_hz);
-    Budget::new(settings.overhead_max_ppm, frequency_hz, Vec::new())
+    let optional = settings.queries.iter().map(|_| Capability::Queries);
+    let optional = optional.collect();
+    Budget::new(settings.overhead_max_ppm, frequency_hz, optional)
 }
 
 fn ticks(period: Duration) -> Interval {

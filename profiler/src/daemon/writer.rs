@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     export::Exports,
     output::{self, Format, Options},
-    profile::Profile,
+    postgres::Window,
     record::Captured,
     symbolize::Cache,
 };
@@ -32,12 +32,56 @@ const QUEUE: usize = 2;
 
 /// A window to be written.
 pub(crate) struct Job {
-    /// What was taken out.
-    pub(crate) captured: Captured,
-    /// Tells apart the tables of files that its places refer to.
-    pub(crate) table: u64,
+    pub(crate) content: Content,
     /// What the daemon has to say of it, with how often.
     pub(crate) notes: BTreeMap<String, u64>,
+}
+
+/// What a window has.
+pub(crate) enum Content {
+    /// Stacks.
+    Sampling {
+        /// What was taken out.
+        captured: Box<Captured>,
+        /// Tells apart the tables of files that its places refer to.
+        table: u64,
+    },
+    /// Calls of Postgres.
+    Queries {
+        window: Window,
+        /// When it began, by the wall clock after the Unix epoch.
+        started: Duration,
+    },
+}
+
+impl Content {
+    fn capability(&self) -> Capability {
+        match self {
+            Self::Sampling { .. } => Capability::Sampling,
+            Self::Queries { .. } => Capability::Queries,
+        }
+    }
+
+    /// Samples or calls in it.
+    fn events(&self) -> u64 {
+        match self {
+            Self::Sampling { captured, .. } => captured.account.shown,
+            Self::Queries { window, .. } => window.calls(),
+        }
+    }
+}
+
+/// A window as it is to be in the store.
+struct Made {
+    name: WindowName,
+    bytes: Vec<u8>,
+    /// Samples or calls in it, and those that were lost meanwhile.
+    events: u64,
+    lost: u64,
+    /// Samples lost, by cause.
+    lost_by: BTreeMap<&'static str, u64>,
+    /// Samples whose stack was cut.
+    cut_stacks: u64,
 }
 
 /// The way to the thread. The thread ends when every clone of this is gone.
@@ -47,39 +91,57 @@ pub(crate) struct Windows {
     lost: Arc<Lost>,
 }
 
-/// Windows lost since the last one that was written: how many, and samples in them.
+/// Windows lost since the last one that was written, by capability: how many, and samples or calls in them.
 struct Lost {
-    pending: Mutex<BTreeMap<LostWindow, (u64, u64)>>,
+    pending: Mutex<BTreeMap<(Capability, LostWindow), (u64, u64)>>,
     status: Arc<Status>,
 }
 
+/// Of one capability, by cause.
+type Told = BTreeMap<LostWindow, (u64, u64)>;
+
 impl Lost {
-    fn add(&self, cause: LostWindow, samples: u64, detail: &str) {
-        tracing::warn!(cause = cause.text(), samples, detail, "window lost");
+    fn add(&self, capability: Capability, cause: LostWindow, events: u64, detail: &str) {
+        let name = capability.name();
+        tracing::warn!(
+            cause = cause.text(),
+            events,
+            detail,
+            "window of {name} lost"
+        );
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (windows, sum) = pending.entry(cause).or_default();
+        let (windows, sum) = pending.entry((capability, cause)).or_default();
         *windows += 1;
-        *sum += samples;
+        *sum += events;
         self.status.update(|now| {
             *now.windows.lost.entry(cause).or_default() += 1;
-            now.samples_lost += samples;
-            let cause = format!("window lost: {}", cause.text());
-            *now.lost_by.entry(cause).or_default() += samples;
+            now.counts(capability).lost += events;
+            if capability == Capability::Sampling {
+                let cause = format!("window lost: {}", cause.text());
+                *now.lost_by.entry(cause).or_default() += events;
+            }
         });
     }
 
-    fn take(&self) -> BTreeMap<LostWindow, (u64, u64)> {
+    fn take(&self, capability: Capability) -> Told {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        mem::take(&mut *pending)
+        let all = mem::take(&mut *pending);
+        let (taken, left) = all.into_iter().partition(|((of, _), _)| *of == capability);
+        *pending = left;
+        let taken: BTreeMap<(Capability, LostWindow), (u64, u64)> = taken;
+        taken
+            .into_iter()
+            .map(|((_, cause), sums)| (cause, sums))
+            .collect()
     }
 
     /// What could not be told after all is told by the next one.
-    fn give_back(&self, taken: BTreeMap<LostWindow, (u64, u64)>) {
+    fn give_back(&self, capability: Capability, taken: Told) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        for (cause, (windows, samples)) in taken {
-            let sum = pending.entry(cause).or_default();
+        for (cause, (windows, events)) in taken {
+            let sum = pending.entry((capability, cause)).or_default();
             sum.0 += windows;
-            sum.1 += samples;
+            sum.1 += events;
         }
     }
 }
@@ -89,12 +151,9 @@ impl Windows {
     pub(crate) fn offer(&self, job: Job) {
         match self.queue.try_send(Box::new(job)) {
             Ok(()) => {}
-            Err(TrySendError::Full(job)) => {
-                self.lost_window(LostWindow::WriterBusy, job.captured.account.shown, "");
-            }
+            Err(TrySendError::Full(job)) => self.lose(&job, LostWindow::WriterBusy, ""),
             Err(TrySendError::Disconnected(job)) => {
-                let samples = job.captured.account.shown;
-                self.lost_window(LostWindow::Failed, samples, "the writer has ended");
+                self.lose(&job, LostWindow::Failed, "the writer has ended");
             }
         }
     }
@@ -102,14 +161,19 @@ impl Windows {
     /// Hands a last window on, waiting for its place.
     pub(crate) fn offer_last(&self, job: Job) {
         if let Err(error) = self.queue.send(Box::new(job)) {
-            let samples = error.0.captured.account.shown;
-            self.lost_window(LostWindow::Failed, samples, "the writer has ended");
+            self.lose(&error.0, LostWindow::Failed, "the writer has ended");
         }
     }
 
     /// A window that could not even be taken out.
-    pub(crate) fn lost_window(&self, cause: LostWindow, samples: u64, detail: &str) {
-        self.lost.add(cause, samples, detail);
+    pub(crate) fn failed(&self, capability: Capability, detail: &str) {
+        self.lost.add(capability, LostWindow::Failed, 0, detail);
+    }
+
+    fn lose(&self, job: &Job, cause: LostWindow, detail: &str) {
+        let content = &job.content;
+        self.lost
+            .add(content.capability(), cause, content.events(), detail);
     }
 }
 
@@ -204,67 +268,90 @@ impl Work {
     }
 
     fn write(&mut self, job: Job) {
-        let Job {
-            captured,
-            table,
-            notes,
-        } = job;
-        let meta = &captured.meta;
-        let begin_ms = milliseconds(meta.started);
-        let times = (begin_ms, begin_ms + milliseconds(meta.duration));
-        let name = WindowName::new(Capability::Sampling, times, &meta.title);
-        let samples = captured.account.shown;
-        let named = captured
-            .profile(|places, sources| self.names.resolve(table, &places, sources))
-            .map_err(Error::from);
-        let (mut profile, _hints) = match named {
-            Ok(named) => named,
-            Err(error) => {
-                return self
-                    .lost
-                    .add(LostWindow::Failed, samples, &error.to_string());
-            }
-        };
-        let told = self.lost.take();
-        // Before the windows that were lost are told: they have no part in this one.
-        self.exports.offer(&profile);
-        let note = |(note, count): (String, u64)| (note.into(), count);
-        profile.account.notes.extend(notes.into_iter().map(note));
-        profile.account.notes.extend(lost_notes(&told).map(note));
-        match self.render_and_write(name, &profile) {
-            Ok(name) => self.written(&name, &profile),
+        let Job { content, mut notes } = job;
+        let (capability, events) = (content.capability(), content.events());
+        let told = self.lost.take(capability);
+        notes.extend(lost_notes(capability, &told));
+        let made = self.make(content, notes);
+        let made = made.map_err(|error| (LostWindow::Failed, error.to_string()));
+        let written = made.and_then(|made| {
+            let name = self.store.write(made.name.clone(), &made.bytes);
+            let name = name.map_err(|(cause, error)| (cause, error.to_string()))?;
+            Ok((name, made))
+        });
+        match written {
+            Ok((name, made)) => self.written(&name, capability, &made),
             Err((cause, detail)) => {
-                self.lost.give_back(told);
-                self.lost.add(cause, samples, &detail);
+                self.lost.give_back(capability, told);
+                self.lost.add(capability, cause, events, &detail);
             }
         }
     }
 
-    fn render_and_write(
-        &self,
-        name: WindowName,
-        profile: &Profile,
-    ) -> Result<WindowName, (LostWindow, String)> {
-        let bytes = output::render(profile, Format::Pprof, &Options::default())
-            .map_err(|error| (LostWindow::Failed, error.to_string()))?;
-        self.store
-            .write(name, &bytes)
-            .map_err(|(cause, error)| (cause, error.to_string()))
+    fn make(&mut self, content: Content, notes: BTreeMap<String, u64>) -> Result<Made, Error> {
+        match content {
+            Content::Sampling { captured, table } => {
+                let meta = &captured.meta;
+                let begin_ms = milliseconds(meta.started);
+                let times = (begin_ms, begin_ms + milliseconds(meta.duration));
+                let name = WindowName::new(Capability::Sampling, times, &meta.title);
+                let (mut profile, _hints) = captured
+                    .profile(|places, sources| self.names.resolve(table, &places, sources))?;
+                // Before the windows that were lost are told: they have no part in this one.
+                self.exports.offer(&profile);
+                let account = &mut profile.account;
+                let note = |(note, count): (String, u64)| (note.into(), count);
+                account.notes.extend(notes.into_iter().map(note));
+                let known: u64 = account.stacks.values().sum();
+                let lost = account.lost.iter();
+                Ok(Made {
+                    name,
+                    events: account.shown,
+                    lost: account.lost_total(),
+                    lost_by: lost.map(|(cause, count)| (cause.text(), *count)).collect(),
+                    cut_stacks: known.saturating_sub(account.complete()),
+                    bytes: output::render(&profile, Format::Pprof, &Options::default())?,
+                })
+            }
+            Content::Queries {
+                mut window,
+                started,
+            } => {
+                let begin_ms = milliseconds(started);
+                let times = (begin_ms, begin_ms + milliseconds(window.duration));
+                let name = WindowName::new(Capability::Queries, times, &window.title);
+                for (note, count) in notes {
+                    window.note(note, count);
+                }
+                let bytes = window.to_bytes().map_err(|source| Error::System {
+                    action: "compress a window",
+                    source,
+                })?;
+                Ok(Made {
+                    name,
+                    bytes,
+                    events: window.calls(),
+                    lost: window.lost(),
+                    lost_by: BTreeMap::new(),
+                    cut_stacks: 0,
+                })
+            }
+        }
     }
 
-    fn written(&self, name: &WindowName, profile: &Profile) {
-        let lost = profile.account.lost_total();
-        tracing::debug!(%name, samples = profile.account.shown, lost, "window written");
+    fn written(&self, name: &WindowName, capability: Capability, made: &Made) {
+        let Made { events, lost, .. } = *made;
+        tracing::debug!(%name, events, lost, "window written");
         self.lost.status.update(|now| {
             now.windows.written += 1;
             now.windows.newest_ms = now.windows.newest_ms.max(Some(name.end_ms));
-            now.samples += profile.account.shown;
-            now.samples_lost += lost;
-            for (cause, count) in &profile.account.lost {
-                *now.lost_by.entry(cause.text().to_owned()).or_default() += count;
+            let counts = now.counts(capability);
+            counts.shown += events;
+            counts.lost += lost;
+            for (cause, count) in &made.lost_by {
+                *now.lost_by.entry((*cause).to_owned()).or_default() += count;
             }
-            let known: u64 = profile.account.stacks.values().sum();
-            now.cut_stacks += known.saturating_sub(profile.account.complete());
+            now.cut_stacks += made.cut_stacks;
         });
     }
 
@@ -310,15 +397,20 @@ fn warn_unlisted(error: &io::Error) {
 }
 
 fn lost_notes(
-    lost: &BTreeMap<LostWindow, (u64, u64)>,
+    capability: Capability,
+    lost: &Told,
 ) -> impl Iterator<Item = (String, u64)> + use<'_> {
-    lost.iter().flat_map(|(cause, (windows, samples))| {
+    let event = match capability {
+        Capability::Sampling => "sample",
+        Capability::Queries => "call",
+    };
+    lost.iter().flat_map(move |(cause, (windows, events))| {
         let text = cause.text();
         [
             (format!("window before this one lost, {text}"), *windows),
             (
-                format!("sample in a window that was lost, {text}"),
-                *samples,
+                format!("{event} in a window that was lost, {text}"),
+                *events,
             ),
         ]
         .into_iter()

@@ -11,7 +11,10 @@ use profiler_common::{
     syscalls::wanted,
 };
 
-use super::{ClockEvent, Kernel, KernelError, Wanted, call_offsets, kernel_offsets, tcp_offsets};
+use super::{
+    ClockEvent, Kernel, KernelError, Wanted, call_offsets, kernel_offsets, tcp_offsets,
+    wire_offsets,
+};
 
 /// What came of trying something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +120,17 @@ pub fn tcp() -> Result<(), String> {
     };
     wanted.tcp.wanted = 1;
     attach(&wanted, Kernel::attach_tcp)
+}
+
+/// Loads and attaches what takes traffic, with no target, and loads what follows TLS libraries.
+pub fn wire() -> Result<(), String> {
+    let mut wanted = Wanted {
+        calls: call_offsets().map_err(|error| chain(&error))?,
+        tcp: tcp_offsets().map_err(|error| chain(&error))?,
+        wire: wire_offsets().map_err(|error| chain(&error))?,
+    };
+    (wanted.wire.wanted, wanted.wire.tls) = (1, 1);
+    attach(&wanted, Kernel::attach_wire)
 }
 
 fn attach(

@@ -3,13 +3,13 @@
 use std::{fs, io};
 
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{HashMap, MapData},
     programs::TracePoint,
 };
 use profiler_common::{
     limits::{CALLERS_MAX, SOCKETS_MAX},
-    wire::{WireSettings, interest},
+    wire::{WireInterest, WireSettings},
 };
 
 use super::{
@@ -27,8 +27,16 @@ const ALL: [&str; 8] = [
     "sendto", "recvfrom", "write", "read", "sendmsg", "recvmsg", "writev", "readv",
 ];
 
-/// Which sockets are of no interest.
-pub(super) struct Interests(HashMap<MapData, u64, [u64; 2]>);
+/// A [`WireInterest`] as a value of a map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Interest(WireInterest);
+
+// SAFETY: words, without padding.
+unsafe impl Pod for Interest {}
+
+/// What is wanted of sockets.
+pub(super) struct Interests(HashMap<MapData, u64, Interest>);
 
 impl Interests {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
@@ -117,9 +125,25 @@ impl Kernel {
 
     /// Wants nothing more of a socket.
     pub fn ignore_socket(&mut self, socket: u64, inode: u64) {
-        let value = [inode, u64::from(interest::NONE)];
+        let interest = WireInterest {
+            inode,
+            ignored: 1,
+            ..WireInterest::default()
+        };
         // Where that fails its traffic is taken, and left out here.
-        let _ = self.interests.0.insert(socket, value, 0);
+        let _ = self.interests.0.insert(socket, Interest(interest), 0);
+    }
+
+    /// Wants no bytes of a socket before these positions of what it sends and receives: only how many they are.
+    pub fn pass_over(&mut self, (socket, inode): (u64, u64), until: [Option<u64>; 2]) {
+        let interest = WireInterest {
+            inode,
+            ignored: 0,
+            is_passing: until.map(|until| u64::from(until.is_some())),
+            passing: until.map(Option::unwrap_or_default),
+        };
+        // Where that fails they are taken.
+        let _ = self.interests.0.insert(socket, Interest(interest), 0);
     }
 }
 

@@ -1,10 +1,15 @@
 //! What became of everything that was seen: told as calls, or not, by cause. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use profiler_common::outcome::Counter;
+use serde::{Deserialize, Serialize};
 
-use super::{Tls, encrypted::Counts, statistics::Statistics};
+use super::{
+    Tls,
+    encrypted::Counts,
+    statistics::{Statistics, add},
+};
 use crate::output::account::{COST_BPF, COST_PROCESS};
 
 /// Causes for which the kernel side has not told what a call carried.
@@ -19,13 +24,16 @@ const LOST: [Counter; 5] = [
 /// What went wrong without a byte missing.
 const NOTES: [Counter; 2] = [Counter::EventLost, Counter::TargetsFull];
 
+/// A record that was counted and never came, or the other way round.
+const UNEXPLAINED: &str = "unexplained record";
+
 /// Connections that are encrypted and not read: those that asked for it in Postgres's way, and those that were so when
 /// they were seen first.
 const OPAQUE_POSTGRES: &str = "encrypted (TLS)";
 const OPAQUE_UNKNOWN: &str = "encrypted (TLS), of Postgres or not";
 
 /// What was looked at, beside what connections told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sockets {
     /// Sockets with Postgres traffic, and streams of it within TLS.
     pub(super) postgres: u64,
@@ -42,8 +50,35 @@ pub(super) struct Sockets {
     pub(super) malformed: u64,
 }
 
+impl Sockets {
+    fn add(&mut self, more: Self) {
+        self.postgres += more.postgres;
+        self.other += more.other;
+        self.undecided += more.undecided;
+        self.encrypted.read += more.encrypted.read;
+        self.encrypted.postgres += more.encrypted.postgres;
+        self.encrypted.unknown += more.encrypted.unknown;
+        self.overflowed += more.overflowed;
+        self.records += more.records;
+        self.malformed += more.malformed;
+    }
+
+    /// What came to this since then.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            postgres: self.postgres.saturating_sub(before.postgres),
+            other: self.other.saturating_sub(before.other),
+            undecided: self.undecided.saturating_sub(before.undecided),
+            encrypted: self.encrypted.since(before.encrypted),
+            overflowed: self.overflowed.saturating_sub(before.overflowed),
+            records: self.records.saturating_sub(before.records),
+            malformed: self.malformed.saturating_sub(before.malformed),
+        }
+    }
+}
+
 /// The account of one recording.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Account {
     /// Sends and receives that the kernel side saw.
     pub(super) transfers: u64,
@@ -53,9 +88,9 @@ pub(super) struct Account {
     /// Of those, calls in the rows, those of rows that are not shown too.
     pub(super) in_rows: u64,
     /// Of those, calls whose end was not seen, by cause.
-    pub(super) without_end: BTreeMap<&'static str, u64>,
+    pub(super) without_end: BTreeMap<Cow<'static, str>, u64>,
     /// Connections that could not be read on, by cause.
-    pub(super) opaque: BTreeMap<&'static str, u64>,
+    pub(super) opaque: BTreeMap<Cow<'static, str>, u64>,
     /// What was lost, by cause.
     pub(super) lost: BTreeMap<String, u64>,
     /// What else is to be said, with how often.
@@ -85,7 +120,7 @@ impl Account {
             .collect();
         let told = sockets.records + sockets.malformed + counted(Counter::WireLost);
         lost.insert("malformed record".to_owned(), sockets.malformed);
-        lost.insert("unexplained record".to_owned(), transfers.abs_diff(told));
+        lost.insert(UNEXPLAINED.to_owned(), transfers.abs_diff(told));
         lost.insert(
             "socket without room in the list".to_owned(),
             sockets.overflowed,
@@ -111,18 +146,24 @@ impl Account {
         let sum =
             |of: fn(&super::figures::Figures) -> u64| statistics.groups.values().map(of).sum();
         let mut without_end = BTreeMap::from([
-            ("answer not seen", sum(|figures| figures.unseen)),
-            ("under way at the end", sum(|figures| figures.unfinished)),
+            ("answer not seen".into(), sum(|figures| figures.unseen)),
             (
-                "cut short by the end of the connection",
+                "under way at the end".into(),
+                sum(|figures| figures.unfinished),
+            ),
+            (
+                "cut short by the end of the connection".into(),
                 sum(|figures| figures.aborted),
             ),
-            ("skipped behind an error", sum(|figures| figures.skipped)),
+            (
+                "skipped behind an error".into(),
+                sum(|figures| figures.skipped),
+            ),
         ]);
         without_end.retain(|_, count| *count > 0);
         let mut opaque = statistics.opaque.clone();
-        opaque.insert(OPAQUE_POSTGRES, sockets.encrypted.postgres);
-        opaque.insert(OPAQUE_UNKNOWN, sockets.encrypted.unknown);
+        opaque.insert(OPAQUE_POSTGRES.into(), sockets.encrypted.postgres);
+        opaque.insert(OPAQUE_UNKNOWN.into(), sockets.encrypted.unknown);
         opaque.retain(|_, count| *count > 0);
         Self {
             transfers,
@@ -137,6 +178,31 @@ impl Account {
             process: Duration::ZERO,
             bpf: None,
         }
+    }
+
+    /// Takes that of another window in.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.transfers += other.transfers;
+        self.sockets.add(other.sockets);
+        self.calls += other.calls;
+        self.in_rows += other.in_rows;
+        add(&mut self.without_end, other.without_end);
+        add(&mut self.opaque, other.opaque);
+        add(&mut self.lost, other.lost);
+        add(&mut self.notes, other.notes);
+        if other.tls != Tls::Off {
+            self.tls = other.tls;
+        }
+        self.process += other.process;
+        self.bpf = match (self.bpf, other.bpf) {
+            (Some(mine), Some(others)) => Some(mine + others),
+            (mine, others) => mine.or(others),
+        };
+    }
+
+    /// Records are still on their way: that they are not told yet says nothing.
+    pub(super) fn leave_open(&mut self) {
+        self.lost.remove(UNEXPLAINED);
     }
 
     /// In words, one fact a line.
@@ -204,7 +270,7 @@ mod tests {
         assert_eq!((account.calls, account.in_rows), (5, 5));
         assert_eq!(
             account.without_end,
-            BTreeMap::from([("under way at the end", 1)])
+            BTreeMap::from([("under way at the end".into(), 1)])
         );
         assert_eq!(account.lost.values().sum::<u64>(), 2, "{:?}", account.lost);
         counters.insert(Counter::WireTaken, 12);

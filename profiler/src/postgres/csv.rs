@@ -41,7 +41,7 @@ fn labels(row: &Row<'_>) -> String {
         quoted(row.by.unwrap_or_default()),
         seen.transports
             .iter()
-            .copied()
+            .map(|transport| transport.text())
             .collect::<Vec<_>>()
             .join(" "),
         several(&seen.databases),

@@ -6,6 +6,7 @@
 
 use profiler_common::wire::WireHeader;
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
 
 /// Most connections that are told apart; more are counted as not read.
 const CONNECTIONS_MAX: usize = 100_000;
@@ -24,7 +25,7 @@ pub(super) struct Encrypted {
 }
 
 /// How many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
     /// Read through the library.
     pub(super) read: u64,
@@ -32,6 +33,17 @@ pub(super) struct Counts {
     pub(super) postgres: u64,
     /// Not read, and it is not known what is inside.
     pub(super) unknown: u64,
+}
+
+impl Counts {
+    /// What came to this since then.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            read: self.read.saturating_sub(before.read),
+            postgres: self.postgres.saturating_sub(before.postgres),
+            unknown: self.unknown.saturating_sub(before.unknown),
+        }
+    }
 }
 
 impl Encrypted {

@@ -6,9 +6,10 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    origin::Origin,
+    origin::{Origin, Transport},
     protocol::{Call, CopyDirection, Outcome, Prepared, SqlState},
 };
 
@@ -20,7 +21,7 @@ const DIGITS: u8 = 2;
 const VALUES_MAX: usize = 8;
 
 /// Figures of a group.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Figures {
     /// Calls that came to their end without an error.
     pub(super) calls: u64,
@@ -63,6 +64,7 @@ pub(super) struct Figures {
     pub(super) prepares_ns: u64,
     /// Of those, the ones that failed, by the code of the error.
     pub(super) prepares_failed: BTreeMap<SqlState, u64>,
+    #[serde(with = "latencies")]
     latencies: Option<Box<Histogram<u32>>>,
     /// Where calls came from.
     pub(super) seen: Seen,
@@ -118,9 +120,7 @@ impl Figures {
 
     fn latencies(&mut self) -> Option<&mut Histogram<u32>> {
         if self.latencies.is_none() {
-            // The bounds are constants that fit each other: see the test.
-            let new = Histogram::new_with_bounds(1, LATENCY_MAX_NS, DIGITS).ok()?;
-            self.latencies = Some(Box::new(new));
+            self.latencies = histogram();
         }
         self.latencies.as_deref_mut()
     }
@@ -240,6 +240,46 @@ impl Figures {
     }
 }
 
+/// An empty one. The bounds are constants that fit each other: see the test.
+fn histogram() -> Option<Box<Histogram<u32>>> {
+    let new = Histogram::new_with_bounds(1, LATENCY_MAX_NS, DIGITS).ok()?;
+    Some(Box::new(new))
+}
+
+/// Latencies as they are stored: those that there were, ns, and how often.
+mod latencies {
+    use hdrhistogram::Histogram;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{LATENCY_MAX_NS, histogram};
+
+    #[expect(clippy::ref_option, reason = "serde hands the field")]
+    pub(super) fn serialize<S: Serializer>(
+        latencies: &Option<Box<Histogram<u32>>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let recorded = latencies.iter().flat_map(|all| all.iter_recorded());
+        let counts = recorded.map(|value| (value.value_iterated_to(), value.count_at_value()));
+        counts.collect::<Vec<(u64, u32)>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Box<Histogram<u32>>>, D::Error> {
+        let counts = Vec::<(u64, u32)>::deserialize(deserializer)?;
+        if counts.is_empty() {
+            return Ok(None);
+        }
+        let mut latencies = histogram();
+        for (ns, count) in counts {
+            if let Some(latencies) = &mut latencies {
+                latencies.saturating_record_n(ns.clamp(1, LATENCY_MAX_NS), count);
+            }
+        }
+        Ok(latencies)
+    }
+}
+
 fn add(counts: &mut BTreeMap<SqlState, u64>, more: &BTreeMap<SqlState, u64>) {
     for (code, count) in more {
         *counts.entry(*code).or_default() += count;
@@ -247,14 +287,15 @@ fn add(counts: &mut BTreeMap<SqlState, u64>, more: &BTreeMap<SqlState, u64>) {
 }
 
 /// Where the calls of a group came from: a few values of each kind.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Seen {
+    #[serde(skip)]
     last: Option<Arc<Origin>>,
     pub(super) databases: BTreeSet<Arc<str>>,
     pub(super) users: BTreeSet<Arc<str>>,
     pub(super) applications: BTreeSet<Arc<str>>,
     pub(super) peers: BTreeSet<Arc<str>>,
-    pub(super) transports: BTreeSet<&'static str>,
+    pub(super) transports: BTreeSet<Transport>,
 }
 
 impl Seen {
@@ -278,7 +319,7 @@ impl Seen {
                 values.insert(Arc::clone(value));
             }
         }
-        self.transports.insert(origin.transport.text());
+        self.transports.insert(origin.transport);
     }
 
     fn merge(&mut self, other: Self) {

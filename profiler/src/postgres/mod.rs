@@ -3,20 +3,27 @@
 //! The kernel side copies what targets send and receive. `order` puts it in order, `streams` tells Postgres from other
 //! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `texts` and tells
 //! what happened in events. What passes through TLS libraries are streams of their own; `encrypted` tells which encrypted
-//! connections are read so. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
-//! `table`, `json` and `csv` show them. All of these are pure. `session` is the shell.
+//! connections are read so. `backends` reads what a server runs from its memory where a text was sent before the recording,
+//! and `readings` finds the call that it is of. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
+//! `table`, `json` and `csv` show them. All of these are pure. `watcher`
+//! and `session` are the shell. A `window` is what the daemon keeps of it, `history` shows what it has kept.
+
+use serde::{Deserialize, Serialize};
 
 mod account;
+mod backends;
 mod csv;
 mod encrypted;
 #[cfg(test)]
 mod example;
 mod figures;
+mod history;
 mod json;
 mod order;
 mod origin;
 mod peers;
 pub mod protocol;
+mod readings;
 mod report;
 mod session;
 pub mod sql;
@@ -24,15 +31,20 @@ mod statistics;
 mod streams;
 mod table;
 mod texts;
+mod watcher;
+mod window;
 
 pub use self::{
+    history::{History, tell},
     report::{Selection, SortBy},
     session::run,
     statistics::By,
 };
+pub(crate) use self::{session::POLL, watcher::Watcher, window::Window};
 
 /// Whether what is encrypted is read where it passes through a TLS library.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Tls {
     /// No: encrypted connections are only counted.
     #[default]

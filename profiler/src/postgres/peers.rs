@@ -1,7 +1,9 @@
 //! Where connections lead: asks the kernel for the paths of unix sockets, and processes for their titles.
 
 use std::{
-    fs,
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,16 +13,49 @@ use profiler_common::wire::{WireHeader, family, source};
 use super::{
     origin::{Origin, Transport},
     protocol::Side,
+    streams::Unknown,
 };
 use crate::sockets::{self, unix::UnixSockets};
 
 /// How often the list of unix sockets is made anew at most: it is long where there are many.
 const LIST_EVERY: Duration = Duration::from_millis(500);
 
+/// How often processes are looked through at most for who has a socket.
+const OTHER_ENDS_EVERY: Duration = Duration::from_secs(1);
+
 /// What is known of other ends.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     unix: Option<(Instant, UnixSockets)>,
+    other_ends: Option<OtherEnds>,
+    next_look: Option<Instant>,
+}
+
+/// Sockets on this host and whose they are.
+#[derive(Debug)]
+struct OtherEnds {
+    unix: UnixSockets,
+    /// Inode numbers by local and remote address.
+    tcp: HashMap<(SocketAddr, SocketAddr), u32>,
+    /// The servers' processes by inode number.
+    owners: BTreeMap<u32, u32>,
+}
+
+impl OtherEnds {
+    fn list() -> io::Result<Self> {
+        let sockets = sockets::tcp::sockets(0)?.into_iter();
+        let servers = sockets::everybody()
+            .into_iter()
+            .filter(|pid| is_server(*pid));
+        Ok(Self {
+            unix: UnixSockets::list()?,
+            tcp: sockets
+                .map(|found| (found.listed.ends, found.inode))
+                .map(|(ends, inode)| ((ends.local, ends.remote), inode))
+                .collect(),
+            owners: sockets::owners_of(servers),
+        })
+    }
 }
 
 impl Peers {
@@ -58,13 +93,40 @@ impl Peers {
         }
     }
 
+    /// The server's end of a connection, if it is a process on this host.
+    pub(super) fn backend(&mut self, unknown: &Unknown) -> Option<u32> {
+        let header = &unknown.header;
+        if unknown.side == Side::Server {
+            return Some(header.tgid);
+        }
+        let local = sockets::tcp::address(header.local, header.local_port);
+        let remote = sockets::tcp::address(header.remote, header.remote_port);
+        let is_here = header.family == family::UNIX || local.ip() == remote.ip();
+        let other = |ends: &OtherEnds| match header.family {
+            family::UNIX => ends.unix.peer(u32::try_from(inode(header)).ok()?),
+            _ => ends.tcp.get(&(remote, local)).copied(),
+        };
+        let find = |ends: &OtherEnds| ends.owners.get(&other(ends)?).copied();
+        if let Some(found) = self.other_ends.as_ref().and_then(find) {
+            return Some(found);
+        }
+        let is_due = self.next_look.is_none_or(|next| next <= Instant::now());
+        if !is_here || !is_due {
+            return None;
+        }
+        let (_, namespace) = sockets::namespaces_of([header.tgid]).pop_first()?;
+        let began = Instant::now();
+        self.other_ends = sockets::within(&namespace, OtherEnds::list).ok();
+        // Where there are many processes that takes long.
+        self.next_look = Some(Instant::now() + OTHER_ENDS_EVERY + 50 * began.elapsed());
+        self.other_ends.as_ref().and_then(find)
+    }
+
     /// The path of the server that a client's unix socket is connected to.
     fn path(&mut self, header: &WireHeader, side: Side) -> Option<String> {
-        let inode = match header.source {
-            source::TLS => header.carrier,
-            _ => header.inode,
-        };
-        let inode = u32::try_from(inode).ok().filter(|_| side == Side::Client)?;
+        let inode = u32::try_from(inode(header))
+            .ok()
+            .filter(|_| side == Side::Client)?;
         let name = |list: &Option<(Instant, UnixSockets)>| {
             let (_, sockets) = list.as_ref()?;
             sockets.name(inode).map(str::to_owned)
@@ -81,6 +143,20 @@ impl Peers {
         self.unix = Some((Instant::now(), list));
         name(&self.unix)
     }
+}
+
+/// The number of the socket's inode; of TLS, of the one beneath.
+fn inode(header: &WireHeader) -> u64 {
+    match header.source {
+        source::TLS => header.carrier,
+        _ => header.inode,
+    }
+}
+
+/// Whether a process may be a backend: it has the name of the server's program.
+fn is_server(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.starts_with("post") || name.starts_with("edb-post")
 }
 
 /// What a process calls itself; empty if it is gone.

@@ -1,9 +1,10 @@
 //! What is told of connections, added up: calls by statement, transactions, connections, and what was not understood.
 //! Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::{
     figures::Figures,
@@ -41,7 +42,7 @@ pub(super) struct Key {
 }
 
 /// Transactions that took more than one round trip.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Transactions {
     pub(super) committed: u64,
     pub(super) rolled_back: u64,
@@ -59,7 +60,7 @@ pub(super) struct Transactions {
 }
 
 /// Connections that were set up or refused in the recording.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sessions {
     pub(super) opened: u64,
     /// By the code of the error.
@@ -79,9 +80,9 @@ pub(super) struct Statistics {
     /// Connections that the server ended, by the code of the error.
     pub(super) terminated: BTreeMap<SqlState, u64>,
     /// Connections that could not be read on, by cause.
-    pub(super) opaque: BTreeMap<&'static str, u64>,
+    pub(super) opaque: BTreeMap<Cow<'static, str>, u64>,
     /// Stretches that were not understood, by cause.
-    pub(super) lost: BTreeMap<&'static str, Stretch>,
+    pub(super) lost: BTreeMap<Cow<'static, str>, Stretch>,
     /// Calls told, however they ended.
     pub(super) calls: u64,
     /// Of those, calls that found no group of their own.
@@ -89,7 +90,7 @@ pub(super) struct Statistics {
 }
 
 /// Stretches of connections that were not understood.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stretch {
     pub(super) times: u64,
     pub(super) bytes: u64,
@@ -110,7 +111,9 @@ impl Statistics {
             Event::Terminated { failure, .. } => {
                 *self.terminated.entry(failure.sqlstate).or_default() += 1;
             }
-            Event::Opaque(opaque) => *self.opaque.entry(opaque_text(*opaque)).or_default() += 1,
+            Event::Opaque(opaque) => {
+                *self.opaque.entry(opaque_text(*opaque).into()).or_default() += 1;
+            }
             Event::Lost(lost) => self.lost(lost),
         }
     }
@@ -176,7 +179,7 @@ impl Statistics {
     }
 
     fn lost(&mut self, lost: &Lost) {
-        let all = self.lost.entry(cause_text(lost.cause)).or_default();
+        let all = self.lost.entry(cause_text(lost.cause).into()).or_default();
         all.times += 1;
         all.bytes += lost.bytes;
         all.duration_ns += lost.until_ns.saturating_sub(lost.since_ns);
@@ -234,7 +237,7 @@ impl Transactions {
     }
 }
 
-fn add<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+pub(super) fn add<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
     for (key, count) in more {
         *all.entry(key).or_default() += count;
     }

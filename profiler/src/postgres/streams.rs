@@ -1,6 +1,6 @@
 //! Sockets: which of them speak Postgres, and a machine of the protocol for each that does. Pure.
 
-use std::{collections::hash_map::Entry, sync::Arc};
+use std::{collections::hash_map::Entry, mem, sync::Arc};
 
 use profiler_common::wire::{SENT, Wire, WireHeader, family, source};
 use rustc_hash::FxHashMap;
@@ -9,9 +9,15 @@ use super::{
     account::Sockets,
     encrypted::Encrypted,
     origin::Origin,
-    protocol::{Chunk, Connection, Direction, Ending, Event, Flow, Recognition, Side, recognise},
+    protocol::{
+        Call, Chunk, Connection, Direction, Ending, Event, Flow, Recognition, Side, Statement,
+        recognise,
+    },
     texts::Texts,
 };
+
+/// Bytes to come of a message from which on they need not be copied: what is under way already comes all the same.
+const PASSING_MIN: u64 = 256 << 10;
 
 /// Most sockets that are followed at once.
 const SOCKETS_MAX: usize = 50_000;
@@ -74,6 +80,29 @@ pub(super) struct Told {
     pub(super) ignore: Option<(u64, u64)>,
     /// It is encrypted.
     pub(super) is_encrypted: bool,
+    /// It is within a long message, or no longer.
+    pub(super) passing: Option<Passing>,
+    /// It runs a statement whose text was not seen, or has just done so.
+    pub(super) unknown: Option<Unknown>,
+}
+
+/// Whose statement has no text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unknown {
+    /// A call through the connection's socket.
+    pub(super) header: WireHeader,
+    pub(super) side: Side,
+    /// The server's process, once it was told ([`Streams::set_backend`]).
+    pub(super) backend: Option<u32>,
+}
+
+/// Of which bytes of a socket nothing more is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passing {
+    /// Address and inode number.
+    pub(super) socket: (u64, u64),
+    /// The position before which that is so, of what is sent and received.
+    pub(super) until: [Option<u64>; 2],
 }
 
 /// All sockets.
@@ -122,6 +151,12 @@ struct Conversation {
     connection: Connection,
     /// Where the next byte sent and received is expected, extended to 64 bits.
     positions: [Option<u64>; 2],
+    /// What the kernel side was told of long messages: where they end, of what is sent and received.
+    passing: [Option<u64>; 2],
+    /// The server's process, if it is known.
+    backend: Option<u32>,
+    /// A call without a text was told.
+    is_unknown: bool,
 }
 
 impl Streams {
@@ -186,7 +221,7 @@ impl Streams {
                     Recognition::Undecided => return Told::default(),
                     Recognition::Postgres(side) => {
                         self.sockets.postgres += 1;
-                        let waiting = std::mem::take(waiting);
+                        let waiting = mem::take(waiting);
                         let origin = Arc::new(find(&header, side));
                         stream.what = What::Postgres(Box::new(Conversation::new(side, origin)));
                         waiting
@@ -222,10 +257,12 @@ impl Streams {
                 break;
             };
             conversation.take(&transfer, texts, &mut self.events);
+            told.passing = conversation.passing(&header).or(told.passing);
             // That is told of all that are encrypted together.
             let is_encrypted = self.events.iter().any(is_tls);
             self.events.retain(|event| !is_tls(event));
             conversation.tell(&mut self.events, texts, &mut tell);
+            told.unknown = conversation.unknown(&header).or(told.unknown);
             if header.length == 0 {
                 self.close(header.socket, header.exit_ns, texts, &mut tell);
             } else if is_encrypted {
@@ -254,6 +291,16 @@ impl Streams {
         Told {
             ignore: Some((header.socket, header.inode)),
             is_encrypted: why != Why::Other,
+            ..Told::default()
+        }
+    }
+
+    /// Says which process is the server's end of a connection.
+    pub(super) fn set_backend(&mut self, socket: u64, backend: u32) {
+        if let Some(stream) = self.followed.get_mut(&socket)
+            && let What::Postgres(conversation) = &mut stream.what
+        {
+            conversation.backend = Some(backend);
         }
     }
 
@@ -332,15 +379,15 @@ impl Conversation {
             origin,
             connection: Connection::new(side),
             positions: [None; 2],
+            passing: [None; 2],
+            backend: None,
+            is_unknown: false,
         }
     }
 
     fn take(&mut self, transfer: &Transfer, texts: &mut Texts, events: &mut Vec<Event>) {
         let header = &transfer.header;
-        let direction = match (self.side, header.direction == SENT) {
-            (Side::Client, true) | (Side::Server, false) => Direction::Frontend,
-            (Side::Client, false) | (Side::Server, true) => Direction::Backend,
-        };
+        let direction = self.direction(header);
         let next = &mut self.positions[usize::from(header.direction == SENT)];
         let position = match (header.source, header.family) {
             (source::SOCKET, family::INET | family::INET6) => extended(*next, header.position),
@@ -353,6 +400,59 @@ impl Conversation {
         }
     }
 
+    /// Whether the kernel side should know that a long message has begun or is over.
+    fn passing(&mut self, header: &WireHeader) -> Option<Passing> {
+        let which = usize::from(header.direction != SENT);
+        let bytes = self.connection.passing_bytes(self.direction(header));
+        let end = header.position.wrapping_add(header.length);
+        let until = (bytes >= PASSING_MIN).then(|| end.wrapping_add(bytes));
+        let is_told = match self.passing[which] {
+            None => until.is_none(),
+            Some(told) => until == Some(told) || (bytes > 0 && until.is_none()),
+        };
+        if is_told {
+            return None;
+        }
+        self.passing[which] = until;
+        Some(Passing {
+            socket: (header.socket, header.inode),
+            until: self.passing,
+        })
+    }
+
+    /// Finds out which statement a call was whose text was sent before the recording.
+    fn recognise(&mut self, call: &mut Call, texts: &Texts) {
+        if !matches!(call.statement, Statement::Named(_)) {
+            return;
+        }
+        let id = self
+            .backend
+            .and_then(|backend| texts.of_call(backend, call));
+        match id {
+            Some(id) => {
+                self.connection.learn(&call.statement, id);
+                call.statement = Statement::Known(id);
+            }
+            None => self.is_unknown = true,
+        }
+    }
+
+    fn unknown(&mut self, header: &WireHeader) -> Option<Unknown> {
+        let is_unknown = mem::take(&mut self.is_unknown) || self.connection.runs_unknown();
+        is_unknown.then_some(Unknown {
+            header: *header,
+            side: self.side,
+            backend: self.backend,
+        })
+    }
+
+    fn direction(&self, header: &WireHeader) -> Direction {
+        match (self.side, header.direction == SENT) {
+            (Side::Client, true) | (Side::Server, false) => Direction::Frontend,
+            (Side::Client, false) | (Side::Server, true) => Direction::Backend,
+        }
+    }
+
     /// Tells what has happened, each statement by the number that all its texts have.
     fn tell(
         &mut self,
@@ -362,7 +462,10 @@ impl Conversation {
     ) {
         for mut event in events.drain(..) {
             match &mut event {
-                Event::Call(call) => call.statement = texts.canonical(call.statement.clone()),
+                Event::Call(call) => {
+                    self.recognise(call, texts);
+                    call.statement = texts.canonical(call.statement.clone());
+                }
                 Event::Prepared(prepared) => {
                     prepared.statement = texts.canonical(prepared.statement.clone());
                 }
@@ -391,4 +494,73 @@ fn extended(expected: Option<u64>, sequence: u64) -> u64 {
     let low = |number: u64| (number & LOW) as u32;
     let distance = low(sequence).wrapping_sub(low(expected)).cast_signed();
     expected.saturating_add_signed(i64::from(distance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arc, Conversation, PASSING_MIN, SENT, Side, Transfer, WireHeader};
+    use crate::postgres::{origin::tests::origin, texts::Texts};
+
+    fn transfer(position: u64, bytes: Vec<u8>) -> Transfer {
+        let length = bytes.len() as u64;
+        let header = WireHeader {
+            kind: 12,
+            head: u32::try_from(length).unwrap(),
+            tail: 0,
+            direction: SENT,
+            family: 1,
+            source: 0,
+            padding: 0,
+            length,
+            entry_ns: 1,
+            exit_ns: 2,
+            socket: 3,
+            inode: 4,
+            carrier: 0,
+            position,
+            tgid: 5,
+            tid: 5,
+            local: [0; 16],
+            remote: [0; 16],
+            local_port: 0,
+            remote_port: 0,
+            padding2: 0,
+        };
+        Transfer { header, bytes }
+    }
+
+    /// The kernel side is told once that a long message has begun, where it ends, and once that it is over.
+    #[test]
+    fn long_messages_are_told_once() {
+        let mut conversation = Conversation::new(Side::Server, Arc::new(origin()));
+        let (mut texts, mut events) = (Texts::default(), Vec::new());
+        let idle = b"Z\0\0\0\x05I".to_vec();
+        let long = 2 * PASSING_MIN;
+        let mut row = vec![b'D'];
+        row.extend(u32::try_from(long + 4).unwrap().to_be_bytes());
+        row.resize(8192, 0);
+        let mut position = 0;
+        let mut told = Vec::new();
+        let total = long + 5;
+        let mut carry = |bytes: Vec<u8>| {
+            let transfer = transfer(position, bytes);
+            position += transfer.header.length;
+            conversation.take(&transfer, &mut texts, &mut events);
+            told.extend(
+                conversation
+                    .passing(&transfer.header)
+                    .map(|told| told.until),
+            );
+        };
+        let end = idle.len() as u64 + total;
+        carry(idle);
+        carry(row);
+        let mut left = total - 8192;
+        while left > 0 {
+            let piece = left.min(8192);
+            carry(vec![0; usize::try_from(piece).unwrap()]);
+            left -= piece;
+        }
+        assert_eq!(told, [[Some(end), None], [None, None]]);
+    }
 }

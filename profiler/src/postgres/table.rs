@@ -99,7 +99,7 @@ fn cells(row: &Row<'_>, has_by: bool) -> Vec<String> {
             .seen
             .transports
             .iter()
-            .copied()
+            .map(|transport| transport.text())
             .collect::<Vec<_>>()
             .join(" "),
         one_of(&figures.seen, |seen| &seen.databases),

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    protocol::{Extent, Statement, StatementId, Statements},
+    backends,
+    protocol::{Call, Extent, Statement, StatementId, Statements},
+    readings::Readings,
     sql::{self, Command, Fingerprint, Interned, Interner, Reading, Strings},
 };
 
@@ -15,6 +17,8 @@ const NAMES_FROM: u32 = 1 << 31;
 /// Every statement that was seen.
 #[derive(Default)]
 pub(super) struct Texts {
+    /// What was read from the memory of backends.
+    readings: Readings,
     interner: Interner,
     /// What DEALLOCATE gives up, and the statement that this is.
     names: Vec<(Arc<[u8]>, sql::StatementId)>,
@@ -42,6 +46,22 @@ impl Texts {
             Statement::Known(id) => Statement::Known(StatementId(self.statement(id).number())),
             other => other,
         }
+    }
+
+    /// Takes what was read from the memory of a backend.
+    pub(super) fn read(&mut self, reading: &backends::Reading) {
+        let extent = if reading.is_whole {
+            Extent::Whole
+        } else {
+            Extent::Cut
+        };
+        let id = self.intern(&reading.text, extent);
+        self.readings.add(reading.pid, reading.between_ns, id);
+    }
+
+    /// What a backend ran in a call.
+    pub(super) fn of_call(&self, backend: u32, call: &Call) -> Option<StatementId> {
+        self.readings.of(backend, call)
     }
 
     fn statement(&self, id: StatementId) -> sql::StatementId {

@@ -14,6 +14,8 @@ const SET_CAPABILITIES: &str = "run as root (sudo), or: sudo setcap cap_bpf,cap_
 /// Names of the checks that other commands rest on.
 const SYSCALLS: &str = "system call tracepoints";
 const TCP: &str = "TCP tracepoints";
+const WIRE: &str = "traffic of sockets";
+const TLS: &str = "probes of TLS libraries";
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -147,6 +149,7 @@ pub(super) fn assess(facts: &Facts) -> Report {
             record,
             needs("syscalls", SYSCALLS),
             needs("tcp", TCP),
+            queries(needs("queries", WIRE), facts),
             always("report"),
             always("doctor"),
         ],
@@ -175,6 +178,31 @@ fn needs(
         },
         why,
     }
+}
+
+/// Encrypted connections want more.
+fn queries(command: Command, facts: &Facts) -> Command {
+    if command.verdict == Verdict::Works && tls(facts).status != Status::Ok {
+        return Command {
+            verdict: Verdict::Limited,
+            why: vec![TLS],
+            ..command
+        };
+    }
+    command
+}
+
+/// Uprobes are opened through a perf event (kernels with the fix of CVE-2025-38466).
+pub(super) fn tls(facts: &Facts) -> Check {
+    if holds(facts, "CAP_SYS_ADMIN") {
+        return ok(TLS, "may be attached");
+    }
+    bad(
+        TLS,
+        Status::Refused,
+        "uprobes need CAP_SYS_ADMIN",
+        "run as root (sudo), or add cap_sys_admin to the capabilities of the profiler",
+    )
 }
 
 fn ok(name: &'static str, found: impl Into<String>) -> Check {
@@ -320,7 +348,12 @@ fn others(facts: &Facts, tried: &TriedFacts) -> Vec<Check> {
         ),
         tried => own(TCP, tried),
     };
-    vec![own(SYSCALLS, &tried.syscalls), tcp]
+    vec![
+        own(SYSCALLS, &tried.syscalls),
+        tcp,
+        own(WIRE, &tried.wire),
+        tls(facts),
+    ]
 }
 
 /// What makes recordings poorer.
@@ -450,6 +483,7 @@ mod tests {
             recording: Ok(ClockEvent::CpuClock),
             syscalls: Ok(()),
             tcp: Ok(()),
+            wire: Ok(()),
             kernel_symbols: true,
             lockdown: Some("none".to_owned()),
             memlock: None,

@@ -61,9 +61,10 @@ pub(super) struct TriedFacts {
     pub(super) maps: Vec<(&'static str, Tried)>,
     /// Our own programs, loaded and attached.
     pub(super) recording: Result<ClockEvent, String>,
-    /// Likewise, what counts system calls and what follows TCP connections.
+    /// Likewise, what counts system calls, what follows TCP connections and what takes traffic.
     pub(super) syscalls: Result<(), String>,
     pub(super) tcp: Result<(), String>,
+    pub(super) wire: Result<(), String>,
     /// Whether /proc/kallsyms shows addresses.
     pub(super) kernel_symbols: bool,
     /// The chosen word of /sys/kernel/security/lockdown, if there is one.
@@ -108,6 +109,7 @@ pub(super) fn gather() -> Facts {
         recording: probe::recording(),
         syscalls: probe::syscalls(),
         tcp: probe::tcp(),
+        wire: probe::wire(),
         kernel_symbols: kernel_symbols(),
         lockdown: lockdown(),
         memlock: rustix::process::getrlimit(rustix::process::Resource::Memlock).current,

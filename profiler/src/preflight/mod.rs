@@ -42,11 +42,24 @@ pub enum Form {
 /// Refuses where `record` could not work, naming what is missing. Only reads; nothing is tried.
 pub fn require_record() -> Result<(), PreflightError> {
     match assess::first_refusal(&facts::quick()) {
-        Some(check) => Err(PreflightError {
-            reason: format!("{}: {}", check.name, check.found),
-            remedy: check.remedy,
-        }),
+        Some(check) => Err(refused(check)),
         None => Ok(()),
+    }
+}
+
+/// Refuses where the probes of TLS libraries could not be attached.
+pub fn require_tls() -> Result<(), PreflightError> {
+    let check = assess::tls(&facts::quick());
+    match check.status {
+        Status::Ok => Ok(()),
+        Status::Warn | Status::Refused => Err(refused(check)),
+    }
+}
+
+fn refused(check: Check) -> PreflightError {
+    PreflightError {
+        reason: format!("{}: {}", check.name, check.found),
+        remedy: check.remedy,
     }
 }
 

@@ -167,7 +167,7 @@ pub(crate) fn check_pid(pid: u32) -> Result<(), Error> {
 }
 
 /// Every process that descends from these.
-fn descendants(pids: &[u32]) -> BTreeSet<u32> {
+pub(crate) fn descendants(pids: &[u32]) -> BTreeSet<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for process in procfs::process::all_processes().into_iter().flatten() {
         let stat = process.and_then(|process| process.stat());

@@ -4,19 +4,10 @@ use std::path::PathBuf;
 
 use super::{Wanted, merge::Merger, read};
 use crate::{
-    daemon::store::{self, Capability, Span, instant_text},
+    daemon::store::{self, Capability, Span},
     error::Error,
     profile::Profile,
 };
-
-/// Gaps that are named one by one; the others are only counted.
-const GAPS_NAMED_MAX: usize = 10;
-/// Note: a window's file that could not be read.
-const UNREADABLE: &str = "window that could not be read";
-/// Note: a window that was deleted while it was to be read.
-const DELETED: &str = "window that was deleted meanwhile";
-/// Note: the span had more gaps.
-const FURTHER_GAPS: &str = "further gap between windows";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -41,49 +32,28 @@ impl History {
         wanted: &Wanted,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Profile>, Error> {
-        let entries = store::list(&self.state)?;
-        let selection = store::select(&entries, Capability::Sampling, self.span);
-        if selection.windows.is_empty() {
-            return Err(Error::NoWindows {
-                state: self.state.clone(),
-                begin: instant_text(self.span.begin_ms),
-                end: instant_text(self.span.end_ms),
-                newest: entries.last().map(|entry| instant_text(entry.name.end_ms)),
-            });
-        }
         let mut merger = Merger::default();
-        let (mut unreadable, mut deleted) = (0, 0);
-        for name in &selection.windows {
-            if !go_on() {
-                return Ok(None);
+        let mut is_late = false;
+        let found = store::each(&self.state, Capability::Sampling, self.span, |bytes| {
+            is_late = is_late || !go_on();
+            if is_late {
+                return true;
             }
-            let Ok(bytes) = store::open(&self.state, name) else {
-                deleted += 1;
-                continue;
-            };
-            let Ok(mut profile) = read(&bytes) else {
-                unreadable += 1;
-                continue;
+            let Ok(mut profile) = read(bytes) else {
+                return false;
             };
             wanted.retain(&mut profile);
             merger.add(profile);
+            true
+        })?;
+        if is_late {
+            return Ok(None);
         }
         let mut profile = merger.finish();
         wanted.name(&mut profile);
         profile.meta.command_line = std::env::args().collect::<Vec<_>>().join(" ");
-        let notes = &mut profile.account.notes;
-        for gap in selection.gaps.iter().take(GAPS_NAMED_MAX) {
-            let (begin, end) = (instant_text(gap.begin_ms), instant_text(gap.end_ms));
-            notes.insert(format!("no window from {begin} to {end}").into(), 1);
-        }
-        let further = selection.gaps.len().saturating_sub(GAPS_NAMED_MAX) as u64;
-        let counts = [
-            (UNREADABLE, unreadable),
-            (DELETED, deleted),
-            (FURTHER_GAPS, further),
-        ];
-        for (note, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            *notes.entry(note.into()).or_default() += count;
+        for (note, count) in found {
+            *profile.account.notes.entry(note.into()).or_default() += count;
         }
         Ok(Some(profile))
     }
@@ -93,9 +63,9 @@ impl History {
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{Capability, Error, History, Span, UNREADABLE, Wanted, store};
+    use super::{Capability, Error, History, Span, Wanted, store};
     use crate::{
-        daemon::store::{Store, WindowName},
+        daemon::store::{Store, UNREADABLE, WindowName},
         output::{Format, Options, example, render},
     };
 

@@ -48,8 +48,7 @@ impl UnixSockets {
     }
 
     /// The socket at the other end.
-    #[cfg(test)]
-    fn peer(&self, inode: u32) -> Option<u32> {
+    pub(crate) fn peer(&self, inode: u32) -> Option<u32> {
         self.0.get(&inode)?.peer
     }
 }

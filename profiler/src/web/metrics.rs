@@ -141,7 +141,7 @@ fn capabilities(profiler: &mut Section<'_>, snapshot: &Snapshot) {
 fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
     let mode = vec![("mode", "cpu".to_owned())];
     let help = "Samples in windows that were written";
-    profiler.counters("samples", help, vec![(mode, snapshot.samples)]);
+    profiler.counters("samples", help, vec![(mode, snapshot.samples.shown)]);
     // From the beginning, so that an alarm can be set.
     let mut causes = BTreeMap::from([(Lost::RingFull.text().to_owned(), 0)]);
     causes.extend(snapshot.lost_by.clone());
@@ -150,6 +150,10 @@ fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
         .map(|(cause, count)| (vec![("reason", cause)], count));
     let help = "Samples that are in no window";
     profiler.counters("samples_lost", help, lost.collect());
+    let help = "Calls of Postgres in windows that were written";
+    profiler.counter("postgres_calls", help, snapshot.calls.shown);
+    let help = "Calls of Postgres, or what may be ones, that are in no window";
+    profiler.counter("postgres_calls_lost", help, snapshot.calls.lost);
     let help = "Samples whose stack was cut";
     profiler.counter("stacks_truncated", help, snapshot.cut_stacks);
     let windows = &snapshot.windows;
@@ -265,13 +269,19 @@ pub(super) fn to_text(open_metrics: &str) -> String {
 mod tests {
     use super::{BTreeMap, Health, Own, Snapshot, State, Target, render, to_text};
     use crate::{
-        daemon::store::{Capability, LostWindow},
+        daemon::{
+            status::Counts,
+            store::{Capability, LostWindow},
+        },
         export::{Dropped, Kind},
     };
 
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot {
-            samples: 1234,
+            samples: Counts {
+                shown: 1234,
+                lost: 5,
+            },
             own_ppm: 2500,
             lost_by: BTreeMap::from([("ring buffer full".to_owned(), 5)]),
             ..Snapshot::default()

@@ -17,6 +17,7 @@ use crate::{
     bench::{Bench, Folded, SPLIT, Target, bench, signal, text},
     filters::Cgroup,
     lifecycle::{FORKER, bpftool, programs_of},
+    queries::{Report, pgbench, server},
 };
 
 /// Far longer than anything here takes.
@@ -534,4 +535,43 @@ fn few_capabilities_are_enough() {
     daemon.windows(2);
     daemon.stop();
     report(&bench, &state, &[]).assert_has("main;seventy;burn");
+}
+
+/// Every call of a server is in one window, whatever happens to the configuration meanwhile, and all of them together
+/// are what the server has counted.
+#[test]
+fn queries_are_kept() {
+    let Some(bench) = bench() else { return };
+    let postgres = server();
+    pgbench(&postgres, &["--quiet", "--initialize", "--scale=1"]);
+    let sections = |length: &str| {
+        format!(
+            "[sampling]\nenabled = false\n[windows]\nlength = '{length}'\n\
+             [queries]\ntargets = {{ pids = [{}] }}\n",
+            postgres.server.id()
+        )
+    };
+    let daemon = Daemon::start(&bench, &sections("300ms"));
+    let load = ["--select-only", "--no-vacuum", "--client=4", "--time=2"];
+    let mut calls = pgbench(&postgres, &load);
+    daemon.reload(&sections("500ms"));
+    calls += pgbench(&postgres, &load);
+    let state = daemon.state.clone();
+    let windows = daemon.stop();
+    assert!(windows.len() > 4, "{windows:#?}");
+    let state = state.to_str().expect("a path");
+    let output = bench.profiler(&["queries", "--since", "1h", "--state", state, "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = Report(serde_json::from_slice(&output.stdout).expect("JSON"));
+    let select = report.statement("SELECT abalance FROM pgbench_accounts WHERE aid = $1");
+    assert_eq!(select["calls"], calls, "{select:#}");
+    assert_eq!(select["rows"], calls);
+    assert!(select["p99_ns"].as_u64() > select["p50_ns"].as_u64());
+    assert_eq!(report.0["account"]["lost"], serde_json::json!({}));
+    let table = bench.profiler(&["queries", "--since", "1h", "--state", state]);
+    let table = text(&table.stdout);
+    assert!(
+        table.contains("SELECT abalance") && table.contains("calls seen: "),
+        "{table}"
+    );
 }

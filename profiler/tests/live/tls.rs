@@ -10,7 +10,7 @@ use crate::{
     drivers::{NODE, PYTHON, PYTHON_MODULES},
     packages::{node_modules, venv},
     postgres::Postgres,
-    queries::{Report, Watch, is_comparable, pgbench, server_counts, server_with, sql},
+    queries::{Report, Watch, is_comparable, load_time, pgbench, server_counts, server_with, sql},
 };
 
 const SELECT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";
@@ -69,7 +69,7 @@ fn servers_count_what_is_encrypted() {
         sql(&postgres, "SELECT pg_stat_statements_reset()");
         let pid = postgres.server.id().to_string();
         let watch = Watch::start(&bench, &["--tls", "on", "-p", &pid]);
-        let common = ["--protocol", mode, "--client=4", "--time=4"];
+        let common = ["--protocol", mode, "--client=4", &load_time()];
         let selects = pgbench_encrypted(&postgres, &[&common[..], &["--select-only"]].concat());
         let all = pgbench_encrypted(&postgres, &common);
         let report = watch.end();

@@ -88,7 +88,7 @@ fn slope(marks: &[(Instant, Duration)]) -> Option<f64> {
 
 /// What it has resident now, without BPF maps: those are counted once and whole by [`maps_bytes`], though a
 /// ring is mapped twice.
-fn resident_kib(pid: u32) -> Option<u64> {
+pub(super) fn resident_kib(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
     let mut is_map = false;
     let mut sum = 0;
@@ -122,7 +122,7 @@ fn cpu_so_far(pid: u32) -> Option<Duration> {
 }
 
 /// Memory of the BPF maps that a process has open, each once.
-fn maps_bytes(pid: u32) -> u64 {
+pub(super) fn maps_bytes(pid: u32) -> u64 {
     let infos = fs::read_dir(format!("/proc/{pid}/fdinfo"));
     let maps: HashMap<u64, u64> = infos
         .into_iter()

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::turns::Turns;
+use super::{child, turns::Turns};
 use crate::{
     postgres::{Postgres, dies_with_us},
     shell,
@@ -151,12 +151,19 @@ fn turn(
     };
     let status = pgbench.status()?;
     ensure!(status.success(), "pgbench failed: {status}");
+    let mut memory = String::new();
     if let Some(mut watching) = watching {
+        let pid = watching.id();
+        memory = format!(
+            ", {} MiB resident, {} MiB of maps",
+            child::resident_kib(pid).unwrap_or(0) >> 10,
+            child::maps_bytes(pid) >> 20
+        );
         kill_process(Pid::from_child(&watching), Signal::INT)?;
         watching.wait()?;
     }
     if matches!(watcher, Watcher::Server | Watcher::Client) {
-        costs.push(format!("{}: {}", watcher.name(), cost(&table)?));
+        costs.push(format!("{}: {}{memory}", watcher.name(), cost(&table)?));
     }
     let text = fs::read_to_string(folder.join("pgbench"))?;
     let rate = text.lines().find_map(|line| {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
 use crate::export::Kind;
+use crate::postgres::Tls;
 
 macro_rules! tables {
     ($($(#[$meta:meta])* $name:ident { $($key:ident: $kind:ty,)+ })+) => {$(
@@ -64,6 +65,7 @@ values!(
     Hertz,
     Level,
     Format,
+    Tls,
     Vec<String>,
     Vec<Glob>,
     Vec<u32>,
@@ -78,6 +80,7 @@ nested!(
     Overhead,
     Log,
     Sampling,
+    Queries,
     Targets,
     Web,
     ExportQueue
@@ -92,6 +95,7 @@ tables! {
         overhead: Overhead,
         log: Log,
         sampling: Sampling,
+        queries: Queries,
         web: Web,
         export: Vec<Destination>,
         export_queue: ExportQueue,
@@ -116,6 +120,11 @@ tables! {
     Sampling {
         enabled: bool,
         frequency: Hertz,
+        targets: Targets,
+    }
+    Queries {
+        enabled: bool,
+        tls: Tls,
         targets: Targets,
     }
     Targets {

@@ -14,7 +14,7 @@ use std::{
 
 use profiler_common::comm::CommGlob;
 
-use crate::cgroup;
+use crate::{cgroup, postgres::Tls};
 
 pub use self::{
     complaint::Complaint,
@@ -58,6 +58,8 @@ pub struct Settings {
     pub log: Log,
     /// Sampling of stacks, if it is on.
     pub sampling: Option<Sampling>,
+    /// Calls of Postgres, if they are watched.
+    pub queries: Option<Queries>,
     /// The page and the metrics, if they are served.
     pub web: Option<Web>,
     /// Where windows are sent.
@@ -89,6 +91,15 @@ pub struct Sampling {
     pub frequency_hz: u64,
     /// Whom; `None` for the whole host.
     pub targets: Option<Targets>,
+}
+
+/// Calls of Postgres.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queries {
+    /// What is read of encrypted connections.
+    pub tls: Tls,
+    /// Whom, with what descends from them.
+    pub targets: Targets,
 }
 
 /// Whom: what fits any of these, now or later.
@@ -217,6 +228,7 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
         overhead,
         log,
         sampling,
+        queries,
         web,
         export,
         export_queue,
@@ -250,12 +262,27 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
             format: log.format.unwrap_or_default(),
         },
         sampling: resolve_sampling(sampling.unwrap_or_default()),
+        queries: resolve_queries(queries.unwrap_or_default())?,
         web: leaving::web(web.unwrap_or_default())?,
         export: leaving::export(
             export.unwrap_or_default(),
             &export_queue.unwrap_or_default(),
         )?,
     })
+}
+
+/// Off unless somebody is named: what everybody sends is nobody's business.
+fn resolve_queries(section: file::Queries) -> Result<Option<Queries>, String> {
+    let targets = section.targets.map(resolve_targets).unwrap_or_default();
+    let is_named = targets != Targets::default();
+    if section.enabled == Some(true) && !is_named {
+        return Err("queries.enabled is true, and queries.targets names nobody".to_owned());
+    }
+    let queries = Queries {
+        tls: section.tls.unwrap_or_default(),
+        targets,
+    };
+    Ok((section.enabled.unwrap_or(true) && is_named).then_some(queries))
 }
 
 fn resolve_sampling(section: file::Sampling) -> Option<Sampling> {
@@ -366,5 +393,19 @@ mod tests {
             "unit nginx; cgroup /a/b, /c; pid 7"
         );
         assert_eq!(sampling("[sampling]\nenabled = false"), None);
+    }
+
+    /// Queries are watched of those who are named, and of nobody else.
+    #[test]
+    fn queries_want_targets() {
+        let queries = |text: &str| settings(text).map(|settings| settings.queries);
+        assert_eq!(queries(""), Ok(None));
+        assert!(queries("[queries]\nenabled = true").is_err());
+        let named = "[queries]\ntls = 'auto'\ntargets = { units = ['postgresql@15-main'] }";
+        let on = queries(named).unwrap().unwrap();
+        assert_eq!(on.targets.description(), "unit postgresql@15-main");
+        assert_eq!(on.tls, crate::postgres::Tls::Auto);
+        let off = named.replace("tls =", "enabled = false\ntls =");
+        assert_eq!(queries(&off), Ok(None));
     }
 }

@@ -17,9 +17,11 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use self::name::instant_text;
+#[cfg(test)]
+pub(crate) use self::read::UNREADABLE;
 pub use self::{
     name::{Capability, WindowName},
-    read::{Selection, Span, open, select},
+    read::{Selection, Span, each, open, select},
 };
 use super::config::Retention;
 use crate::artifact::{Artifact, ArtifactError, Destination};

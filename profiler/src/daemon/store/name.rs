@@ -17,16 +17,19 @@ const TARGET_MAX: usize = 60;
 pub enum Capability {
     /// Stacks, sampled.
     Sampling,
+    /// Calls of Postgres, by statement.
+    Queries,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Sampling];
+    pub const ALL: [Self; 2] = [Self::Sampling, Self::Queries];
 
     /// Its name in files, logs and the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sampling => "sampling",
+            Self::Queries => "queries",
         }
     }
 
@@ -34,6 +37,7 @@ impl Capability {
     fn suffix(self) -> &'static str {
         match self {
             Self::Sampling => "pb.gz",
+            Self::Queries => "json.gz",
         }
     }
 }

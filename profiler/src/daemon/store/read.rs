@@ -1,11 +1,21 @@
 //! Windows read back: which ones a span of time is covered by, and where there is none.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
-use super::{Capability, Entry, FOLDER, WindowName};
+use super::{Capability, Entry, FOLDER, WindowName, instant_text};
+use crate::error::Error;
 
 /// Most that is no gap between two windows, ms.
 const JOINT_MAX_MS: u64 = 1000;
+
+/// Gaps that are named one by one; the others are only counted.
+const GAPS_NAMED_MAX: usize = 10;
+/// Note: a window's file that could not be read.
+pub(crate) const UNREADABLE: &str = "window that could not be read";
+/// Note: a window that was deleted while it was to be read.
+const DELETED: &str = "window that was deleted meanwhile";
+/// Note: the span had more gaps.
+const FURTHER_GAPS: &str = "further gap between windows";
 
 /// A span of wall-clock time: milliseconds after the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,50 @@ pub fn select(entries: &[Entry], capability: Capability, span: Span) -> Selectio
 /// The bytes of a window.
 pub fn open(state: &Path, name: &WindowName) -> io::Result<Vec<u8>> {
     fs::read(state.join(FOLDER).join(name.to_string()))
+}
+
+/// Hands the bytes of each window of a span on, by time; `each` says whether it could read them. Gives what is to be
+/// said of the span: gaps, and windows that could not be read.
+///
+/// # Errors
+///
+/// Of a folder that cannot be listed, and of a span without any window.
+pub fn each(
+    state: &Path,
+    capability: Capability,
+    span: Span,
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> Result<BTreeMap<String, u64>, Error> {
+    let entries = super::list(state)?;
+    let selection = select(&entries, capability, span);
+    if selection.windows.is_empty() {
+        let of_it = |entry: &&Entry| entry.name.capability == capability;
+        let newest = entries.iter().rfind(of_it);
+        return Err(Error::NoWindows {
+            state: state.to_owned(),
+            begin: instant_text(span.begin_ms),
+            end: instant_text(span.end_ms),
+            newest: newest.map(|entry| instant_text(entry.name.end_ms)),
+        });
+    }
+    let mut notes = BTreeMap::new();
+    for name in &selection.windows {
+        let problem = match open(state, name) {
+            Ok(bytes) if each(&bytes) => continue,
+            Ok(_) => UNREADABLE,
+            Err(_) => DELETED,
+        };
+        *notes.entry(problem.to_owned()).or_default() += 1;
+    }
+    for gap in selection.gaps.iter().take(GAPS_NAMED_MAX) {
+        let (begin, end) = (instant_text(gap.begin_ms), instant_text(gap.end_ms));
+        notes.insert(format!("no window from {begin} to {end}"), 1);
+    }
+    let further = selection.gaps.len().saturating_sub(GAPS_NAMED_MAX) as u64;
+    if further > 0 {
+        notes.insert(FURTHER_GAPS.to_owned(), further);
+    }
+    Ok(notes)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a system call carried of a connection, and the stream that the chunks of a direction make.
 
+use serde::{Deserialize, Serialize};
+
 /// Where bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -10,7 +12,8 @@ pub enum Direction {
 }
 
 /// Whose system calls are seen. It decides which clock starts and ends a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// Of the client: a call lasts from the entry of its send to the exit of the last read.
     Client,

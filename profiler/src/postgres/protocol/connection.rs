@@ -5,7 +5,7 @@ use super::{
     anchor::Anchor,
     answer::Answered,
     chunk::{Chunk, Direction, Fresh, Side, Stamp, Stream},
-    event::{Call, Cause, Ending, Event, Lost, Opaque, Outcome},
+    event::{Call, Cause, Ending, Event, Lost, Opaque, Outcome, Statement, StatementId},
     exchange::{Context, Errors, Exchange},
     failure::Abandoned,
     framer::{Form, Framed, Framer},
@@ -137,6 +137,25 @@ impl Connection {
         source.is_end = true;
         self.read(tail, source, &mut context);
         self.exchange.calls.settle(events);
+    }
+
+    /// Bytes to come of a direction that are within a message of which nothing more is looked at.
+    pub fn passing_bytes(&self, direction: Direction) -> u64 {
+        match (self.phase, direction) {
+            (Phase::Running, Direction::Frontend) => self.frontend.framer.passing_bytes(),
+            (Phase::Running, Direction::Backend) => self.backend.framer.passing_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Whether a statement is under way whose text was not seen.
+    pub fn runs_unknown(&self) -> bool {
+        self.phase == Phase::Running && self.exchange.runs_unknown()
+    }
+
+    /// The text of a statement that was known by its name only.
+    pub fn learn(&mut self, named: &Statement, id: StatementId) {
+        self.exchange.statements.learn(named, id);
     }
 
     /// Nothing more will come.

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -189,8 +191,21 @@ pub enum Severity {
 }
 
 /// Code of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
 pub struct SqlState([u8; 5]);
+
+impl From<SqlState> for String {
+    fn from(code: SqlState) -> Self {
+        code.to_string()
+    }
+}
+
+impl From<String> for SqlState {
+    fn from(text: String) -> Self {
+        Self::read(text.as_bytes())
+    }
+}
 
 impl SqlState {
     /// One that could not be read.

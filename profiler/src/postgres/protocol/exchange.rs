@@ -5,10 +5,11 @@ use super::{
     calls::Calls,
     chunk::{Side, Stamp},
     event::{CopyDirection, Counted, Event, Failure, Statement, StatementId, Step},
+    failure::Intended,
     fields::Name,
     group::Groups,
     portal::Portals,
-    queue::{CopyIn, Queue, Request},
+    queue::{CopyIn, Parsed, Queue, Request, What},
     statements::PreparedStatements,
     transaction::Transactions,
     trust::Trust,
@@ -35,6 +36,7 @@ pub(super) struct Exchange {
     pub(super) transactions: Transactions,
     pub(super) trust: Trust,
     pub(super) errors: Errors,
+    pub(super) intended: Intended,
     pub(super) copy_in: CopyIn,
     /// Bytes of COPY data that the client has sent.
     pub(super) copied_in: u64,
@@ -111,10 +113,26 @@ impl Exchange {
             transactions: Transactions::default(),
             trust: Trust::default(),
             errors: Errors::None,
+            intended: Intended::default(),
             copy_in: CopyIn::None,
             copied_in: 0,
             ids: Vec::new(),
         }
+    }
+
+    /// Whether a statement is bound or run whose text was not seen.
+    pub(super) fn runs_unknown(&self) -> bool {
+        self.queue.iter().any(|request| match &request.what {
+            What::Bind {
+                statement,
+                parse: Parsed::Before,
+                ..
+            } => !statement.is_empty() && !self.statements.has_text(statement),
+            What::Execute(portal) => {
+                matches!(self.portals.statement(portal), Statement::Named(_))
+            }
+            _ => false,
+        })
     }
 
     /// Bytes that are allocated for what grows with the traffic, names aside.

@@ -1,6 +1,8 @@
 //! What an error does: it fails a call or prevents it, and the server passes over what follows up to the next Sync.
 //! And what becomes of requests that will have no answer.
 
+use std::mem;
+
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -44,9 +46,9 @@ pub(super) enum Upto {
     End,
 }
 
-/// Names that requests without an answer would have given.
+/// Names that requests would have given that the server passes over, up to the next Sync.
 #[derive(Debug, Default)]
-struct Intended {
+pub(super) struct Intended {
     statements: FxHashMap<Name, Statement>,
     portals: FxHashMap<Name, Statement>,
 }
@@ -230,7 +232,7 @@ impl Exchange {
                 self.calls.flush(events);
             }
         }
-        let mut intended = Intended::default();
+        let mut intended = mem::take(&mut self.intended);
         let mut count = 0;
         let mut at = 0;
         while let Some(head) = self.queue.head() {
@@ -253,6 +255,9 @@ impl Exchange {
                 self.queue.put_back(request);
                 break;
             }
+        }
+        if self.errors != Errors::None {
+            self.intended = intended;
         }
         count as u64
     }

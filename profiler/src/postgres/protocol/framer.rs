@@ -79,6 +79,14 @@ impl Framer {
         }
     }
 
+    /// Bytes to come of a message that nothing more is kept of.
+    pub(super) fn passing_bytes(&self) -> u64 {
+        match &self.body {
+            Some(body) if body.keep.bytes == 0 || body.keep.strings == 0 => body.remaining,
+            _ => 0,
+        }
+    }
+
     /// Bytes that are allocated.
     pub(super) fn memory(&self) -> usize {
         self.kept.capacity()

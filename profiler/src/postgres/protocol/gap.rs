@@ -7,7 +7,7 @@ use super::{
     chunk::Stamp,
     event::{Call, Cause, Counted, Event, Outcome, TransactionState},
     exchange::{Context, Exchange, Progress, Stage},
-    failure::{Abandoned, Upto},
+    failure::{Abandoned, Intended, Upto},
     fields::CommandTag,
     queue::What,
     statements::Statements,
@@ -44,6 +44,7 @@ impl Exchange {
             self.abandon(Abandoned::all(Outcome::Unseen), None, events) + self.portals.lose(events);
         self.preparing.clear();
         self.groups.clear();
+        self.intended = Intended::default();
         // The unnamed statement may be another one by now; names are hardly given twice.
         self.statements.remove(b"");
         self.transactions = Transactions::default();

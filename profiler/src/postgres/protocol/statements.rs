@@ -72,6 +72,20 @@ impl PreparedStatements {
         statement
     }
 
+    /// Whether the text of a name has been seen.
+    pub(super) fn has_text(&self, name: &[u8]) -> bool {
+        let entry = self.by_name.get(name);
+        entry.is_some_and(|entry| !matches!(entry.statement, Statement::Named(_)))
+    }
+
+    /// The text of a statement that was known by its name only.
+    pub(super) fn learn(&mut self, named: &Statement, id: StatementId) {
+        let entries = self.by_name.values_mut();
+        for entry in entries.filter(|entry| entry.statement == *named) {
+            entry.statement = Statement::Known(id);
+        }
+    }
+
     pub(super) fn remove(&mut self, name: &[u8]) {
         self.by_name.remove(name);
     }
@@ -111,6 +125,10 @@ mod tests {
         }
         assert_eq!(statements.find(&name(9_999)), known(9_999));
         assert!(matches!(statements.find(&name(2)), Statement::Named(_)));
+        assert!(statements.has_text(&name(9_999)) && !statements.has_text(&name(2)));
+        let named = statements.find(&name(2));
+        statements.learn(&named, StatementId(2));
+        assert_eq!(statements.find(&name(2)), known(2));
         statements.clear();
         assert_eq!(statements.find(&Box::default()), Statement::Unknown);
     }

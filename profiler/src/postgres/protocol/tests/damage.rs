@@ -242,6 +242,49 @@ fn damage_is_survived() {
     }
 }
 
+/// Of a long row nothing but its first bytes is needed: while it passes, none of its bytes have to be copied.
+#[test]
+fn long_rows_may_pass() {
+    const PIECE: usize = 8192;
+    let talk = Talk::begun()
+        .client(&[query("SELECT 1")])
+        .server(&[
+            columns(),
+            row(&vec![b'x'; 1_000_000]),
+            command("SELECT 1"),
+            ready(b'I'),
+        ])
+        .client(&[query("SELECT 2")])
+        .server(&[columns(), rows(1), command("SELECT 1"), ready(b'I')]);
+    let truth = talk.run(Side::Server);
+    let mut listener = Listener::new(Side::Server);
+    let mut passed = 0;
+    for said in &talk.said {
+        let mut rest = said.clone();
+        while rest.bytes.len() > PIECE {
+            let [piece, behind] = rest.split(PIECE);
+            let left = listener.connection.passing_bytes(Direction::Backend);
+            let mut chunk = piece.chunk();
+            if left >= chunk.length {
+                chunk.head = b"";
+                passed += chunk.length;
+            }
+            listener.take(&chunk);
+            rest = behind;
+        }
+        listener.hear(&rest);
+    }
+    let told = listener.end(Ending::Recording);
+    assert!(passed > 900_000);
+    assert_eq!(told.lines(), truth.lines());
+    let received = |told: &Told| {
+        told.calls()
+            .map(|call| call.received_bytes)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(received(&told), received(&truth));
+}
+
 /// However much is asked or named, memory is bounded, and what was given up is declared.
 #[test]
 fn memory_is_bounded() {

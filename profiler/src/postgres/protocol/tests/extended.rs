@@ -211,6 +211,16 @@ pub(super) fn extended() -> Vec<Case> {
             ],
         ),
         (
+            "an error in the middle of what is behind it",
+            talk()
+                .client(&[call("SELECT 1/0"), parse("", "SELECT 2")])
+                .server(&[one.clone(), two.clone(), columns(), error("22012")])
+                .client(&[bind("", "")])
+                .client(&[execute("", 0), sync()])
+                .server(&[z()]),
+            &["SELECT 2: Skipped", "SELECT 1/0: 22012"],
+        ),
+        (
             "an error before a call, and no Sync",
             talk()
                 .client(&[bind("", "gone")])

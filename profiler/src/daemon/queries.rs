@@ -1,0 +1,243 @@
+//! The queries capability: a thread that watches what its targets send and receive, and hands windows of the calls on.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use profiler_common::config::{FILTER_TARGETS, Settings};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{
+    config::Queries,
+    follow::{self, Change, Follower, TARGETS_FULL},
+    slot::{self, Command, Life, Pulse},
+    store::Capability,
+    writer::{Content, Job, Windows},
+};
+use crate::{
+    error::Error,
+    kernel::{KernelError, kernel_offsets},
+    postgres::{POLL, Watcher, Window},
+    record::{
+        ending::{at, runtime},
+        running::watch_readable,
+        targets::descendants,
+    },
+};
+
+/// How often targets are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What it is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) queries: Queries,
+    pub(crate) window: Duration,
+}
+
+impl slot::Plan for Plan {
+    const CAPABILITY: Capability = Capability::Queries;
+
+    fn description(&self, followed: u64) -> String {
+        format!(
+            "{} ({followed} processes now)",
+            self.queries.targets.description()
+        )
+    }
+
+    fn work(self, windows: Windows, life: Life<Self>) -> Result<(), Error> {
+        runtime()?.block_on(async {
+            match Session::attach(self, windows, Arc::clone(&life.pulse)) {
+                Ok(session) => session.run(life).await,
+                Err(error) => {
+                    // The caller waits for it.
+                    let _ = life.attached.send(Err(error));
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+struct Session {
+    plan: Plan,
+    windows: Windows,
+    pulse: Arc<Pulse>,
+    watcher: Watcher,
+    follower: Follower,
+    /// When the window began: by the wall clock after the Unix epoch, and by the monotonic one.
+    began: (Duration, Instant),
+    /// What the next window says.
+    notes: BTreeMap<String, u64>,
+}
+
+impl Session {
+    fn attach(plan: Plan, windows: Windows, pulse: Arc<Pulse>) -> Result<Self, Error> {
+        let mut session = Self {
+            watcher: begin(&plan)?,
+            follower: Follower::with_descendants(plan.queries.targets.clone()),
+            began: now(),
+            notes: BTreeMap::new(),
+            plan,
+            windows,
+            pulse,
+        };
+        session.follow()?;
+        Ok(session)
+    }
+
+    async fn run(mut self, life: Life<Plan>) -> Result<(), Error> {
+        // The caller waits for it.
+        let _ = life.attached.send(Ok(()));
+        let result = self.watch(life.commands).await;
+        self.watcher.end();
+        match self.take() {
+            Ok(job) => self.windows.offer_last(job),
+            Err(error) => self.windows.failed(Capability::Queries, &error.to_string()),
+        }
+        result
+    }
+
+    async fn watch(&mut self, mut commands: UnboundedReceiver<Command<Plan>>) -> Result<(), Error> {
+        let system = |source| Error::System {
+            action: "watch the ring buffer",
+            source,
+        };
+        let mut poll = interval(POLL);
+        let mut housekeeping = interval(HOUSEKEEPING);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut readable =
+            watch_readable(self.watcher.descriptor().map_err(system)?).map_err(system)?;
+        loop {
+            let window_end = self.began.1 + self.plan.window;
+            let mut renewed = false;
+            tokio::select! {
+                guard = readable.readable() => {
+                    guard.map_err(system)?.clear_ready();
+                    self.watcher.drain();
+                }
+                _ = poll.tick() => {
+                    self.watcher.tick();
+                    self.pulse.beat();
+                }
+                _ = housekeeping.tick() => {
+                    self.follow()?;
+                    self.pulse.set_bpf_time(self.watcher.bpf_time());
+                }
+                () = at(Some(window_end)) => {
+                    self.offer()?;
+                    if self.watcher.is_worn() {
+                        self.renew()?;
+                        renewed = true;
+                    }
+                }
+                command = commands.recv() => match command {
+                    Some(Command::Plan(plan, windows)) => {
+                        renewed = self.change(*plan, windows)?;
+                    }
+                    Some(Command::Stop) | None => return Ok(()),
+                },
+            }
+            if renewed {
+                readable =
+                    watch_readable(self.watcher.descriptor().map_err(system)?).map_err(system)?;
+            }
+        }
+    }
+
+    /// Brings the kernel side's table of targets up to date.
+    fn follow(&mut self) -> Result<(), Error> {
+        let Change { remove, add } = self.follower.tick(&follow::listing(), follow::look);
+        self.pulse.set_followed(self.follower.followed());
+        for pid in remove {
+            self.watcher.remove_target(pid);
+        }
+        let named: Vec<u32> = add.iter().map(|(pid, _)| *pid).collect();
+        self.add_targets(named.iter().copied())?;
+        if !named.is_empty() {
+            // Forks are followed by now.
+            self.add_targets(descendants(&named))?;
+        }
+        Ok(())
+    }
+
+    fn add_targets(&mut self, pids: impl IntoIterator<Item = u32>) -> Result<(), Error> {
+        for pid in pids {
+            match self.watcher.add_target(pid) {
+                Err(Error::Kernel(KernelError::TooManyTargets { .. })) => {
+                    *self.notes.entry(TARGETS_FULL.to_owned()).or_default() += 1;
+                }
+                added => added?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether it had to begin anew.
+    fn change(&mut self, plan: Plan, windows: Windows) -> Result<bool, Error> {
+        let renews = plan.queries.tls != self.plan.queries.tls;
+        if renews {
+            self.plan = plan;
+            self.renew()?;
+        } else {
+            self.offer()?;
+            let before = std::mem::replace(&mut self.plan, plan);
+            if before.queries.targets != self.plan.queries.targets {
+                // It finds those who are targets no more, too.
+                self.follower = Follower::with_descendants(self.plan.queries.targets.clone());
+                self.follow()?;
+            }
+        }
+        self.windows = windows;
+        Ok(renews)
+    }
+
+    /// Begins anew with empty tables, once the old ones are told.
+    fn renew(&mut self) -> Result<(), Error> {
+        tracing::info!("watching queries begins anew");
+        self.watcher.end();
+        self.offer()?;
+        self.watcher = begin(&self.plan)?;
+        self.follower = Follower::with_descendants(self.plan.queries.targets.clone());
+        self.follow()
+    }
+
+    /// Hands the window on and begins the next.
+    fn offer(&mut self) -> Result<(), Error> {
+        let job = self.take()?;
+        self.windows.offer(job);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Job, Error> {
+        let (started, began) = std::mem::replace(&mut self.began, now());
+        let title = self.plan.queries.targets.description();
+        let window: Window = self.watcher.take_window(title, began.elapsed())?;
+        Ok(Job {
+            content: Content::Queries { window, started },
+            notes: std::mem::take(&mut self.notes),
+        })
+    }
+}
+
+fn begin(plan: &Plan) -> Result<Watcher, Error> {
+    let settings = Settings {
+        filters: FILTER_TARGETS,
+        offsets: kernel_offsets()?,
+        ..Settings::UNSET
+    };
+    let mut watcher = Watcher::load(&settings, plan.queries.tls)?;
+    watcher.attach(|_, _| Ok(()))?;
+    Ok(watcher)
+}
+
+fn now() -> (Duration, Instant) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    (since.unwrap_or_default(), Instant::now())
+}

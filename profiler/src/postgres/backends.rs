@@ -1,0 +1,208 @@
+//! What backends run, read from their own memory: the text of a statement that was prepared before the recording is
+//! nowhere else. While a backend runs a statement, its variable `debug_query_string` points to the text
+//! (`src/backend/tcop/postgres.c`).
+//!
+//! Only backends that run a statement without a text are read, every few ms, so that short calls are met by chance and
+//! long ones always are. Nothing is stopped: whether the text was that of one call is found out from the call's times.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    os::unix::fs::{FileExt, MetadataExt},
+};
+
+use object::{Object, ObjectSymbol, ReadCache};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    record::finish::monotonic_ns,
+    unwind::{Segments, Use},
+};
+
+const VARIABLE: &[u8] = b"debug_query_string";
+/// Most bytes of a text: as much as is looked at of one that is sent.
+const TEXT_MAX: usize = 65_536;
+/// Bytes that are read at once: most texts are shorter, and what lies behind may not be readable.
+const PIECE: usize = 4096;
+/// Backends that are read at a time.
+const AT_ONCE: usize = 16;
+/// How often a backend is read after it last ran a statement without a text.
+const READS: u32 = 200;
+/// Most backends that are read in turns.
+const WANTED_MAX: usize = 1000;
+
+/// Backends to be read.
+#[derive(Debug, Default)]
+pub(super) struct Backends {
+    known: FxHashMap<u32, Option<Backend>>,
+    executables: FxHashMap<(u64, u64), Option<Executable>>,
+    /// Whose turn it is, and how many more times it is.
+    wanted: VecDeque<(u32, u32)>,
+}
+
+/// A backend.
+#[derive(Debug)]
+struct Backend {
+    memory: File,
+    /// Address of the variable.
+    variable: u64,
+}
+
+/// A server's program.
+#[derive(Debug)]
+struct Executable {
+    segments: Segments,
+    /// The linker's address of the variable.
+    variable: u64,
+}
+
+/// What a backend ran.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) pid: u32,
+    /// It ran it from before the first of these times to after the second, unless it ran something else meanwhile, ns.
+    pub(super) between_ns: (u64, u64),
+    pub(super) text: Vec<u8>,
+    pub(super) is_whole: bool,
+}
+
+impl Backends {
+    /// A backend runs a statement that has no text, or has just done so.
+    pub(super) fn want(&mut self, pid: u32) {
+        let known = self.wanted.iter_mut().find(|(wanted, _)| *wanted == pid);
+        if let Some((_, times)) = known {
+            *times = READS;
+        } else if self.wanted.len() < WANTED_MAX {
+            self.wanted.push_back((pid, READS));
+        }
+    }
+
+    /// A process is gone, or runs another program.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.known.remove(&pid);
+        self.wanted.retain(|(wanted, _)| *wanted != pid);
+    }
+
+    /// Reads those whose turn it is.
+    pub(super) fn look(&mut self, mut each: impl FnMut(Reading)) {
+        for _ in 0..self.wanted.len().min(AT_ONCE) {
+            let Some((pid, times)) = self.wanted.pop_front() else {
+                break;
+            };
+            let Some(backend) = self.backend(pid) else {
+                continue;
+            };
+            if let Some(reading) = backend.read(pid) {
+                each(reading);
+            }
+            if times > 1 {
+                self.wanted.push_back((pid, times - 1));
+            }
+        }
+    }
+
+    fn backend(&mut self, pid: u32) -> Option<&Backend> {
+        let Self {
+            known, executables, ..
+        } = self;
+        known
+            .entry(pid)
+            .or_insert_with(|| Backend::open(pid, executables))
+            .as_ref()
+    }
+}
+
+impl Backend {
+    /// `None` where the process is gone or its program has no such variable.
+    fn open(pid: u32, executables: &mut FxHashMap<(u64, u64), Option<Executable>>) -> Option<Self> {
+        let program = File::open(format!("/proc/{pid}/exe")).ok()?;
+        let identity = program.metadata().ok()?;
+        let (device, inode) = (identity.dev(), identity.ino());
+        let executable = executables
+            .entry((device, inode))
+            .or_insert_with(|| Executable::read(&program));
+        let executable = executable.as_ref()?;
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+        let (start, offset) = data_mapping(&maps, inode)?;
+        let bias = executable.segments.bias(start, offset, Use::Data)?;
+        Some(Self {
+            memory: File::open(format!("/proc/{pid}/mem")).ok()?,
+            variable: bias.wrapping_add(executable.variable),
+        })
+    }
+
+    /// What it runs now, if it runs anything.
+    fn read(&self, pid: u32) -> Option<Reading> {
+        let before_ns = monotonic_ns();
+        let at = self.pointer()?;
+        let mut text = Vec::new();
+        let mut is_whole = false;
+        while text.len() < TEXT_MAX && !is_whole {
+            // Up to the end of a page: the next one may not be there.
+            let from = at.checked_add(text.len() as u64)?;
+            let mut piece = [0; PIECE];
+            let room = PIECE - usize::try_from(from % PIECE as u64).ok()?;
+            let piece = &mut piece[..room];
+            self.memory.read_exact_at(piece, from).ok()?;
+            let end = piece.iter().position(|byte| *byte == 0);
+            is_whole = end.is_some();
+            text.extend_from_slice(&piece[..end.unwrap_or(room)]);
+        }
+        let is_same = self.pointer()? == at;
+        is_same.then(|| Reading {
+            pid,
+            between_ns: (before_ns, monotonic_ns()),
+            text,
+            is_whole,
+        })
+    }
+
+    fn pointer(&self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.memory.read_exact_at(&mut bytes, self.variable).ok()?;
+        Some(u64::from_ne_bytes(bytes)).filter(|at| *at != 0)
+    }
+}
+
+impl Executable {
+    fn read(program: &File) -> Option<Self> {
+        let data = ReadCache::new(program);
+        let object = object::File::parse(&data).ok()?;
+        let variable = object
+            .dynamic_symbols()
+            .chain(object.symbols())
+            .find(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(VARIABLE))?;
+        Some(Self {
+            variable: variable.address(),
+            segments: Segments::of(&data)?,
+        })
+    }
+}
+
+/// Start and file offset of the first writable mapping of a file, in the text of `/proc/PID/maps`.
+fn data_mapping(maps: &str, inode: u64) -> Option<(u64, u64)> {
+    maps.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let (range, rights, offset) = (words.next()?, words.next()?, words.next()?);
+        let is_it = words.nth(1)?.parse() == Ok(inode) && rights.as_bytes().get(1) == Some(&b'w');
+        let (start, _) = range.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        is_it.then_some((number(start)?, number(offset)?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::data_mapping;
+
+    /// The writable mapping is that of the program itself, not of a library's.
+    #[test]
+    fn writable_mapping_is_found() {
+        let maps = "55d0a0000000-55d0a0100000 r--p 00000000 fe:01 77 /usr/lib/postgresql/15/bin/postgres\n\
+                    7f0000000000-7f0000001000 rw-p 00002000 fe:01 78 /usr/lib/libz.so\n\
+                    55d0a0800000-55d0a0810000 rw-p 007ff000 fe:01 77 /usr/lib/postgresql/15/bin/postgres\n\
+                    55d0a0810000-55d0a0820000 rw-p 00000000 00:00 0 \n";
+        assert_eq!(data_mapping(maps, 77), Some((0x55d0_a080_0000, 0x7f_f000)));
+        assert_eq!(data_mapping(maps, 79), None);
+    }
+}

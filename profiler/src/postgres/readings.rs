@@ -1,0 +1,71 @@
+//! Which call a text belongs to that was read from a backend's memory. Pure.
+
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
+
+use super::protocol::{Call, StatementId};
+
+/// Readings that are kept of a backend: calls are told some ms after they have ended.
+const KEPT: usize = 8;
+/// Most backends of which some are kept.
+const BACKENDS_MAX: usize = 2000;
+
+/// What backends ran, and when.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    by_pid: FxHashMap<u32, VecDeque<(u64, u64, StatementId)>>,
+}
+
+impl Readings {
+    /// A backend ran a statement at some time between these, ns.
+    pub(super) fn add(&mut self, pid: u32, (from_ns, to_ns): (u64, u64), id: StatementId) {
+        if self.by_pid.len() >= BACKENDS_MAX && !self.by_pid.contains_key(&pid) {
+            self.by_pid.clear();
+        }
+        let readings = self.by_pid.entry(pid).or_default();
+        if readings.len() >= KEPT {
+            readings.pop_front();
+        }
+        readings.push_back((from_ns, to_ns, id));
+    }
+
+    /// What a call was, if a text was read while nothing but it can have been run. The times of calls whose ends came
+    /// together are not known well enough.
+    pub(super) fn of(&self, pid: u32, call: &Call) -> Option<StatementId> {
+        let end_ns = call.end_ns.filter(|_| call.sharing <= 1)?;
+        let readings = self.by_pid.get(&pid)?;
+        let within = |(from_ns, to_ns, _): &&(u64, u64, StatementId)| {
+            *from_ns > call.service_ns && *to_ns < end_ns
+        };
+        readings.iter().find(within).map(|(_, _, id)| *id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, Readings, StatementId};
+    use crate::postgres::{example::call, protocol::Statement};
+
+    /// A text is that of a call in which it was read from beginning to end, in the same backend.
+    #[test]
+    fn texts_are_of_the_call_they_were_read_in() {
+        let mut readings = Readings::default();
+        // From 1 s to 1.01 s.
+        let call = call(Statement::Unknown, 10);
+        let ms = |ms: u64| 1_000_000_000 + ms * 1_000_000;
+        readings.add(7, (ms(0) - 1, ms(1)), StatementId(1));
+        readings.add(7, (ms(9), ms(10)), StatementId(2));
+        readings.add(8, (ms(4), ms(5)), StatementId(3));
+        assert_eq!(readings.of(7, &call), None);
+        readings.add(7, (ms(4), ms(5)), StatementId(4));
+        assert_eq!(readings.of(7, &call), Some(StatementId(4)));
+        let mut shared = call.clone();
+        shared.sharing = 2;
+        assert_eq!(readings.of(7, &shared), None);
+        for _ in 0..KEPT {
+            readings.add(7, (ms(20), ms(21)), StatementId(5));
+        }
+        assert_eq!(readings.of(7, &call), None);
+    }
+}

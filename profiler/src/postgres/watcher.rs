@@ -1,0 +1,347 @@
+//! A watch under way: from the kernel side's records to what connections tell, for as long as it is wanted. The shell
+//! of the rooms that understand them; `session` and the daemon say when it begins and ends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use profiler_common::{
+    config::{Settings, target},
+    event::{KIND_EXEC, KIND_EXIT, KIND_FORK},
+    outcome::Counter,
+    wire::WireSettings,
+};
+
+use super::{
+    Tls,
+    account::{Account, Sockets},
+    backends::Backends,
+    order::{HOLD_BACK_NS, Order},
+    origin::Origin,
+    peers::Peers,
+    protocol::Event,
+    report,
+    statistics::{By, Statistics},
+    streams::{Streams, Transfer},
+    table,
+    texts::Texts,
+    window::Window,
+};
+use crate::{
+    error::Error,
+    kernel::{
+        Kernel, Record, Ring, Wanted, call_offsets, result_offset, tcp_offsets, wire_offsets,
+    },
+    record::finish::{self, monotonic_ns},
+    tls::Libraries,
+};
+
+/// A watch under way.
+pub(crate) struct Watcher {
+    kernel: Kernel,
+    ring: Ring,
+    /// Named targets, and followers, that live.
+    pub(super) alive: BTreeSet<u32>,
+    tls: Tls,
+    libraries: Libraries,
+    order: Order<Transfer>,
+    streams: Streams,
+    pub(super) texts: Texts,
+    peers: Peers,
+    backends: Backends,
+    pub(super) told: Told,
+    /// What is carried from then on is not told, ns.
+    end_ns: u64,
+    /// What was counted before the window under way.
+    before: Marks,
+}
+
+/// What connections have told, as far as it is wanted.
+pub(super) struct Told {
+    by: Option<By>,
+    /// Since the last view or window.
+    pub(super) recent: Statistics,
+    /// Lines of calls that are not written yet, where they are wanted.
+    pub(super) lines: Option<String>,
+    started_ns: u64,
+}
+
+/// Counts that only grow.
+#[derive(Clone, Debug, Default)]
+struct Marks {
+    counters: BTreeMap<Counter, u64>,
+    sockets: Sockets,
+    overflows: u64,
+    process: Duration,
+    bpf: Option<Duration>,
+}
+
+impl Told {
+    fn take(&mut self, event: &Event, origin: &Arc<Origin>, texts: &Texts) {
+        self.recent.take(event, origin, self.by);
+        if let (Some(lines), Event::Call(call)) = (&mut self.lines, event) {
+            let (text, _) = report::text(Some(&call.statement), texts);
+            lines.push_str(&table::event(call, origin, &text, self.started_ns));
+        }
+    }
+}
+
+impl Watcher {
+    /// Loads the kernel side; nothing is watched yet.
+    pub(crate) fn load(settings: &Settings, tls: Tls) -> Result<Self, Error> {
+        let wanted = Wanted {
+            calls: call_offsets()?,
+            tcp: tcp_offsets()?,
+            wire: WireSettings {
+                wanted: 1,
+                result: result_offset()?,
+                tls: u32::from(tls != Tls::Off),
+                ..wire_offsets()?
+            },
+        };
+        let (kernel, ring, _) = Kernel::load_with(settings, &wanted)?;
+        Ok(Self {
+            kernel,
+            ring,
+            alive: BTreeSet::new(),
+            tls,
+            libraries: Libraries::default(),
+            order: Order::default(),
+            streams: Streams::default(),
+            texts: Texts::default(),
+            peers: Peers::default(),
+            backends: Backends::default(),
+            told: Told {
+                by: None,
+                recent: Statistics::default(),
+                lines: None,
+                started_ns: monotonic_ns(),
+            },
+            end_ns: u64::MAX,
+            before: Marks::default(),
+        })
+    }
+
+    /// By what statements are told apart, and whether a line is wanted for each call.
+    pub(super) fn show(&mut self, by: Option<By>, lines: bool) {
+        (self.told.by, self.told.lines) = (by, lines.then(String::new));
+    }
+
+    pub(super) fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// Begins to watch. `name` adds targets, once their children are followed.
+    pub(crate) fn attach(
+        &mut self,
+        name: impl FnOnce(&mut Kernel, &mut BTreeSet<u32>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.kernel.attach_lifecycle()?;
+        name(&mut self.kernel, &mut self.alive)?;
+        self.alive.iter().for_each(|pid| self.libraries.meet(*pid));
+        if self.tls == Tls::On {
+            self.libraries.turn_on(&mut self.kernel);
+        }
+        self.kernel.attach_wire()?;
+        self.told.started_ns = monotonic_ns();
+        Ok(())
+    }
+
+    /// A copy of the ring's descriptor, to wait on.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// To be called every few ms.
+    pub(crate) fn tick(&mut self) {
+        self.drain();
+        let Self {
+            backends, texts, ..
+        } = self;
+        backends.look(|reading| texts.read(&reading));
+        self.libraries.look(Instant::now(), &mut self.kernel);
+    }
+
+    /// Takes what is on the ring, and tells what has been held back for long enough.
+    pub(crate) fn drain(&mut self) {
+        let now_ns = monotonic_ns();
+        let Self {
+            ring,
+            order,
+            alive,
+            libraries,
+            streams,
+            backends,
+            ..
+        } = self;
+        let mut ended = Vec::new();
+        ring.drain(|record| match record {
+            Record::Wire(wire) => {
+                libraries.meet(wire.header.tgid);
+                let transfer = Transfer::new(&wire);
+                order.insert(transfer.time_ns(), transfer);
+            }
+            Record::Process(event) if event.kind == KIND_FORK => {
+                alive.insert(event.tgid);
+                libraries.meet(event.tgid);
+            }
+            Record::Process(event) if event.kind == KIND_EXEC => {
+                libraries.program_began(event.tgid, Instant::now());
+            }
+            Record::Process(event) if event.kind == KIND_EXIT => {
+                alive.remove(&event.tgid);
+                libraries.process_ended(event.tgid);
+                backends.forget(event.tgid);
+                ended.push((event.tgid, event.time_ns));
+            }
+            Record::Process(_) => {}
+            _ => streams.malformed(),
+        });
+        self.tell(now_ns.saturating_sub(HOLD_BACK_NS));
+        for (pid, time_ns) in ended {
+            // What it sent last is told first.
+            self.tell(time_ns + 1);
+            let Self {
+                streams,
+                texts,
+                told,
+                ..
+            } = self;
+            streams.process_ended(pid, time_ns, texts, |event, origin, texts| {
+                told.take(event, origin, texts);
+            });
+        }
+    }
+
+    /// Tells what was carried before that time.
+    fn tell(&mut self, time_ns: u64) {
+        let Self {
+            order,
+            streams,
+            texts,
+            peers,
+            told,
+            kernel,
+            end_ns,
+            libraries,
+            tls,
+            backends,
+            ..
+        } = self;
+        while let Some(transfer) = order.next_before(time_ns.min(*end_ns)) {
+            let result = streams.take(
+                transfer,
+                texts,
+                |header, side| peers.origin(header, side),
+                |event, origin, texts| told.take(event, origin, texts),
+            );
+            if let Some((socket, inode)) = result.ignore {
+                kernel.ignore_socket(socket, inode);
+            }
+            if let Some(passing) = result.passing {
+                kernel.pass_over(passing.socket, passing.until);
+            }
+            if let Some(unknown) = result.unknown {
+                let backend = unknown.backend.or_else(|| peers.backend(&unknown));
+                if let Some(backend) = backend {
+                    streams.set_backend(unknown.header.socket, backend);
+                    backends.want(backend);
+                }
+            }
+            if result.is_encrypted && *tls == Tls::Auto {
+                libraries.turn_on(kernel);
+            }
+        }
+    }
+
+    /// Makes a process a target, and what it forks from now on.
+    pub(crate) fn add_target(&mut self, pid: u32) -> Result<(), Error> {
+        self.kernel.add_target(pid, target::FOLLOW)?;
+        self.libraries.meet(pid);
+        Ok(())
+    }
+
+    /// It is no target any more.
+    pub(crate) fn remove_target(&mut self, pid: u32) {
+        self.kernel.remove_target(pid);
+        self.libraries.process_ended(pid);
+    }
+
+    /// Time inside our BPF programs so far, where it is measured.
+    pub(crate) fn bpf_time(&self) -> Option<Duration> {
+        self.kernel.bpf_time()
+    }
+
+    /// What was told since the last window, as one.
+    pub(crate) fn take_window(
+        &mut self,
+        title: String,
+        duration: Duration,
+    ) -> Result<Window, Error> {
+        let statistics = std::mem::take(&mut self.told.recent);
+        let account = self.account(&statistics)?;
+        let what = (title, duration);
+        Ok(Window::new(what, &self.texts, statistics, account))
+    }
+
+    /// There is no room for further statements: it is time to begin anew.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.texts.overflows() > 0
+    }
+
+    /// Ends the watch and tells the rest.
+    pub(crate) fn end(&mut self) {
+        // While the hooks go, one after the other, requests are seen whose answers are not.
+        self.end_ns = monotonic_ns();
+        self.kernel.stop();
+        self.drain();
+        self.tell(u64::MAX);
+        self.streams.leave_out(self.order.len());
+        let Self {
+            streams,
+            texts,
+            told,
+            end_ns,
+            ..
+        } = self;
+        streams.finish(*end_ns, texts, |event, origin, texts| {
+            told.take(event, origin, texts);
+        });
+    }
+
+    /// What became of everything since the last account was taken. Only when the watch has ended is it certain that
+    /// nothing is still on its way.
+    pub(super) fn account(&mut self, statistics: &Statistics) -> Result<Account, Error> {
+        let now = Marks {
+            counters: self.kernel.counters()?,
+            sockets: self.streams.sockets(),
+            overflows: self.texts.overflows(),
+            process: finish::process_cpu_time(),
+            bpf: self.kernel.bpf_time(),
+        };
+        let before = std::mem::replace(&mut self.before, now.clone());
+        let counted = |counter: &Counter| before.counters.get(counter).copied().unwrap_or(0);
+        let counters = now
+            .counters
+            .iter()
+            .map(|(counter, count)| (*counter, count.saturating_sub(counted(counter))))
+            .collect();
+        let sockets = now.sockets.since(before.sockets);
+        let overflows = now.overflows.saturating_sub(before.overflows);
+        let mut account = Account::new(&counters, sockets, statistics, overflows);
+        if self.end_ns == u64::MAX {
+            account.leave_open();
+        }
+        account.bpf = now
+            .bpf
+            .map(|bpf| bpf.saturating_sub(before.bpf.unwrap_or_default()));
+        account.process = now.process.saturating_sub(before.process);
+        account.tls = self.tls;
+        account.notes.extend(self.libraries.notes().clone());
+        Ok(account)
+    }
+}

@@ -1,0 +1,300 @@
+//! What was told in one window of time, as it is stored: one JSON object, compressed. Windows read back add up. Pure.
+//!
+//! Statements are stored by their normal forms, which read again are the same statements.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    time::Duration,
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    account::Account,
+    figures::Figures,
+    protocol::{Extent, Side, SqlState, Statement, Statements},
+    statistics::{Key, Sessions, Statistics, Stretch, Transactions},
+    texts::Texts,
+};
+
+/// Of what is written now.
+const VERSION: u32 = 1;
+/// Most bytes of a window: 10,000 statements take some 10 MB.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// A window.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Window {
+    version: u32,
+    /// Whom.
+    pub(crate) title: String,
+    pub(crate) duration: Duration,
+    groups: Vec<Group>,
+    transactions: Transactions,
+    sessions: Sessions,
+    cancels: u64,
+    terminated: BTreeMap<SqlState, u64>,
+    opaque: BTreeMap<String, u64>,
+    lost: BTreeMap<String, Stretch>,
+    calls: u64,
+    without_group: u64,
+    account: Account,
+}
+
+/// Calls of a statement.
+#[derive(Debug, Serialize, Deserialize)]
+struct Group {
+    statement: Stored,
+    side: Side,
+    figures: Figures,
+}
+
+/// A statement, as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Stored {
+    /// Its normal form.
+    Text(String),
+    /// Known by its name only.
+    Named(String),
+    /// A function by its number.
+    Function(u32),
+    Empty,
+    Unknown,
+    /// All that found no room.
+    Others,
+}
+
+impl Window {
+    /// What was told.
+    pub(super) fn new(
+        (title, duration): (String, Duration),
+        texts: &Texts,
+        statistics: Statistics,
+        account: Account,
+    ) -> Self {
+        let words = |(cause, count): (std::borrow::Cow<'static, str>, u64)| (cause.into(), count);
+        let group = |(key, figures): (Key, Figures)| Group {
+            statement: Stored::new(key.statement.as_ref(), texts),
+            side: key.side,
+            figures,
+        };
+        Self {
+            version: VERSION,
+            title,
+            duration,
+            groups: statistics.groups.into_iter().map(group).collect(),
+            transactions: statistics.transactions,
+            sessions: statistics.sessions,
+            cancels: statistics.cancels,
+            terminated: statistics.terminated,
+            opaque: statistics.opaque.into_iter().map(words).collect(),
+            lost: statistics
+                .lost
+                .into_iter()
+                .map(|(cause, stretch)| (cause.into(), stretch))
+                .collect(),
+            calls: statistics.calls,
+            without_group: statistics.without_group,
+            account,
+        }
+    }
+
+    /// How many calls it has.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// What was lost, by cause.
+    pub(crate) fn lost(&self) -> u64 {
+        self.account.lost.values().sum()
+    }
+
+    /// Says something of it, with how often.
+    pub(crate) fn note(&mut self, note: String, count: u64) {
+        *self.account.notes.entry(note).or_default() += count;
+    }
+
+    /// As it is stored.
+    ///
+    /// # Errors
+    ///
+    /// None that is known: memory takes every byte.
+    pub(crate) fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        serde_json::to_writer(&mut encoder, self)?;
+        encoder.flush()?;
+        encoder.finish()
+    }
+
+    /// Reads one back.
+    ///
+    /// # Errors
+    ///
+    /// Of what is no window, or one of another version.
+    pub(crate) fn read(bytes: &[u8]) -> io::Result<Self> {
+        let reader = GzDecoder::new(bytes).take(BYTES_MAX);
+        let window: Self = serde_json::from_reader(io::BufReader::new(reader))?;
+        if window.version == VERSION {
+            Ok(window)
+        } else {
+            let text = format!("a window of version {}", window.version);
+            Err(io::Error::other(text))
+        }
+    }
+}
+
+impl Stored {
+    fn new(statement: Option<&Statement>, texts: &Texts) -> Self {
+        match statement {
+            Some(Statement::Known(id)) => Self::Text(texts.text(*id).to_owned()),
+            Some(Statement::Named(name)) => Self::Named(name.to_string()),
+            Some(Statement::Function(oid)) => Self::Function(*oid),
+            Some(Statement::Empty) => Self::Empty,
+            Some(Statement::Unknown) => Self::Unknown,
+            None => Self::Others,
+        }
+    }
+
+    fn statement(self, texts: &mut Texts) -> Option<Statement> {
+        Some(match self {
+            Self::Text(text) => {
+                let id = texts.prepared(text.as_bytes(), Extent::Whole);
+                texts.canonical(Statement::Known(id))
+            }
+            Self::Named(name) => Statement::Named(name.into()),
+            Self::Function(oid) => Statement::Function(oid),
+            Self::Empty => Statement::Empty,
+            Self::Unknown => Statement::Unknown,
+            Self::Others => return None,
+        })
+    }
+}
+
+/// Windows together.
+#[derive(Default)]
+pub(super) struct Sum {
+    pub(super) texts: Texts,
+    pub(super) statistics: Statistics,
+    pub(super) account: Account,
+    pub(super) duration: Duration,
+    pub(super) titles: std::collections::BTreeSet<String>,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, window: Window) {
+        let mut statistics = Statistics {
+            transactions: window.transactions,
+            sessions: window.sessions,
+            cancels: window.cancels,
+            terminated: window.terminated,
+            calls: window.calls,
+            without_group: window.without_group,
+            ..Statistics::default()
+        };
+        let opaque = window.opaque.into_iter();
+        statistics.opaque = opaque.map(|(cause, count)| (cause.into(), count)).collect();
+        let lost = window.lost.into_iter();
+        statistics.lost = lost
+            .map(|(cause, stretch)| (cause.into(), stretch))
+            .collect();
+        for group in window.groups {
+            let key = Key {
+                statement: group.statement.statement(&mut self.texts),
+                side: group.side,
+                by: None,
+            };
+            statistics
+                .groups
+                .entry(key)
+                .or_default()
+                .merge(group.figures);
+        }
+        self.statistics.merge(statistics);
+        self.account.merge(window.account);
+        self.duration += window.duration;
+        self.titles.insert(window.title);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use super::{Account, Sum, Window};
+    use crate::postgres::{
+        account::Sockets,
+        example::statistics,
+        report::{self, Selection, SortBy},
+        texts::Texts,
+    };
+
+    fn window() -> Window {
+        let mut texts = Texts::default();
+        let statistics = statistics(&mut texts);
+        let account = Account::new(&BTreeMap::new(), Sockets::default(), &statistics, 0);
+        let what = ("server".to_owned(), Duration::from_secs(60));
+        Window::new(what, &texts, statistics, account)
+    }
+
+    /// Two windows that were stored and read back are the recording of both times.
+    #[test]
+    fn windows_add_up() {
+        let bytes = window().to_bytes().unwrap();
+        let mut sum = Sum::default();
+        for _ in 0..2 {
+            sum.add(Window::read(&bytes).unwrap());
+        }
+        let mut texts = Texts::default();
+        let mut whole = statistics(&mut texts);
+        whole.merge(statistics(&mut texts));
+        let selection = Selection {
+            sort: SortBy::Time,
+            limit: 10,
+            min_calls: 0,
+            by: None,
+        };
+        let lines = |statistics, texts| {
+            let (rows, _) = report::rows(statistics, texts, selection);
+            let line = |row: &report::Row<'_>| {
+                let figures = row.figures;
+                let times = [50, 95, 99].map(|percent| figures.quantile_ns(percent));
+                let seen = &figures.seen;
+                format!(
+                    "{} {:?} {} {} {:?} {:?} {:?} {:?}",
+                    row.text,
+                    row.fingerprint,
+                    figures.calls,
+                    figures.total_ns,
+                    times,
+                    figures.errors,
+                    seen.users,
+                    seen.transports,
+                )
+            };
+            rows.iter().map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&sum.statistics, &sum.texts), lines(&whole, &texts));
+        assert_eq!((sum.account.calls, sum.account.in_rows), (10, 10));
+        assert_eq!(
+            sum.statistics.transactions.longest_idle,
+            whole.transactions.longest_idle
+        );
+        assert_eq!(sum.duration, Duration::from_secs(120));
+    }
+
+    /// What is no window is refused, whatever it is.
+    #[test]
+    fn other_bytes_are_refused() {
+        let bytes = window().to_bytes().unwrap();
+        for bytes in [&b""[..], b"{}", &bytes[..bytes.len() / 2]] {
+            assert!(Window::read(bytes).is_err());
+        }
+        let mut later = window();
+        later.version += 1;
+        let refused = Window::read(&later.to_bytes().unwrap()).unwrap_err();
+        assert!(refused.to_string().contains("version 2"), "{refused}");
+    }
+}
