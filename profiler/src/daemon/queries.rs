@@ -44,10 +44,7 @@ impl slot::Plan for Plan {
     const CAPABILITY: Capability = Capability::Queries;
 
     fn description(&self, followed: u64) -> String {
-        format!(
-            "{} ({followed} processes now)",
-            self.queries.targets.description()
-        )
+        format!("{} ({followed} alive)", self.queries.targets.description())
     }
 
     fn work(self, windows: Windows, life: Life<Self>) -> Result<(), Error> {

@@ -54,7 +54,7 @@ impl slot::Plan for Plan {
     fn description(&self, followed: u64) -> String {
         let mut whom = self.sampling.description();
         if self.sampling.targets.is_some() && followed > 0 {
-            whom = format!("{whom} ({followed} processes now)");
+            whom = format!("{whom} ({followed} alive)");
         }
         format!("{whom} at {} Hz", self.frequency_hz)
     }

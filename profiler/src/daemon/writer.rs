@@ -449,8 +449,10 @@ mod tests {
             ..Account::default()
         };
         Job {
-            captured: Captured::empty(meta, account),
-            table: 1,
+            content: Content::Sampling {
+                captured: Box::new(Captured::empty(meta, account)),
+                table: 1,
+            },
             notes: BTreeMap::from([("said by the daemon".to_owned(), begin_s)]),
         }
     }
@@ -528,6 +530,6 @@ mod tests {
         }
         let now = status.snapshot();
         assert_eq!(now.windows.lost[&LostWindow::WriterBusy], 2);
-        assert_eq!(now.samples_lost, 14);
+        assert_eq!(now.samples.lost, 14);
     }
 }

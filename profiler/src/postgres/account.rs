@@ -77,6 +77,13 @@ impl Sockets {
     }
 }
 
+/// How far what was counted and what was told are apart.
+pub(super) fn unexplained(counters: &BTreeMap<Counter, u64>, sockets: Sockets) -> u64 {
+    let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
+    let told = sockets.records + sockets.malformed + counted(Counter::WireLost);
+    counted(Counter::WireTaken).abs_diff(told)
+}
+
 /// The account of one recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Account {
@@ -118,9 +125,8 @@ impl Account {
             .iter()
             .map(|counter| (counter.text().to_owned(), counted(*counter)))
             .collect();
-        let told = sockets.records + sockets.malformed + counted(Counter::WireLost);
         lost.insert("malformed record".to_owned(), sockets.malformed);
-        lost.insert(UNEXPLAINED.to_owned(), transfers.abs_diff(told));
+        lost.insert(UNEXPLAINED.to_owned(), unexplained(counters, sockets));
         lost.insert(
             "socket without room in the list".to_owned(),
             sockets.overflowed,
@@ -200,9 +206,13 @@ impl Account {
         };
     }
 
-    /// Records are still on their way: that they are not told yet says nothing.
-    pub(super) fn leave_open(&mut self) {
+    /// Records that were counted and never told, or the other way round. While records are on their way that says
+    /// nothing of a window.
+    pub(super) fn set_unexplained(&mut self, records: u64) {
         self.lost.remove(UNEXPLAINED);
+        if records > 0 {
+            self.lost.insert(UNEXPLAINED.to_owned(), records);
+        }
     }
 
     /// In words, one fact a line.

@@ -18,7 +18,7 @@ use profiler_common::{
 
 use super::{
     Tls,
-    account::{Account, Sockets},
+    account::{Account, Sockets, unexplained},
     backends::Backends,
     order::{HOLD_BACK_NS, Order},
     origin::Origin,
@@ -333,9 +333,11 @@ impl Watcher {
         let sockets = now.sockets.since(before.sockets);
         let overflows = now.overflows.saturating_sub(before.overflows);
         let mut account = Account::new(&counters, sockets, statistics, overflows);
-        if self.end_ns == u64::MAX {
-            account.leave_open();
-        }
+        account.set_unexplained(if self.end_ns == u64::MAX {
+            0
+        } else {
+            unexplained(&now.counters, now.sockets)
+        });
         account.bpf = now
             .bpf
             .map(|bpf| bpf.saturating_sub(before.bpf.unwrap_or_default()));

@@ -3,179 +3,22 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::{net::UnixDatagram, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Command,
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use profiler::daemon::store::{self, Capability, Entry, Span};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use profiler::daemon::store;
+use rustix::process::Signal;
 
 use crate::{
-    bench::{Bench, Folded, SPLIT, Target, bench, signal, text},
+    bench::{SPLIT, Target, bench, signal, text},
     filters::Cgroup,
     lifecycle::{FORKER, bpftool, programs_of},
     queries::{Report, pgbench, server},
+    service::{Daemon, gaps, report, sections},
 };
-
-/// Far longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The daemon, under a service manager that is the test. Killed when dropped.
-struct Daemon {
-    child: Child,
-    config: PathBuf,
-    state: PathBuf,
-    log: PathBuf,
-    manager: UnixDatagram,
-}
-
-impl Daemon {
-    /// Starts it and waits until it is ready.
-    fn start(bench: &Bench, sections: &str) -> Self {
-        let state = bench.path("state");
-        let _ = fs::create_dir(&state);
-        let command = bench.command(&[]);
-        let program = PathBuf::from(command.get_program());
-        Self::spawn(bench, sections, &mut Command::new(program))
-    }
-
-    /// Likewise, by a command to which the daemon's arguments are added.
-    fn spawn(bench: &Bench, sections: &str, command: &mut Command) -> Self {
-        let (config, state) = (bench.path("profiler.toml"), bench.path("state"));
-        let (log, socket) = (bench.path("log"), bench.path("notify"));
-        write_config(&config, &state, sections);
-        let _ = fs::remove_file(&socket);
-        let manager = UnixDatagram::bind(&socket).expect("a socket");
-        manager
-            .set_read_timeout(Some(PATIENCE))
-            .expect("it can wait");
-        fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o777))
-            .expect("it is ours");
-        let death = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
-        // SAFETY: the closure makes one system call and nothing else.
-        unsafe { command.pre_exec(death) };
-        let child = command
-            .args(["daemon", "--config"])
-            .arg(&config)
-            .env("NOTIFY_SOCKET", &socket)
-            .env("WATCHDOG_USEC", "500000")
-            .env_remove("WATCHDOG_PID")
-            .env_remove("JOURNAL_STREAM")
-            .env_remove("STATE_DIRECTORY")
-            .stderr(fs::File::create(&log).expect("a log"))
-            .spawn()
-            .expect("the daemon starts");
-        let daemon = Self {
-            child,
-            config,
-            state,
-            log,
-            manager,
-        };
-        daemon.told("READY=1");
-        daemon
-    }
-
-    /// Waits until the service manager is told this; gives all of that message.
-    #[track_caller]
-    fn told(&self, wanted: &str) -> String {
-        let started = Instant::now();
-        let mut bytes = [0; 4096];
-        while started.elapsed() < PATIENCE {
-            let Ok(length) = self.manager.recv(&mut bytes) else {
-                break;
-            };
-            let message = text(&bytes[..length]);
-            if message.contains(wanted) {
-                return message;
-            }
-        }
-        panic!("never told {wanted}; log:\n{}", self.log());
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Waits until the log holds this.
-    #[track_caller]
-    fn logged(&self, wanted: &str) {
-        let found = (0..600).find(|_| {
-            sleep(Duration::from_millis(100));
-            self.log().contains(wanted)
-        });
-        assert!(found.is_some(), "no {wanted} in:\n{}", self.log());
-    }
-
-    /// Waits until so many windows are there.
-    #[track_caller]
-    fn windows(&self, wanted: usize) -> Vec<Entry> {
-        let found = (0..1200).find_map(|_| {
-            sleep(Duration::from_millis(50));
-            let entries = store::list(&self.state).unwrap_or_default();
-            (entries.len() >= wanted).then_some(entries)
-        });
-        found.unwrap_or_else(|| panic!("no {wanted} windows; log:\n{}", self.log()))
-    }
-
-    fn reload(&self, sections: &str) {
-        write_config(&self.config, &self.state, sections);
-        signal(&self.child, Signal::HUP);
-        let reloading = self.told("RELOADING=1");
-        assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
-    }
-
-    /// Ends it as systemd does, and gives the windows.
-    #[track_caller]
-    fn stop(mut self) -> Vec<Entry> {
-        signal(&self.child, Signal::TERM);
-        self.told("STOPPING=1");
-        let status = self.child.wait().expect("it is ours");
-        assert!(status.success(), "{}", self.log());
-        store::list(&self.state).expect("the store can be read")
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn write_config(path: &Path, state: &Path, sections: &str) {
-    let state = state.display();
-    let text = format!("[state]\ndirectory = '{state}'\n{sections}\n");
-    fs::write(path, text).expect("a configuration");
-}
-
-/// Windows of this length, sampling whom the targets say.
-fn sections(length: &str, targets: &str) -> String {
-    format!(
-        "[windows]\nlength = \"{length}\"\n[overhead]\nmax = \"100%\"\n[log]\nlevel = \"debug\"\n\
-         [sampling]\nfrequency = 199\ntargets = {{ {targets} }}"
-    )
-}
-
-fn report(bench: &Bench, state: &Path, arguments: &[&str]) -> Folded {
-    let state = state.to_str().expect("text");
-    let report = [
-        "report", "--state", state, "--since", "1h", "-f", "folded", "-o", "-",
-    ];
-    let output = bench.profiler(&[&report, arguments].concat());
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    Folded::parse(&text(&output.stdout))
-}
-
-/// Parts of the time from the first window to the last without one.
-fn gaps(entries: &[Entry]) -> Vec<Span> {
-    let begin_ms = entries.first().map_or(0, |entry| entry.name.begin_ms);
-    let end_ms = entries.last().map_or(0, |entry| entry.name.end_ms);
-    store::select(entries, Capability::Sampling, Span { begin_ms, end_ms }).gaps
-}
 
 /// What was sampled in windows is read back as one flamegraph, of all or of one process, with its account.
 #[test]

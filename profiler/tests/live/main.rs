@@ -26,6 +26,7 @@ mod python;
 mod python_tools;
 mod queries;
 mod refusals;
+mod service;
 mod shares;
 mod stacks;
 mod syscalls;
