@@ -48,7 +48,7 @@ pub(crate) enum Content {
     },
     /// Calls of Postgres.
     Queries {
-        window: Window,
+        window: Box<Window>,
         /// When it began, by the wall clock after the Unix epoch.
         started: Duration,
     },
@@ -427,7 +427,8 @@ mod tests {
     use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
     use super::{
-        Captured, Exports, Job, LostWindow, Retention, Status, Store, Windows, Writer, sync_channel,
+        Captured, Content, Exports, Job, LostWindow, Retention, Status, Store, Windows, Writer,
+        sync_channel,
     };
     use crate::{
         daemon::store,
