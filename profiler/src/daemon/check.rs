@@ -58,6 +58,20 @@ pub(super) fn lines(settings: &Settings, refusals: &Refusals) -> Vec<String> {
         .collect()
 }
 
+fn queries_line(settings: &Settings, refusal: Option<&str>) -> String {
+    let Some(queries) = &settings.queries else {
+        return "queries: off, nobody is named (queries.targets)".to_owned();
+    };
+    if let Some(refusal) = refusal {
+        return format!("queries: impossible here, {refusal}");
+    }
+    format!(
+        "queries: on, {}, windows of {:.1} s",
+        queries.targets.description(),
+        settings.window.as_secs_f64()
+    )
+}
+
 fn web_line(settings: &Settings) -> String {
     match &settings.web {
         None => "web: off, as configured (web.listen)".to_owned(),
@@ -79,20 +93,6 @@ fn export_lines(settings: &Settings) -> Vec<String> {
             )
         })
         .collect()
-}
-
-fn queries_line(settings: &Settings, refusal: Option<&str>) -> String {
-    let Some(queries) = &settings.queries else {
-        return "queries: off, nobody is named (queries.targets)".to_owned();
-    };
-    if let Some(refusal) = refusal {
-        return format!("queries: impossible here, {refusal}");
-    }
-    format!(
-        "queries: on, {}, windows of {:.1} s",
-        queries.targets.description(),
-        settings.window.as_secs_f64()
-    )
 }
 
 /// The line of sampling.

@@ -217,7 +217,10 @@ impl Session {
         let title = self.plan.queries.targets.description();
         let window: Window = self.watcher.take_window(title, began.elapsed())?;
         Ok(Job {
-            content: Content::Queries { window, started },
+            content: Content::Queries {
+                window: Box::new(window),
+                started,
+            },
             notes: std::mem::take(&mut self.notes),
         })
     }

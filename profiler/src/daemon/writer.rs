@@ -48,7 +48,7 @@ pub(crate) enum Content {
     },
     /// Calls of Postgres.
     Queries {
-        window: Window,
+        window: Box<Window>,
         /// When it began, by the wall clock after the Unix epoch.
         started: Duration,
     },
@@ -78,8 +78,8 @@ struct Made {
     /// Samples or calls in it, and those that were lost meanwhile.
     events: u64,
     lost: u64,
-    /// Of samples, by cause.
-    lost_by: BTreeMap<String, u64>,
+    /// Samples lost, by cause.
+    lost_by: BTreeMap<&'static str, u64>,
     /// Samples whose stack was cut.
     cut_stacks: u64,
 }
@@ -299,23 +299,18 @@ impl Work {
                     .profile(|places, sources| self.names.resolve(table, &places, sources))?;
                 // Before the windows that were lost are told: they have no part in this one.
                 self.exports.offer(&profile);
+                let account = &mut profile.account;
                 let note = |(note, count): (String, u64)| (note.into(), count);
-                profile.account.notes.extend(notes.into_iter().map(note));
+                account.notes.extend(notes.into_iter().map(note));
+                let known: u64 = account.stacks.values().sum();
+                let lost = account.lost.iter();
                 Ok(Made {
                     name,
+                    events: account.shown,
+                    lost: account.lost_total(),
+                    lost_by: lost.map(|(cause, count)| (cause.text(), *count)).collect(),
+                    cut_stacks: known.saturating_sub(account.complete()),
                     bytes: output::render(&profile, Format::Pprof, &Options::default())?,
-                    events: profile.account.shown,
-                    lost: profile.account.lost_total(),
-                    lost_by: profile
-                        .account
-                        .lost
-                        .iter()
-                        .map(|(cause, count)| (cause.text().to_owned(), *count))
-                        .collect(),
-                    cut_stacks: {
-                        let known: u64 = profile.account.stacks.values().sum();
-                        known.saturating_sub(profile.account.complete())
-                    },
                 })
             }
             Content::Queries {
@@ -354,7 +349,7 @@ impl Work {
             counts.shown += events;
             counts.lost += lost;
             for (cause, count) in &made.lost_by {
-                *now.lost_by.entry(cause.clone()).or_default() += count;
+                *now.lost_by.entry((*cause).to_owned()).or_default() += count;
             }
             now.cut_stacks += made.cut_stacks;
         });

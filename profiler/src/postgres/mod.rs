@@ -26,6 +26,7 @@ pub mod protocol;
 mod readings;
 mod report;
 mod session;
+pub(crate) mod shown;
 pub mod sql;
 mod statistics;
 mod streams;

@@ -33,10 +33,10 @@ impl History {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Profile>, Error> {
         let mut merger = Merger::default();
-        let mut stopped = false;
+        let mut is_late = false;
         let found = store::each(&self.state, Capability::Sampling, self.span, |bytes| {
-            stopped = stopped || !go_on();
-            if stopped {
+            is_late = is_late || !go_on();
+            if is_late {
                 return true;
             }
             let Ok(mut profile) = read(bytes) else {
@@ -46,7 +46,7 @@ impl History {
             merger.add(profile);
             true
         })?;
-        if stopped {
+        if is_late {
             return Ok(None);
         }
         let mut profile = merger.finish();

@@ -150,6 +150,10 @@ fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
         .map(|(cause, count)| (vec![("reason", cause)], count));
     let help = "Samples that are in no window";
     profiler.counters("samples_lost", help, lost.collect());
+    let help = "Calls of Postgres in windows that were written";
+    profiler.counter("postgres_calls", help, snapshot.calls.shown);
+    let help = "Calls of Postgres, or what may be ones, that are in no window";
+    profiler.counter("postgres_calls_lost", help, snapshot.calls.lost);
     let help = "Samples whose stack was cut";
     profiler.counter("stacks_truncated", help, snapshot.cut_stacks);
     let windows = &snapshot.windows;

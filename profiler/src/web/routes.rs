@@ -31,12 +31,14 @@ use super::{
     metrics,
     overview::{Now, Page},
     own::Own,
+    queries::Table,
     query::{Asked, Query},
     svg,
 };
 use crate::{
     error::Error,
     output::{self, Format, Options},
+    postgres::shown::{self, Shown},
 };
 
 /// Longest time for reading windows, for one answer.
@@ -96,6 +98,7 @@ fn router(guard: Guard, sources: Sources) -> Router {
     Router::new()
         .route("/", get(overview))
         .route("/flamegraph.svg", get(flamegraph))
+        .route("/queries", get(statements))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route(
@@ -196,6 +199,35 @@ async fn flamegraph(State(site): Shared, Parameters(query): Parameters<Query>) -
         ),
         Some(Err(error)) => words(status_of(&error), &error.to_string()),
         None => words(StatusCode::SERVICE_UNAVAILABLE, "busy, try again"),
+    }
+}
+
+async fn statements(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
+    let asked = match query.resolve(Timestamp::now()) {
+        Ok(asked) => asked,
+        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
+    };
+    let (state, span) = (site.sources.state.clone(), asked.span);
+    let read = in_turn(&site, move || {
+        let deadline = Instant::now() + READING;
+        shown::of_span(&state, span, &mut || Instant::now() < deadline)
+    });
+    let shown = match read.await {
+        Some(Ok(Some(shown))) => shown,
+        // Nothing kept of that time is nothing to show, not a failure.
+        Some(Err(Error::NoWindows { .. })) => Shown::default(),
+        Some(Err(error)) => return words(status_of(&error), &error.to_string()),
+        Some(Ok(None)) => {
+            return words(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many windows for one table: choose a shorter time, or use `profiler queries --since`",
+            );
+        }
+        None => return busy(),
+    };
+    match Table::of(&query, asked.span, &shown).render() {
+        Ok(html) => Html(html).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 

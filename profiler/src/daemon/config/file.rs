@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
-use crate::{export::Kind, postgres::Tls};
+use crate::export::Kind;
+use crate::postgres::Tls;
 
 macro_rules! tables {
     ($($(#[$meta:meta])* $name:ident { $($key:ident: $kind:ty,)+ })+) => {$(
