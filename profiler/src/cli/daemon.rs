@@ -22,7 +22,7 @@ pub struct DaemonArgs {
     /// Only say what would run, and whether the configuration is right
     #[arg(long)]
     pub check: bool,
-    /// Serve the page on an address that others can reach too; wants `public` and `token_file` in [web] as well
+    /// Serve the page on an address that others can reach too; wants web.public and web.token_file as well
     #[arg(long)]
     pub listen_publicly: bool,
 }
