@@ -22,7 +22,7 @@ pub struct DaemonArgs {
     /// Only say what would run, and whether the configuration is right
     #[arg(long)]
     pub check: bool,
-    /// Serve the page on an address that others can reach too; wants `public` and `token_file` in the section `web` as well
+    /// Serve the page on an address that others can reach too; wants a configuration that says so too, and a token
     #[arg(long)]
     pub listen_publicly: bool,
 }
