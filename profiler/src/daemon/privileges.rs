@@ -4,9 +4,12 @@
 //! Capabilities belong to threads, so they are dropped before the first one is started. What attaching needs is kept:
 //! CPUs come online, targets come, and a reload attaches anew.
 
+use std::fs;
+
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
-use crate::error::Error;
+use super::config::Settings;
+use crate::{error::Error, kernel, postgres::Tls};
 
 /// What is kept, each for its reason.
 const NEEDED: [Capability; 6] = [
@@ -24,6 +27,37 @@ const NEEDED: [Capability; 6] = [
     Capability::CAP_SYSLOG,
 ];
 
+/// Why `CAP_SYS_ADMIN` is kept too, where it is: whoever has it is all but root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reasons {
+    /// `kernel.perf_event_paranoid` as Debian sets it, 3: perf events want it.
+    pub(super) paranoid: bool,
+    /// Probes in TLS libraries want it.
+    pub(super) tls: bool,
+    /// Tracepoints are described in a file system that is not mounted here.
+    pub(super) no_tracefs: bool,
+}
+
+impl Reasons {
+    /// Of what is configured at the start; a reload gets nothing back.
+    pub(super) fn of(settings: &Settings) -> Self {
+        let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+        let paranoid = paranoid
+            .ok()
+            .and_then(|text| text.trim().parse::<i32>().ok());
+        let queries = settings.queries.as_ref();
+        Self {
+            paranoid: settings.sampling.is_some() && paranoid.is_some_and(|level| level >= 3),
+            tls: queries.is_some_and(|queries| queries.tls != Tls::Off),
+            no_tracefs: queries.is_some() && !kernel::has_tracefs(),
+        }
+    }
+
+    fn are_any(self) -> bool {
+        self.paranoid || self.tls || self.no_tracefs
+    }
+}
+
 /// What happened.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Privileges {
@@ -34,17 +68,17 @@ pub(super) struct Privileges {
 }
 
 /// Drops what is not needed, for this thread and those that it starts.
-pub(super) fn reduce() -> Result<Privileges, Error> {
+pub(super) fn reduce(reasons: Reasons) -> Result<Privileges, Error> {
     let failed = |error: CapsError| Error::System {
         action: "drop capabilities",
         source: std::io::Error::other(error.to_string()),
     };
     let held = caps::read(None, CapSet::Permitted).map_err(failed)?;
-    let kept = kept_of(&held);
+    let kept = kept_of(&held, reasons);
     // Before the permitted set shrinks, as it wants a capability.
     if held.contains(&Capability::CAP_SETPCAP) {
         for capability in caps::read(None, CapSet::Bounding).map_err(failed)? {
-            if !NEEDED.contains(&capability) {
+            if !NEEDED.contains(&capability) && !kept.contains(&capability) {
                 caps::drop(None, CapSet::Bounding, capability).map_err(failed)?;
             }
         }
@@ -74,27 +108,33 @@ pub(crate) fn give_up() {
     }
 }
 
-fn kept_of(held: &CapsHashSet) -> CapsHashSet {
+fn kept_of(held: &CapsHashSet, reasons: Reasons) -> CapsHashSet {
+    let more = reasons.are_any().then_some(Capability::CAP_SYS_ADMIN);
     NEEDED
         .into_iter()
+        .chain(more)
         .filter(|capability| held.contains(capability))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CapSet, Capability, NEEDED, give_up, kept_of, reduce};
+    use super::{CapSet, Capability, NEEDED, Reasons, give_up, kept_of, reduce};
 
     /// Of everything only what is needed is kept, of nothing nothing is made.
     #[test]
     fn only_the_needed_are_kept() {
         let all = caps::all();
-        assert_eq!(kept_of(&all), NEEDED.into_iter().collect());
+        let none = Reasons::default();
+        assert_eq!(kept_of(&all, none), NEEDED.into_iter().collect());
         let some = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
         assert_eq!(
-            kept_of(&some.into_iter().collect()),
+            kept_of(&some.into_iter().collect(), none),
             [Capability::CAP_BPF].into_iter().collect()
         );
+        let tls = Reasons { tls: true, ..none };
+        let some = some.into_iter().collect();
+        assert_eq!(kept_of(&some, tls), some);
     }
 
     /// A thread that has given up everything has nothing.
@@ -113,9 +153,9 @@ mod tests {
     fn dropped_is_dropped() {
         let thread = std::thread::spawn(|| {
             let before = caps::read(None, CapSet::Permitted).unwrap();
-            let privileges = reduce().unwrap();
+            let privileges = reduce(Reasons::default()).unwrap();
             let after = caps::read(None, CapSet::Effective).unwrap();
-            assert_eq!(after, kept_of(&before));
+            assert_eq!(after, kept_of(&before, Reasons::default()));
             assert_eq!(privileges.kept.len() + privileges.dropped, before.len());
             assert!(caps::raise(None, CapSet::Permitted, Capability::CAP_SYS_ADMIN).is_err());
             assert!(rustix::thread::no_new_privs().unwrap());

@@ -18,7 +18,8 @@ use super::{
     journal, manager,
     outlets::Outlets,
     overhead::Overhead,
-    privileges, queries, sampling,
+    privileges::{self, Reasons},
+    queries, sampling,
     slot::Slot,
     status::Status,
     store::{Capability, Store},
@@ -47,7 +48,7 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     // Wants a capability that is dropped next. Without it only the BPF programs' own time is not known.
     let statistics = kernel::keep_statistics();
     let store = Store::open(&settings.state)?;
-    let privileges = privileges::reduce()?;
+    let privileges = privileges::reduce(Reasons::of(&settings))?;
     tracing::info!(
         kept = privileges.kept.join(" "),
         dropped = privileges.dropped,

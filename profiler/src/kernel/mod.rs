@@ -27,4 +27,5 @@ pub use pythons::PythonMap;
 pub use records::{Record, Ring};
 pub use shared::SharedMaps;
 pub use switches::Left;
+pub use tracefs::has_tracefs;
 pub use wire::result_offset;

@@ -19,8 +19,7 @@ const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 pub(super) fn with<T: Send>(
     each: impl FnOnce(&'static str) -> Result<T, KernelError> + Send,
 ) -> Result<T, KernelError> {
-    let is_mounted = |place: &&&str| Path::new(place).join("events").is_dir();
-    if let Some(place) = PLACES.iter().find(is_mounted) {
+    if let Some(place) = mounted() {
         return each(place);
     }
     let [place, _] = PLACES;
@@ -34,6 +33,17 @@ pub(super) fn with<T: Send>(
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// Where it is mounted for everybody.
+fn mounted() -> Option<&'static str> {
+    let is_mounted = |place: &&str| Path::new(place).join("events").is_dir();
+    PLACES.into_iter().find(is_mounted)
+}
+
+/// Whether nothing has to be mounted.
+pub fn has_tracefs() -> bool {
+    mounted().is_some()
 }
 
 fn mount_for_this_thread(place: &str) -> rustix::io::Result<()> {
