@@ -179,6 +179,7 @@ fn no_privilege() {
             ("record", "no"),
             ("syscalls", "no"),
             ("tcp", "no"),
+            ("queries", "no"),
             ("report", "works"),
             ("doctor", "works")
         ]
