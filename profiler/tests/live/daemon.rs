@@ -314,11 +314,11 @@ fn memory_is_flat() {
         });
         readings.min().unwrap_or_default()
     };
-    sleep(Duration::from_secs(10));
+    sleep(Duration::from_secs(5));
     let before = floor_kib();
-    sleep(Duration::from_secs(30));
+    sleep(Duration::from_secs(15));
     let after = floor_kib();
-    println!("{before} KiB after 100 windows, {after} KiB after 400");
+    println!("{before} KiB after 80 windows, {after} KiB after 260");
     assert!(
         after < before + 4096,
         "{before} KiB have become {after} KiB"
