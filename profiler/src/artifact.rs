@@ -5,13 +5,16 @@
 //! A process killed in between leaves nothing.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+/// What names of files in the making begin with.
+const UNFINISHED: &str = ".profiler-";
 
 /// Where a result goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +120,20 @@ impl Artifact {
     }
 }
 
+/// Removes what somebody who was killed left unfinished in a folder of ours.
+///
+/// # Errors
+///
+/// Of a folder that cannot be listed. A file that stays harms nobody.
+pub fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 fn write_stdout(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
@@ -147,7 +164,7 @@ fn open_sink(path: &Path) -> io::Result<Sink> {
         Ok(file) => Ok(Sink::Unnamed(File::from(file))),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => Ok(Sink::Named(
             tempfile::Builder::new()
-                .prefix(".profiler-")
+                .prefix(UNFINISHED)
                 .tempfile_in(folder(path))?,
         )),
         Err(error) => Err(error.into()),
@@ -160,7 +177,7 @@ fn write_unnamed(mut file: File, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
     // A link cannot replace a name, a rename can: link beside it, whole already, then rename.
     let beside = tempfile::Builder::new()
-        .prefix(".profiler-")
+        .prefix(UNFINISHED)
         .make_in(folder(path), |name| {
             Ok(rustix::fs::linkat(
                 CWD,

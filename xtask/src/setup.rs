@@ -249,14 +249,7 @@ pub(crate) fn tests() -> Result<()> {
         packages.push("python3-venv");
     }
     packages.dedup();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    println!(
-        "The tests run programs that are not here: {}.",
-        packages.join(", ")
-    );
-    apt(&packages)
+    install("The tests run", &packages)
 }
 
 /// Installs what makes and checks packages.
@@ -273,6 +266,10 @@ pub(crate) fn guest() -> Result<()> {
 pub(crate) fn programs(what_for: &str, programs: &[(&str, &str)]) -> Result<()> {
     let missing = programs.iter().filter(|(program, _)| !has(program));
     let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    install(what_for, &packages)
+}
+
+fn install(what_for: &str, packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
@@ -280,7 +277,7 @@ pub(crate) fn programs(what_for: &str, programs: &[(&str, &str)]) -> Result<()> 
         "{what_for} programs that are not here: {}.",
         packages.join(", ")
     );
-    apt(&packages)
+    apt(packages)
 }
 
 /// Installs Debian packages, as root or through sudo.

@@ -6,8 +6,7 @@ use super::config::{Settings, load};
 use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
-    postgres::Tls,
-    preflight,
+    postgres, preflight,
     record::targets::check_frequency,
 };
 
@@ -19,8 +18,8 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = load(path)?;
     crate::web::check(settings.web.as_ref(), listen_publicly)?;
     let refusals = Refusals {
-        sampling: sampling_refusal(&settings),
-        queries: queries_refusal(&settings),
+        sampling: refusal(require_sampling(&settings)),
+        queries: refusal(require_queries(&settings)),
     };
     let store = store_refusal(&settings.state);
     let mut lines = vec![format!("configuration: {} is right", path.display())];
@@ -111,25 +110,24 @@ fn sampling_line(settings: &Settings, refusal: Option<&str>) -> String {
     )
 }
 
-/// Why sampling, if it is on, cannot work here.
-fn sampling_refusal(settings: &Settings) -> Option<String> {
-    let sampling = settings.sampling.as_ref()?;
-    let error = match preflight::require_record() {
-        Err(error) => Error::from(error),
-        Ok(()) => check_frequency(sampling.frequency_hz).err()?,
+/// Refuses sampling that could not work here.
+pub(super) fn require_sampling(settings: &Settings) -> Result<(), Error> {
+    let Some(sampling) = &settings.sampling else {
+        return Ok(());
     };
-    let hint = error.hint().map(|hint| format!("; {hint}"));
-    Some(format!("{error}{}", hint.unwrap_or_default()))
+    preflight::require_record()?;
+    check_frequency(sampling.frequency_hz)
 }
 
-/// Why queries, if they are watched, cannot be here.
-fn queries_refusal(settings: &Settings) -> Option<String> {
-    let queries = settings.queries.as_ref()?;
-    let mut allowed = preflight::require_record();
-    if queries.tls == Tls::On {
-        allowed = allowed.and_then(|()| preflight::require_tls());
-    }
-    let error = allowed.err()?;
+/// Likewise, watching queries.
+pub(super) fn require_queries(settings: &Settings) -> Result<(), Error> {
+    let queries = settings.queries.as_ref();
+    Ok(queries.map_or(Ok(()), |queries| postgres::require(queries.tls))?)
+}
+
+/// Why not, with what mends it.
+fn refusal(required: Result<(), Error>) -> Option<String> {
+    let error = required.err()?;
     let hint = error.hint().map(|hint| format!("; {hint}"));
     Some(format!("{error}{}", hint.unwrap_or_default()))
 }

@@ -5,7 +5,7 @@
 //! id is), young, or has not been looked at for some time.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     os::unix::fs::DirEntryExt,
 };
@@ -13,7 +13,7 @@ use std::{
 use profiler_common::{config::target, limits::COMM_LEN};
 
 use super::config::Targets;
-use crate::{cgroup, config::Descendants, process};
+use crate::{cgroup, config::Descendants, error::Error, kernel::KernelError, process};
 
 /// Looks at a process in the seconds after it was first seen: it executes its program and gets its name now.
 const YOUNG_TICKS: u64 = 3;
@@ -21,7 +21,7 @@ const YOUNG_TICKS: u64 = 3;
 const LOOK_EVERY: u64 = 10;
 
 /// Note: see [`TARGETS_MAX`](profiler_common::limits::TARGETS_MAX).
-pub(crate) const TARGETS_FULL: &str = "process not sampled, table of targets full";
+const TARGETS_FULL: &str = "process not sampled, table of targets full";
 
 /// What a look at a process tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +144,20 @@ pub(crate) fn look(pid: u32) -> Option<Seen> {
         comm: process::comm(pid)?,
         cgroup: process::cgroup(pid).unwrap_or_default(),
     })
+}
+
+/// A process that finds no room among the targets is noted; any other failure is one.
+pub(crate) fn note_full(
+    added: Result<(), Error>,
+    notes: &mut BTreeMap<String, u64>,
+) -> Result<(), Error> {
+    match added {
+        Err(Error::Kernel(KernelError::TooManyTargets { .. })) => {
+            *notes.entry(TARGETS_FULL.to_owned()).or_default() += 1;
+            Ok(())
+        }
+        added => added,
+    }
 }
 
 /// Old processes take turns.

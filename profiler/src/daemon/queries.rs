@@ -14,20 +14,16 @@ use tokio::{
 
 use super::{
     config::Queries,
-    follow::{self, Change, Follower, TARGETS_FULL},
+    follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
     store::Capability,
     writer::{Content, Job, Windows},
 };
 use crate::{
     error::Error,
-    kernel::{KernelError, kernel_offsets},
+    kernel::kernel_offsets,
     postgres::{POLL, Watcher, Window},
-    record::{
-        ending::{at, runtime},
-        running::watch_readable,
-        targets::descendants,
-    },
+    record::{ending::at, targets::descendants},
 };
 
 /// How often targets are looked for.
@@ -48,16 +44,7 @@ impl slot::Plan for Plan {
     }
 
     fn work(self, windows: Windows, life: Life<Self>) -> Result<(), Error> {
-        runtime()?.block_on(async {
-            match Session::attach(self, windows, Arc::clone(&life.pulse)) {
-                Ok(session) => session.run(life).await,
-                Err(error) => {
-                    // The caller waits for it.
-                    let _ = life.attached.send(Err(error));
-                    Ok(())
-                }
-            }
-        })
+        life.lead(|pulse| Session::attach(self, windows, pulse), Session::run)
     }
 }
 
@@ -88,10 +75,8 @@ impl Session {
         Ok(session)
     }
 
-    async fn run(mut self, life: Life<Plan>) -> Result<(), Error> {
-        // The caller waits for it.
-        let _ = life.attached.send(Ok(()));
-        let result = self.watch(life.commands).await;
+    async fn run(mut self, commands: UnboundedReceiver<Command<Plan>>) -> Result<(), Error> {
+        let result = self.watch(commands).await;
         self.watcher.end();
         match self.take() {
             Ok(job) => self.windows.offer_last(job),
@@ -101,22 +86,17 @@ impl Session {
     }
 
     async fn watch(&mut self, mut commands: UnboundedReceiver<Command<Plan>>) -> Result<(), Error> {
-        let system = |source| Error::System {
-            action: "watch the ring buffer",
-            source,
-        };
         let mut poll = interval(POLL);
         let mut housekeeping = interval(HOUSEKEEPING);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut readable =
-            watch_readable(self.watcher.descriptor().map_err(system)?).map_err(system)?;
+        let mut ring = self.watcher.watch_ring()?;
         loop {
             let window_end = self.began.1 + self.plan.window;
             let mut renewed = false;
             tokio::select! {
-                guard = readable.readable() => {
-                    guard.map_err(system)?.clear_ready();
+                ready = ring.readable() => {
+                    ready?;
                     self.watcher.drain();
                 }
                 _ = poll.tick() => {
@@ -142,8 +122,7 @@ impl Session {
                 },
             }
             if renewed {
-                readable =
-                    watch_readable(self.watcher.descriptor().map_err(system)?).map_err(system)?;
+                ring = self.watcher.watch_ring()?;
             }
         }
     }
@@ -166,12 +145,7 @@ impl Session {
 
     fn add_targets(&mut self, pids: impl IntoIterator<Item = u32>) -> Result<(), Error> {
         for pid in pids {
-            match self.watcher.add_target(pid) {
-                Err(Error::Kernel(KernelError::TooManyTargets { .. })) => {
-                    *self.notes.entry(TARGETS_FULL.to_owned()).or_default() += 1;
-                }
-                added => added?,
-            }
+            follow::note_full(self.watcher.add_target(pid), &mut self.notes)?;
         }
         Ok(())
     }

@@ -16,19 +16,14 @@ use tokio::{
 
 use super::{
     config::Sampling,
-    follow::{self, Change, Follower, TARGETS_FULL},
+    follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
     store::Capability,
     writer::{Content, Job, Windows},
 };
 use crate::{
     error::Error,
-    kernel::KernelError,
-    record::{
-        Captured, Sampler, Scope,
-        ending::{at, runtime},
-        running::watch_readable,
-    },
+    record::{Captured, Sampler, Scope, ending::at},
 };
 
 /// How often the ring is emptied: at most every CPU's samples of this time wait on it.
@@ -60,16 +55,7 @@ impl slot::Plan for Plan {
     }
 
     fn work(self, windows: Windows, life: Life<Self>) -> Result<(), Error> {
-        runtime()?.block_on(async {
-            match Session::attach(self, windows, Arc::clone(&life.pulse)) {
-                Ok(session) => session.run(life).await,
-                Err(error) => {
-                    // The caller waits for it.
-                    let _ = life.attached.send(Err(error));
-                    Ok(())
-                }
-            }
-        })
+        life.lead(|pulse| Session::attach(self, windows, pulse), Session::run)
     }
 }
 
@@ -103,10 +89,8 @@ impl Session {
         Ok(session)
     }
 
-    async fn run(mut self, life: Life<Plan>) -> Result<(), Error> {
-        // The caller waits for it.
-        let _ = life.attached.send(Ok(()));
-        let result = self.watch(life.commands).await;
+    async fn run(mut self, commands: UnboundedReceiver<Command<Plan>>) -> Result<(), Error> {
+        let result = self.watch(commands).await;
         let Self {
             sampler,
             windows,
@@ -128,20 +112,15 @@ impl Session {
     }
 
     async fn watch(&mut self, mut commands: UnboundedReceiver<Command<Plan>>) -> Result<(), Error> {
-        let system = |source| Error::System {
-            action: "watch the ring buffer",
-            source,
-        };
         let mut poll = interval(POLL);
         let mut housekeeping = interval(HOUSEKEEPING);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut readable =
-            watch_readable(self.sampler.descriptor().map_err(system)?).map_err(system)?;
+        let mut ring = self.sampler.watch_ring()?;
         loop {
             tokio::select! {
-                guard = readable.readable() => {
-                    guard.map_err(system)?.clear_ready();
+                ready = ring.readable() => {
+                    ready?;
                     self.sampler.drain()?;
                 }
                 _ = poll.tick() => {
@@ -154,13 +133,13 @@ impl Session {
                     self.end_window()?;
                     if self.sampler.is_worn() {
                         self.renew()?;
-                        readable = watch_readable(self.sampler.descriptor().map_err(system)?).map_err(system)?;
+                        ring = self.sampler.watch_ring()?;
                     }
                 }
                 command = commands.recv() => match command {
                     Some(Command::Plan(plan, windows)) => {
                         if self.change(*plan, windows)? {
-                            readable = watch_readable(self.sampler.descriptor().map_err(system)?).map_err(system)?;
+                            ring = self.sampler.watch_ring()?;
                         }
                     }
                     Some(Command::Stop) | None => return Ok(()),
@@ -187,12 +166,7 @@ impl Session {
             self.sampler.remove_target(pid);
         }
         for (pid, bits) in add {
-            match self.sampler.add_target(pid, bits) {
-                Err(Error::Kernel(KernelError::TooManyTargets { .. })) => {
-                    *self.notes.entry(TARGETS_FULL.to_owned()).or_default() += 1;
-                }
-                added => added?,
-            }
+            follow::note_full(self.sampler.add_target(pid, bits), &mut self.notes)?;
         }
         // The mappings of new targets are handed on before their first samples come.
         self.sampler.drain()

@@ -19,7 +19,7 @@ use super::{
     store::Capability,
     writer::Windows,
 };
-use crate::error::Error;
+use crate::{error::Error, record::ending::runtime};
 
 /// First pause before a capability that failed is started again; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -40,10 +40,33 @@ pub(crate) trait Plan: Clone + Send + 'static {
 
 /// What joins a capability's thread and the supervisor.
 pub(crate) struct Life<P> {
-    pub(crate) commands: UnboundedReceiver<Command<P>>,
-    pub(crate) pulse: Arc<Pulse>,
+    commands: UnboundedReceiver<Command<P>>,
+    pulse: Arc<Pulse>,
     /// Waits to hear whether its programs are attached.
-    pub(crate) attached: SyncSender<Result<(), Error>>,
+    attached: SyncSender<Result<(), Error>>,
+}
+
+impl<P> Life<P> {
+    /// Attaches, says whether that worked, and runs to the end.
+    pub(crate) fn lead<S>(
+        self,
+        attach: impl FnOnce(Arc<Pulse>) -> Result<S, Error>,
+        run: impl AsyncFnOnce(S, UnboundedReceiver<Command<P>>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        runtime()?.block_on(async {
+            match attach(self.pulse) {
+                Ok(session) => {
+                    // The caller waits for it.
+                    let _ = self.attached.send(Ok(()));
+                    run(session, self.commands).await
+                }
+                Err(error) => {
+                    let _ = self.attached.send(Err(error));
+                    Ok(())
+                }
+            }
+        })
+    }
 }
 
 /// What a capability is told.

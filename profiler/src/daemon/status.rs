@@ -121,6 +121,12 @@ impl Snapshot {
         }
     }
 
+    /// CPU time of the daemon of the last seconds, in per cent of all CPUs: `0.12 %`.
+    pub fn own_cpu(&self) -> String {
+        let (percent, hundredths) = (self.own_ppm / 10_000, self.own_ppm % 10_000 / 100);
+        format!("{percent}.{hundredths:02} %")
+    }
+
     /// One line.
     pub fn line(&self) -> String {
         let mut parts = Vec::new();
@@ -149,8 +155,7 @@ impl Snapshot {
         for (cause, count) in lost {
             parts.push(format!("{count} LOST: {}", cause.text()));
         }
-        let (percent, hundredths) = (self.own_ppm / 10_000, self.own_ppm % 10_000 / 100);
-        parts.push(format!("own CPU {percent}.{hundredths:02} %"));
+        parts.push(format!("own CPU {}", self.own_cpu()));
         parts.extend(self.cut.iter().map(|cut| format!("over budget: {cut}")));
         let refused = self.refused.iter();
         parts.extend(refused.map(|why| format!("new configuration REFUSED: {why}")));

@@ -28,9 +28,7 @@ use super::{
 use crate::{
     error::{Error, Exit},
     kernel,
-    postgres::Tls,
-    preflight,
-    record::{ending::runtime, targets::check_frequency},
+    record::ending::runtime,
     web,
 };
 
@@ -68,17 +66,8 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
 
 /// What would fail anyway is refused, with what mends it.
 fn require(settings: &Settings) -> Result<(), Error> {
-    if let Some(sampling) = &settings.sampling {
-        preflight::require_record()?;
-        check_frequency(sampling.frequency_hz)?;
-    }
-    if let Some(queries) = &settings.queries {
-        preflight::require_record()?;
-        if queries.tls == Tls::On {
-            preflight::require_tls()?;
-        }
-    }
-    Ok(())
+    check::require_sampling(settings)?;
+    check::require_queries(settings)
 }
 
 struct Signals {

@@ -16,7 +16,7 @@ use std::{
 use super::{
     config::Retention,
     status::Status,
-    store::{Capability, LostWindow, Store, WindowName},
+    store::{Capability, LostWindow, Store, WindowName, milliseconds},
 };
 use crate::{
     error::Error,
@@ -323,10 +323,7 @@ impl Work {
                 for (note, count) in notes {
                     window.note(note, count);
                 }
-                let bytes = window.to_bytes().map_err(|source| Error::System {
-                    action: "compress a window",
-                    source,
-                })?;
+                let bytes = window.to_bytes()?;
                 Ok(Made {
                     name,
                     bytes,
@@ -416,10 +413,6 @@ fn lost_notes(
         .into_iter()
         .filter(|(_, count)| *count > 0)
     })
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,13 +9,17 @@ use std::{
 
 use super::{Dropped, Limits};
 use crate::{
-    artifact::{Artifact, Destination},
-    daemon::store::now_ms,
+    artifact::{self, Artifact, Destination},
+    daemon::{
+        config::Retention,
+        store::{
+            now_ms,
+            retention::{self, Surplus},
+        },
+    },
 };
 
 const SUFFIX: &str = ".request";
-/// What names of files in the making begin with: see `artifact`.
-const UNFINISHED: &str = ".profiler-";
 
 /// Tells requests of one millisecond apart.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -44,13 +48,7 @@ impl Queue {
     /// Makes the folder where there is none, and removes what a daemon that was killed left unfinished.
     pub(super) fn prepare(&self) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        for entry in fs::read_dir(&self.folder)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                // One that stays is no request.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-        Ok(())
+        artifact::remove_unfinished(&self.folder)
     }
 
     /// Adds a request.
@@ -122,21 +120,17 @@ fn total(items: &[Item]) -> u64 {
 /// Which of them are to be dropped, and why: what is too old, then the oldest until the rest is within the limit.
 /// Pure.
 fn surplus(items: &[Item], limits: Limits, now_ms: u64) -> Vec<(usize, Dropped)> {
-    let age_ms = u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX);
-    let mut bytes = total(items);
-    let mut gone = Vec::new();
-    for (position, item) in items.iter().enumerate() {
-        let cause = if now_ms.saturating_sub(item.since_ms) > age_ms {
-            Dropped::TooOld
-        } else if bytes > limits.bytes {
-            Dropped::QueueFull
-        } else {
-            continue;
-        };
-        bytes -= item.bytes;
-        gone.push((position, cause));
-    }
-    gone
+    let retention = Retention {
+        age: limits.age,
+        bytes: limits.bytes,
+    };
+    let files = items.iter().map(|item| (item.since_ms, item.bytes));
+    let cause = |why| match why {
+        Surplus::Old => Dropped::TooOld,
+        Surplus::Much => Dropped::QueueFull,
+    };
+    let gone = retention::surplus(files, retention, now_ms).into_iter();
+    gone.map(|(position, why)| (position, cause(why))).collect()
 }
 
 #[cfg(test)]

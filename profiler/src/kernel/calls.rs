@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{HashMap, MapData, MapError, PerCpuHashMap},
     programs::RawTracePoint,
 };
@@ -15,6 +15,7 @@ use profiler_common::{
 use super::{
     Kernel, KernelError,
     load::{failed, map, program},
+    plain::plain,
 };
 
 /// Program and tracepoint of the entry.
@@ -22,18 +23,6 @@ const ENTER: (&str, &str) = ("sys_enter", "sys_enter");
 /// Of the return, without and with stacks.
 const EXIT: (&str, &str) = ("sys_exit", "sys_exit");
 const EXIT_STACKS: (&str, &str) = ("sys_exit_stacks", "sys_exit");
-
-macro_rules! plain {
-    ($($(#[$meta:meta])* $name:ident($inner:ty);)+) => {$(
-        $(#[$meta])*
-        #[derive(Clone, Copy)]
-        #[repr(transparent)]
-        struct $name($inner);
-
-        // SAFETY: a transparent wrapper around plain words without padding.
-        unsafe impl Pod for $name {}
-    )+};
-}
 
 plain! {
     /// [`Call`] as aya wants it.

@@ -7,6 +7,7 @@ mod btf;
 mod calls;
 mod error;
 mod load;
+mod plain;
 pub mod probe;
 mod pythons;
 mod records;

@@ -1,22 +1,16 @@
 //! Which processes have a Python interpreter, as the kernel side is told.
 
-use aya::{
-    Pod,
-    maps::{HashMap, MapData},
-};
+use aya::maps::{HashMap, MapData};
 use profiler_common::python::Interpreter;
 
-use super::{Kernel, KernelError, load::map};
+use super::{Kernel, KernelError, load::map, plain::plain};
 
 const PYTHONS: &str = "PYTHONS";
 
-/// [`Interpreter`] as aya wants it.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Value(Interpreter);
-
-// SAFETY: a transparent wrapper around plain words.
-unsafe impl Pod for Value {}
+plain! {
+    /// [`Interpreter`] as aya wants it.
+    Value(Interpreter);
+}
 
 /// The table of interpreters.
 pub struct PythonMap(HashMap<MapData, u32, Value>);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{HashMap, MapData},
     programs::{RawTracePoint, TracePoint},
 };
@@ -18,6 +18,7 @@ use profiler_common::{
 use super::{
     Kernel, KernelError,
     load::{failed, map, program},
+    plain::plain,
     tracefs,
 };
 
@@ -34,21 +35,12 @@ const PROGRAMS: [(&str, &str); 5] = [
 const ACCEPTED: &str = "tcp_accepted";
 const ACCEPTING: [&str; 2] = ["accept4", "accept"];
 
-/// [`Socket`] as aya wants it.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Owner(Socket);
-
-// SAFETY: a transparent wrapper around plain words.
-unsafe impl Pod for Owner {}
-
-/// [`Listener`] as aya wants it.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Place(Listener);
-
-// SAFETY: a transparent wrapper around plain words.
-unsafe impl Pod for Place {}
+plain! {
+    /// [`Socket`] as aya wants it.
+    Owner(Socket);
+    /// [`Listener`] as aya wants it.
+    Place(Listener);
+}
 
 /// The maps that user space writes.
 pub(super) struct Connections {

@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{HashMap, MapData},
     programs::TracePoint,
 };
@@ -15,6 +15,7 @@ use profiler_common::{
 use super::{
     Kernel, KernelError,
     load::{failed, map, program},
+    plain::plain,
     tracefs,
 };
 
@@ -27,13 +28,10 @@ const ALL: [&str; 8] = [
     "sendto", "recvfrom", "write", "read", "sendmsg", "recvmsg", "writev", "readv",
 ];
 
-/// A [`WireInterest`] as a value of a map.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Interest(WireInterest);
-
-// SAFETY: words, without padding.
-unsafe impl Pod for Interest {}
+plain! {
+    /// [`WireInterest`] as aya wants it.
+    Interest(WireInterest);
+}
 
 /// What is wanted of sockets.
 pub(super) struct Interests(HashMap<MapData, u64, Interest>);

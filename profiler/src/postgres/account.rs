@@ -51,28 +51,21 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    fn add(&mut self, more: Self) {
-        self.postgres += more.postgres;
-        self.other += more.other;
-        self.undecided += more.undecided;
-        self.encrypted.read += more.encrypted.read;
-        self.encrypted.postgres += more.encrypted.postgres;
-        self.encrypted.unknown += more.encrypted.unknown;
-        self.overflowed += more.overflowed;
-        self.records += more.records;
-        self.malformed += more.malformed;
-    }
-
     /// What came to this since then.
     pub(super) fn since(self, before: Self) -> Self {
+        self.with(before, u64::saturating_sub)
+    }
+
+    /// Field by field.
+    fn with(self, other: Self, each: fn(u64, u64) -> u64) -> Self {
         Self {
-            postgres: self.postgres.saturating_sub(before.postgres),
-            other: self.other.saturating_sub(before.other),
-            undecided: self.undecided.saturating_sub(before.undecided),
-            encrypted: self.encrypted.since(before.encrypted),
-            overflowed: self.overflowed.saturating_sub(before.overflowed),
-            records: self.records.saturating_sub(before.records),
-            malformed: self.malformed.saturating_sub(before.malformed),
+            postgres: each(self.postgres, other.postgres),
+            other: each(self.other, other.other),
+            undecided: each(self.undecided, other.undecided),
+            encrypted: self.encrypted.with(other.encrypted, each),
+            overflowed: each(self.overflowed, other.overflowed),
+            records: each(self.records, other.records),
+            malformed: each(self.malformed, other.malformed),
         }
     }
 }
@@ -189,7 +182,7 @@ impl Account {
     /// Takes that of another window in.
     pub(super) fn merge(&mut self, other: Self) {
         self.transfers += other.transfers;
-        self.sockets.add(other.sockets);
+        self.sockets = self.sockets.with(other.sockets, u64::saturating_add);
         self.calls += other.calls;
         self.in_rows += other.in_rows;
         add(&mut self.without_end, other.without_end);

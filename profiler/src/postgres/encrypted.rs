@@ -36,12 +36,12 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// What came to this since then.
-    pub(super) fn since(self, before: Self) -> Self {
+    /// Field by field.
+    pub(super) fn with(self, other: Self, each: fn(u64, u64) -> u64) -> Self {
         Self {
-            read: self.read.saturating_sub(before.read),
-            postgres: self.postgres.saturating_sub(before.postgres),
-            unknown: self.unknown.saturating_sub(before.unknown),
+            read: each(self.read, other.read),
+            postgres: each(self.postgres, other.postgres),
+            unknown: each(self.unknown, other.unknown),
         }
     }
 }
@@ -96,12 +96,17 @@ impl Encrypted {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use zerocopy::FromZeros;
 
     use super::{Counts, Encrypted, WireHeader};
 
-    fn header(tgid: u32, socket: u64, inode: u64, carrier: u64) -> WireHeader {
+    pub(in crate::postgres) fn header(
+        tgid: u32,
+        socket: u64,
+        inode: u64,
+        carrier: u64,
+    ) -> WireHeader {
         WireHeader {
             tgid,
             socket,

@@ -1,6 +1,6 @@
 //! `profiler queries --since`: what the daemon has kept of queries, as one table.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     Form, Selection, csv, json,
@@ -32,11 +32,8 @@ pub struct History {
 /// Adds up the windows, writes them, and says how to exit.
 pub fn tell(history: &History) -> Result<Exit, Error> {
     let artifact = Artifact::open(&history.destination)?;
-    let mut sum = Sum::default();
-    let notes = store::each(&history.state, Capability::Queries, history.span, |bytes| {
-        Window::read(bytes).map(|window| sum.add(window)).is_ok()
-    })?;
-    sum.account.notes.extend(notes);
+    // Nobody says to stop.
+    let sum = sum(&history.state, history.span, &mut || true)?.unwrap_or_default();
     let (rows, more) = report::rows(&sum.statistics, &sum.texts, history.selection);
     let titles: Vec<&str> = sum.titles.iter().map(String::as_str).collect();
     let report = Report {
@@ -55,4 +52,19 @@ pub fn tell(history: &History) -> Result<Exit, Error> {
     };
     artifact.write(text.as_bytes())?;
     Ok(Exit::Done)
+}
+
+/// Adds up the windows of a span, as long as the caller says to go on; `None` where that was not long enough.
+pub(super) fn sum(
+    state: &Path,
+    span: Span,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Sum>, Error> {
+    let mut sum = Sum::default();
+    let add = |bytes: &[u8]| Window::read(bytes).map(|window| sum.add(window)).is_ok();
+    let notes = store::each(state, Capability::Queries, span, go_on, add)?;
+    Ok(notes.map(|notes| {
+        sum.account.notes.extend(notes);
+        sum
+    }))
 }

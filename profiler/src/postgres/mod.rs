@@ -41,7 +41,11 @@ pub use self::{
     session::run,
     statistics::By,
 };
-pub(crate) use self::{session::POLL, watcher::Watcher, window::Window};
+pub(crate) use self::{
+    session::{POLL, require},
+    watcher::Watcher,
+    window::Window,
+};
 
 /// Whether what is encrypted is read where it passes through a TLS library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -17,11 +17,11 @@ use crate::{
     artifact::Artifact,
     config,
     error::{Error, Exit},
-    preflight,
+    preflight::{self, PreflightError},
     record::{
         command::Held,
         ending::{End, Ending, at, event_loop},
-        running::{Running, conclude, watch_readable},
+        running::{Running, conclude},
         showing::{show, show_view},
         targets,
     },
@@ -37,11 +37,17 @@ pub fn run(config: config::Queries) -> Result<Exit, Error> {
     event_loop(watch(config))
 }
 
-async fn watch(config: config::Queries) -> Result<Exit, Error> {
+/// Refuses what could not be watched, naming what is missing.
+pub(crate) fn require(tls: Tls) -> Result<(), PreflightError> {
     preflight::require_record()?;
-    if config.tls == Tls::On {
+    if tls == Tls::On {
         preflight::require_tls()?;
     }
+    Ok(())
+}
+
+async fn watch(config: config::Queries) -> Result<Exit, Error> {
+    require(config.tls)?;
     targets::check_pids(&config.targets.pids)?;
     let mut session = Session::prepare(config)?;
     let command = session.start()?;
@@ -99,12 +105,7 @@ impl Session {
         &mut self,
         mut command: Option<Running>,
     ) -> Result<(End, Option<Running>), Error> {
-        let system = |source| Error::System {
-            action: "watch the ring buffer",
-            source,
-        };
-        let readable = watch_readable(self.watcher.descriptor().map_err(system)?);
-        let readable = readable.map_err(system)?;
+        let ring = self.watcher.watch_ring()?;
         let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -116,8 +117,8 @@ impl Session {
                 .map(|every| tokio::time::Instant::from_std(view.0 + every));
             tokio::select! {
                 end = ending.reached(command.as_ref()) => break end,
-                guard = readable.readable() => {
-                    guard.map_err(system)?.clear_ready();
+                ready = ring.readable() => {
+                    ready?;
                     self.watcher.drain();
                 }
                 _ = poll.tick() => {

@@ -4,14 +4,11 @@ use std::path::Path;
 
 use super::{
     figures::Figures,
+    history::sum,
     origin::side_text,
     report::{self, Selection, SortBy},
-    window::{Sum, Window},
 };
-use crate::{
-    daemon::store::{self, Capability, Span},
-    error::Error,
-};
+use crate::{daemon::store::Span, error::Error};
 
 /// Most rows of a page.
 const ROWS_MAX: usize = 200;
@@ -51,16 +48,9 @@ pub(crate) fn of_span(
     span: Span,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Shown>, Error> {
-    let mut sum = Sum::default();
-    let mut is_late = false;
-    let notes = store::each(state, Capability::Queries, span, |bytes| {
-        is_late = is_late || !go_on();
-        is_late || Window::read(bytes).map(|window| sum.add(window)).is_ok()
-    })?;
-    if is_late {
+    let Some(sum) = sum(state, span, go_on)? else {
         return Ok(None);
-    }
-    sum.account.notes.extend(notes);
+    };
     let selection = Selection {
         sort: SortBy::Time,
         limit: ROWS_MAX,

@@ -498,33 +498,20 @@ fn extended(expected: Option<u64>, sequence: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arc, Conversation, PASSING_MIN, SENT, Side, Transfer, WireHeader};
-    use crate::postgres::{origin::tests::origin, texts::Texts};
+    use super::{Arc, Conversation, PASSING_MIN, SENT, Side, Transfer, WireHeader, family};
+    use crate::postgres::{encrypted::tests::header, origin::tests::origin, texts::Texts};
 
     fn transfer(position: u64, bytes: Vec<u8>) -> Transfer {
         let length = bytes.len() as u64;
         let header = WireHeader {
-            kind: 12,
             head: u32::try_from(length).unwrap(),
-            tail: 0,
             direction: SENT,
-            family: 1,
-            source: 0,
-            padding: 0,
+            family: family::UNIX,
             length,
             entry_ns: 1,
             exit_ns: 2,
-            socket: 3,
-            inode: 4,
-            carrier: 0,
             position,
-            tgid: 5,
-            tid: 5,
-            local: [0; 16],
-            remote: [0; 16],
-            local_port: 0,
-            remote_port: 0,
-            padding2: 0,
+            ..header(5, 3, 4, 0)
         };
         Transfer { header, bytes }
     }

@@ -3,8 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,10 +31,11 @@ use super::{
 };
 use crate::{
     error::Error,
-    kernel::{
-        Kernel, Record, Ring, Wanted, call_offsets, result_offset, tcp_offsets, wire_offsets,
+    kernel::{Kernel, Record, Ring, Wanted, call_offsets, tcp_offsets, wire_offsets},
+    record::{
+        finish::{self, monotonic_ns},
+        ring_watch::RingWatch,
     },
-    record::finish::{self, monotonic_ns},
     tls::Libraries,
 };
 
@@ -98,7 +97,6 @@ impl Watcher {
             tcp: tcp_offsets()?,
             wire: WireSettings {
                 wanted: 1,
-                result: result_offset()?,
                 tls: u32::from(tls != Tls::Off),
                 ..wire_offsets()?
             },
@@ -151,9 +149,9 @@ impl Watcher {
         Ok(())
     }
 
-    /// A copy of the ring's descriptor, to wait on.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.ring.as_fd().try_clone_to_owned()
+    /// The ring wakes when a process begins or ends; traffic does not.
+    pub(crate) fn watch_ring(&self) -> Result<RingWatch, Error> {
+        RingWatch::begin(&self.ring)
     }
 
     /// To be called every few ms.

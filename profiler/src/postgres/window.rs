@@ -3,12 +3,12 @@
 //! Statements are stored by their normal forms, which read again are the same statements.
 
 use std::{
-    collections::BTreeMap,
-    io::{self, Read, Write},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    io,
     time::Duration,
 };
 
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,11 +18,13 @@ use super::{
     statistics::{Key, Sessions, Statistics, Stretch, Transactions},
     texts::Texts,
 };
+use crate::{
+    output::{self, OutputError},
+    report,
+};
 
 /// Of what is written now.
 const VERSION: u32 = 1;
-/// Most bytes of a window: 10,000 statements take some 10 MB.
-const BYTES_MAX: u64 = 256 << 20;
 
 /// A window.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,7 +77,7 @@ impl Window {
         statistics: Statistics,
         account: Account,
     ) -> Self {
-        let words = |(cause, count): (std::borrow::Cow<'static, str>, u64)| (cause.into(), count);
+        let words = |(cause, count): (Cow<'static, str>, u64)| (cause.into(), count);
         let group = |(key, figures): (Key, Figures)| Group {
             statement: Stored::new(key.statement.as_ref(), texts),
             side: key.side,
@@ -122,11 +124,8 @@ impl Window {
     /// # Errors
     ///
     /// None that is known: memory takes every byte.
-    pub(crate) fn to_bytes(&self) -> io::Result<Vec<u8>> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        serde_json::to_writer(&mut encoder, self)?;
-        encoder.flush()?;
-        encoder.finish()
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, OutputError> {
+        output::gzip(&serde_json::to_vec(self)?)
     }
 
     /// Reads one back.
@@ -135,8 +134,8 @@ impl Window {
     ///
     /// Of what is no window, or one of another version.
     pub(crate) fn read(bytes: &[u8]) -> io::Result<Self> {
-        let reader = GzDecoder::new(bytes).take(BYTES_MAX);
-        let window: Self = serde_json::from_reader(io::BufReader::new(reader))?;
+        let plain = report::inflate(bytes, report::BYTES_MAX).map_err(io::Error::other)?;
+        let window: Self = serde_json::from_slice(&plain)?;
         if window.version == VERSION {
             Ok(window)
         } else {
@@ -180,7 +179,7 @@ pub(super) struct Sum {
     pub(super) statistics: Statistics,
     pub(super) account: Account,
     pub(super) duration: Duration,
-    pub(super) titles: std::collections::BTreeSet<String>,
+    pub(super) titles: BTreeSet<String>,
 }
 
 impl Sum {

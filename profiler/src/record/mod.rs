@@ -13,6 +13,7 @@ pub(crate) mod ledger;
 mod off_cpu;
 mod places;
 mod progress;
+pub(crate) mod ring_watch;
 pub(crate) mod running;
 mod sampler;
 mod session;

@@ -5,8 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io, mem,
-    os::fd::{AsFd, OwnedFd},
+    mem,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,6 +20,7 @@ use super::{
     finish::{NOTED, event_of, now, process_cpu_time},
     ledger::{Closed, Ledger, Sampling},
     places::PythonPlaces,
+    ring_watch::RingWatch,
     stacks::Stacks,
     state::State,
     targets,
@@ -116,9 +116,9 @@ impl Sampler {
         })
     }
 
-    /// Becomes readable when a process begins, ends or is sampled for the first time.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.ring.as_fd().try_clone_to_owned()
+    /// The ring wakes when a process begins, ends or is sampled for the first time.
+    pub(crate) fn watch_ring(&self) -> Result<RingWatch, Error> {
+        RingWatch::begin(&self.ring)
     }
 
     /// Makes a process a target, with the bits of [`target`](profiler_common::config::target), so that its
@@ -150,16 +150,7 @@ impl Sampler {
 
     /// Takes in what the kernel side has sent.
     pub(crate) fn drain(&mut self) -> Result<(), Error> {
-        let Self { ring, state, .. } = self;
-        let mut result = Ok(());
-        ring.drain(|record| {
-            let taken = state.take(record);
-            if result.is_ok() {
-                result = taken;
-            }
-        });
-        result?;
-        Ok(state.stacks.update(&mut state.processes)?)
+        self.state.drain(&mut self.ring)
     }
 
     /// When [`look_again`](Self::look_again) wants to be called.

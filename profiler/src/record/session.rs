@@ -4,10 +4,7 @@
 //! The ring is polled, because samples do not wake us; it is also watched, because the first sample
 //! and every event of a process do: its mappings must be read while it lives.
 
-use std::{
-    os::fd::AsFd,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use profiler_common::{config::Settings, off_cpu::ThreadTimes, sample::Sample};
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,7 +15,8 @@ use super::{
     ending::{End, Ending, at, event_loop},
     finish, off_cpu,
     progress::Progress,
-    running::{Running, conclude, watch_readable},
+    ring_watch::RingWatch,
+    running::{Running, conclude},
     stacks::Stacks,
     state::State,
     targets,
@@ -201,23 +199,17 @@ impl Session {
         &mut self,
         mut command: Option<Running>,
     ) -> Result<(End, Option<Running>), Error> {
-        let system = |action| move |source| Error::System { action, source };
         let mut poll = interval(POLL);
         let mut housekeeping = interval(HOUSEKEEPING);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let readable = self
-            .ring
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(system("watch the ring buffer"))?;
-        let readable = watch_readable(readable).map_err(system("watch the ring buffer"))?;
+        let ring = RingWatch::begin(&self.ring)?;
         let mut progress = Progress::start(self.config.duration);
         let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
         let end = loop {
             tokio::select! {
-                guard = readable.readable() => {
-                    guard.map_err(system("watch the ring buffer"))?.clear_ready();
+                ready = ring.readable() => {
+                    ready?;
                     self.drain()?;
                 }
                 _ = poll.tick() => {
@@ -274,16 +266,7 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), Error> {
-        let Self { ring, state, .. } = self;
-        let mut result = Ok(());
-        ring.drain(|record| {
-            let taken = state.take(record);
-            if result.is_ok() {
-                result = taken;
-            }
-        });
-        result?;
-        Ok(state.stacks.update(&mut state.processes)?)
+        self.state.drain(&mut self.ring)
     }
 
     fn keep_house(&mut self) -> Result<(), Error> {

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     config::{Mode, PythonThreads},
-    kernel::{KernelError, Record},
+    error::Error,
+    kernel::{KernelError, Record, Ring},
     process::{Place, Processes},
     python::{Inserted, Pythons},
     wait::Waits,
@@ -39,6 +40,19 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Takes in what is on the ring. Of several failures the first is told.
+    pub(crate) fn drain(&mut self, ring: &mut Ring) -> Result<(), Error> {
+        let mut result = Ok(());
+        ring.drain(|record| {
+            let taken = self.take(record);
+            if result.is_ok() {
+                result = taken;
+            }
+        });
+        result?;
+        Ok(self.stacks.update(&mut self.processes)?)
+    }
+
     /// Takes one record in.
     pub(crate) fn take(&mut self, record: Record<'_>) -> Result<(), KernelError> {
         match record {

@@ -33,22 +33,18 @@ impl History {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Profile>, Error> {
         let mut merger = Merger::default();
-        let mut is_late = false;
-        let found = store::each(&self.state, Capability::Sampling, self.span, |bytes| {
-            is_late = is_late || !go_on();
-            if is_late {
-                return true;
-            }
+        let add = |bytes: &[u8]| {
             let Ok(mut profile) = read(bytes) else {
                 return false;
             };
             wanted.retain(&mut profile);
             merger.add(profile);
             true
-        })?;
-        if is_late {
+        };
+        let (state, span) = (&self.state, self.span);
+        let Some(found) = store::each(state, Capability::Sampling, span, go_on, add)? else {
             return Ok(None);
-        }
+        };
         let mut profile = merger.finish();
         wanted.name(&mut profile);
         profile.meta.command_line = std::env::args().collect::<Vec<_>>().join(" ");

@@ -97,7 +97,8 @@ fn read_bounded(bytes: &[u8], limit: u64) -> Result<Profile, ReadError> {
     read_plain(bytes)
 }
 
-fn inflate(bytes: &[u8], limit: u64) -> Result<Vec<u8>, ReadError> {
+/// Unpacks gzip, up to so many bytes.
+pub(crate) fn inflate(bytes: &[u8], limit: u64) -> Result<Vec<u8>, ReadError> {
     let mut plain = Vec::new();
     let mut reader = MultiGzDecoder::new(bytes).take(limit.saturating_add(1));
     reader.read_to_end(&mut plain).map_err(ReadError::Damaged)?;

@@ -30,7 +30,8 @@ use crate::{
         command::Held,
         ending::{End, Ending, at, event_loop},
         finish,
-        running::{Running, conclude, watch_readable},
+        ring_watch::RingWatch,
+        running::{Running, conclude},
         showing::show_view,
         stacks::Stacks,
         state::State,
@@ -181,12 +182,7 @@ impl Session {
         &mut self,
         mut command: Option<Running>,
     ) -> Result<(End, Option<Running>), Error> {
-        let system = |source| Error::System {
-            action: "watch the ring buffer",
-            source,
-        };
-        let readable = std::os::fd::AsFd::as_fd(&self.ring).try_clone_to_owned();
-        let readable = watch_readable(readable.map_err(system)?).map_err(system)?;
+        let ring = RingWatch::begin(&self.ring)?;
         let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
         let mut poll = interval_at(tokio::time::Instant::now() + POLL, POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,8 +191,8 @@ impl Session {
         let end = loop {
             tokio::select! {
                 end = ending.reached(command.as_ref()) => break end,
-                guard = readable.readable() => {
-                    guard.map_err(system)?.clear_ready();
+                ready = ring.readable() => {
+                    ready?;
                     self.drain()?;
                 }
                 _ = poll.tick() => {

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fs::File,
-    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
@@ -33,7 +32,8 @@ use crate::{
         command::Held,
         ending::{End, Ending, event_loop},
         finish,
-        running::{Running, conclude, watch_readable},
+        ring_watch::RingWatch,
+        running::{Running, conclude},
         showing::show,
         targets,
     },
@@ -191,20 +191,15 @@ impl Session {
         &mut self,
         mut command: Option<Running>,
     ) -> Result<(End, Option<Running>), Error> {
-        let system = |source| Error::System {
-            action: "watch the ring buffer",
-            source,
-        };
-        let readable = self.ring.as_fd().try_clone_to_owned().map_err(system)?;
-        let readable = watch_readable(readable).map_err(system)?;
+        let ring = RingWatch::begin(&self.ring)?;
         let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             tokio::select! {
                 end = ending.reached(command.as_ref()) => break end,
-                guard = readable.readable() => {
-                    guard.map_err(system)?.clear_ready();
+                ready = ring.readable() => {
+                    ready?;
                     self.drain()?;
                 }
                 _ = poll.tick() => {

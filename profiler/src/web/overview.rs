@@ -239,13 +239,9 @@ fn capabilities(snapshot: &Snapshot) -> Vec<Capability> {
 
 fn own(now: &Now<'_>) -> Vec<Fact> {
     let snapshot = now.snapshot;
-    let (percent, hundredths) = (snapshot.own_ppm / 10_000, snapshot.own_ppm % 10_000 / 100);
     let windows = &snapshot.windows;
     let mut facts = vec![
-        fact(
-            "CPU of the last seconds, of all CPUs",
-            format!("{percent}.{hundredths:02} %"),
-        ),
+        fact("CPU of the last seconds, of all CPUs", snapshot.own_cpu()),
         fact(
             "CPU time of the process",
             format!("{:.1} s", now.own.cpu.as_secs_f64()),

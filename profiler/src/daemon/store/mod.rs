@@ -5,13 +5,13 @@
 
 mod name;
 mod read;
-mod retention;
+pub(crate) mod retention;
 
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -24,12 +24,10 @@ pub use self::{
     read::{Selection, Span, each, open, select},
 };
 use super::config::Retention;
-use crate::artifact::{Artifact, ArtifactError, Destination};
+use crate::artifact::{self, Artifact, ArtifactError, Destination};
 
 /// Folder of windows in the state directory.
 const FOLDER: &str = "windows";
-/// What names of files in the making begin with: see `artifact`.
-const UNFINISHED: &str = ".profiler-";
 
 /// A window as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,12 +150,7 @@ impl Store {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        for entry in fs::read_dir(&folder).map_err(failed)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                // One that stays is no window, and harms nobody.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        artifact::remove_unfinished(&folder).map_err(failed)?;
         Ok(Self {
             folder,
             _lock: lock,
@@ -205,7 +198,12 @@ impl Store {
 /// Milliseconds after the Unix epoch, by the wall clock.
 pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+    milliseconds(now.unwrap_or_default())
+}
+
+/// Whole milliseconds.
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Every window in a state directory, by time. Other files are left aside.

@@ -76,8 +76,8 @@ pub fn open(state: &Path, name: &WindowName) -> io::Result<Vec<u8>> {
     fs::read(state.join(FOLDER).join(name.to_string()))
 }
 
-/// Hands the bytes of each window of a span on, by time; `each` says whether it could read them. Gives what is to be
-/// said of the span: gaps, and windows that could not be read.
+/// Hands the bytes of each window of a span on, by time, as long as `go_on` says so; `each` says whether it could read
+/// them. Gives what is to be said of the span: gaps, and windows that could not be read; `None` where it was to stop.
 ///
 /// # Errors
 ///
@@ -86,8 +86,9 @@ pub fn each(
     state: &Path,
     capability: Capability,
     span: Span,
+    go_on: &mut dyn FnMut() -> bool,
     mut each: impl FnMut(&[u8]) -> bool,
-) -> Result<BTreeMap<String, u64>, Error> {
+) -> Result<Option<BTreeMap<String, u64>>, Error> {
     let entries = super::list(state)?;
     let selection = select(&entries, capability, span);
     if selection.windows.is_empty() {
@@ -102,6 +103,9 @@ pub fn each(
     }
     let mut notes = BTreeMap::new();
     for name in &selection.windows {
+        if !go_on() {
+            return Ok(None);
+        }
         let problem = match open(state, name) {
             Ok(bytes) if each(&bytes) => continue,
             Ok(_) => UNREADABLE,
@@ -117,7 +121,7 @@ pub fn each(
     if further > 0 {
         notes.insert(FURTHER_GAPS.to_owned(), further);
     }
-    Ok(notes)
+    Ok(Some(notes))
 }
 
 #[cfg(test)]

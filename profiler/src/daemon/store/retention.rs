@@ -1,23 +1,47 @@
 //! Which windows are deleted: a pure decision over a listing.
 
-use super::Entry;
+use super::{Entry, milliseconds};
 use crate::daemon::config::Retention;
 
-/// Positions of the entries that go, oldest first: those that ended too long ago, and as many of the oldest
-/// as make the rest small enough. Entries are sorted by time. A window that ends in the future, after the clock was
-/// set back, is as young as one that ended now.
-pub(super) fn expired(entries: &[Entry], retention: Retention, now_ms: u64) -> Vec<usize> {
-    let age_ms = u64::try_from(retention.age.as_millis()).unwrap_or(u64::MAX);
-    let mut total: u64 = entries.iter().map(|entry| entry.bytes).sum();
+/// Why something goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surplus {
+    /// It ended too long ago.
+    Old,
+    /// All together is too much, and it is the oldest.
+    Much,
+}
+
+/// Positions of what goes, oldest first: what ended too long ago, and as many of the oldest as make the rest small
+/// enough. `files` are sorted by time: when each ended, milliseconds after the Unix epoch, and its bytes. One that ends
+/// in the future, after the clock was set back, is as young as one that ended now.
+pub(crate) fn surplus(
+    files: impl Iterator<Item = (u64, u64)> + Clone,
+    retention: Retention,
+    now_ms: u64,
+) -> Vec<(usize, Surplus)> {
+    let age_ms = milliseconds(retention.age);
+    let mut total: u64 = files.clone().map(|(_, bytes)| bytes).sum();
     let mut gone = Vec::new();
-    for (position, entry) in entries.iter().enumerate() {
-        let is_old = now_ms.saturating_sub(entry.name.end_ms) > age_ms;
-        if is_old || total > retention.bytes {
-            total -= entry.bytes;
-            gone.push(position);
-        }
+    for (position, (end_ms, bytes)) in files.enumerate() {
+        let why = if now_ms.saturating_sub(end_ms) > age_ms {
+            Surplus::Old
+        } else if total > retention.bytes {
+            Surplus::Much
+        } else {
+            continue;
+        };
+        total -= bytes;
+        gone.push((position, why));
     }
     gone
+}
+
+/// Positions of the windows that go.
+pub(super) fn expired(entries: &[Entry], retention: Retention, now_ms: u64) -> Vec<usize> {
+    let files = entries.iter().map(|entry| (entry.name.end_ms, entry.bytes));
+    let gone = surplus(files, retention, now_ms).into_iter();
+    gone.map(|(position, _)| position).collect()
 }
 
 #[cfg(test)]

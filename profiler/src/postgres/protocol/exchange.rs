@@ -15,6 +15,9 @@ use super::{
     trust::Trust,
 };
 
+/// Requests that are looked at for what is run now: Parse, Bind, Describe and Execute, and a Close or a Sync before.
+const ABOUT_TO_RUN: usize = 6;
+
 /// What is told of is given away here.
 pub(super) struct Context<'a, S> {
     pub(super) statements: &'a mut S,
@@ -120,19 +123,23 @@ impl Exchange {
         }
     }
 
-    /// Whether a statement is bound or run whose text was not seen.
+    /// Whether a statement is bound or run, or about to be, whose text was not seen.
     pub(super) fn runs_unknown(&self) -> bool {
-        self.queue.iter().any(|request| match &request.what {
-            What::Bind {
-                statement,
-                parse: Parsed::Before,
-                ..
-            } => !statement.is_empty() && !self.statements.has_text(statement),
-            What::Execute(portal) => {
-                matches!(self.portals.statement(portal), Statement::Named(_))
-            }
-            _ => false,
-        })
+        // A pipeline has thousands behind it.
+        self.queue
+            .iter()
+            .take(ABOUT_TO_RUN)
+            .any(|request| match &request.what {
+                What::Bind {
+                    statement,
+                    parse: Parsed::Before,
+                    ..
+                } => !statement.is_empty() && !self.statements.has_text(statement),
+                What::Execute(portal) => {
+                    matches!(self.portals.statement(portal), Statement::Named(_))
+                }
+                _ => false,
+            })
     }
 
     /// Bytes that are allocated for what grows with the traffic, names aside.
