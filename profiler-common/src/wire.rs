@@ -60,9 +60,9 @@ pub const TAIL_BYTES: usize = 1 << 10;
 pub const CROWDED_BYTES: usize = 256;
 /// See [`CROWDED_BYTES`].
 pub const CROWDED_MIN: usize = 4096;
-/// A longer one that sends one buffer is copied in so many pieces of [`WHOLE_BYTES`] before that: a client that pipelines
-/// requests sends hundreds of KiB at once.
-pub const PIECES_MAX: u64 = 32;
+/// A longer one of one buffer is copied in so many pieces of [`WHOLE_BYTES`] before that: a client that pipelines requests
+/// sends a MiB at once, and takes as much of what they gave.
+pub const PIECES_MAX: u32 = 128;
 /// Of a call that passes several buffers, bytes that are copied at most, and buffers that are looked at.
 pub const VECTOR_BYTES: usize = 8 << 10;
 /// See [`VECTOR_BYTES`].
@@ -91,37 +91,6 @@ pub mod family {
     pub const INET6: u8 = 10;
 }
 
-/// What is known of a socket, by the address of its inode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
-#[repr(C)]
-pub struct WireSocket {
-    /// Inode number, which tells it from another one at the same address.
-    pub inode: u64,
-    /// Address of its `struct sock`.
-    pub sock: u64,
-    /// Bytes that were seen to be sent and received: positions where there are no sequence numbers.
-    pub bytes: [u64; 2],
-    /// Local address, one of IPv4 mapped into IPv6; zeros of a unix socket.
-    pub local: [u8; 16],
-    /// Remote address.
-    pub remote: [u8; 16],
-    /// Local port.
-    pub local_port: u16,
-    /// Remote port.
-    pub remote_port: u16,
-    /// One of [`family`]; 0 of a socket that carries no stream.
-    pub family: u32,
-}
-
 /// What user space wants of the traffic of a socket, by the address of its inode, or of a connection of a TLS library, by
 /// its number ([`WireHeader::socket`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,8 +116,6 @@ pub struct WireInterest {
 }
 
 const _: () = assert!(size_of::<WireInterest>() == 48 && align_of::<WireInterest>() == 8);
-
-const _: () = assert!(size_of::<WireSocket>() == 72 && align_of::<WireSocket>() == 8);
 
 /// First field of a record on the ring: a call that carried bytes, which follow.
 pub const KIND_WIRE: u32 = 12;

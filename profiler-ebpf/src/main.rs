@@ -131,7 +131,7 @@ mod programs {
         0
     }
 
-    /// `syscalls:sys_exit_*` of calls that send or receive: `ret` is where the loader found it in the `format` file.
+    /// `syscalls:sys_exit_*` of calls that send or receive.
     #[tracepoint]
     fn wire_exit(_ctx: TracePointContext) -> u32 {
         wire::returned();

@@ -23,7 +23,7 @@ use profiler_common::{
         LEAF_REGISTERS, Registers, Rule,
         table::{BLOCKS_PER_SEGMENT, Bounds, Mapping, Page, ROWS_PER_BLOCK, Space},
     },
-    wire::{TAIL_BYTES, WHOLE_BYTES, WireHeader, WireInterest, WireSettings, WireSocket},
+    wire::{TAIL_BYTES, WHOLE_BYTES, WireHeader, WireInterest, WireSettings},
 };
 
 /// Written by the loader before load, read by every program.
@@ -199,6 +199,31 @@ pub(crate) struct WireScratch {
     /// Bytes copied so far, and those to be copied next: see `wire::copy_vectors`.
     pub(crate) filled: u64,
     pub(crate) part: u64,
+    /// Where the next piece of a long buffer is, and bytes of that buffer from there: see `wire::send_pieces`.
+    pub(crate) from: u64,
+    pub(crate) left: u64,
+}
+
+/// See [`WIRE_SOCKETS`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct WireSocket {
+    /// Inode number, which tells it from another one at the same address.
+    pub(crate) inode: u64,
+    /// Address of its `struct sock`.
+    pub(crate) sock: u64,
+    /// Bytes that were seen to be sent and received: positions where there are no sequence numbers.
+    pub(crate) bytes: [u64; 2],
+    /// Local address, one of IPv4 mapped into IPv6; zeros of a unix socket.
+    pub(crate) local: [u8; 16],
+    /// Remote address.
+    pub(crate) remote: [u8; 16],
+    /// Local port.
+    pub(crate) local_port: u16,
+    /// Remote port.
+    pub(crate) remote_port: u16,
+    /// One of [`profiler_common::wire::family`]; 0 of a socket that carries no stream.
+    pub(crate) family: u32,
 }
 
 /// See [`TLS_CALLS`].

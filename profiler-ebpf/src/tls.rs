@@ -17,12 +17,14 @@ use aya_ebpf::{
 use profiler_common::{
     outcome::Counter,
     tls::Passing,
-    wire::{KIND_WIRE, RECEIVED, SENT, WHOLE_BYTES, WireHeader, WireSocket, family, source},
+    wire::{KIND_WIRE, RECEIVED, SENT, WHOLE_BYTES, WireHeader, family, source},
 };
 
 use crate::{
     arch, filter,
-    maps::{EVENTS, TLS_CALLS, TLS_STREAMS, TlsCall, TlsKey, TlsStream, count, wire_setting},
+    maps::{
+        EVENTS, TLS_CALLS, TLS_STREAMS, TlsCall, TlsKey, TlsStream, WireSocket, count, wire_setting,
+    },
     task::user_at,
     tcp, wire,
 };

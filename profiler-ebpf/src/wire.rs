@@ -5,16 +5,18 @@
 //! The kernel side understands nothing of the bytes, with one exception: a message that may be a password is cut off
 //! behind its length.
 
+use core::{ffi::c_void, mem::transmute, ptr};
+
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::{bpf_ktime_get_ns, generated},
+    helpers::{bpf_ktime_get_ns, bpf_loop, generated},
 };
 use profiler_common::{
     outcome::Counter,
     wire::{
         CROWDED_BYTES, CROWDED_MIN, HEAD_BYTES, KIND_WIRE, PIECES_MAX, RECEIVED, SENT, TAIL_BYTES,
         VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES, WIRE_HEADER_BYTES, WireHeader, WireInterest,
-        WireSocket, family, source,
+        family, source,
     },
 };
 
@@ -24,8 +26,8 @@ use crate::{
     filter,
     filter::Target,
     maps::{
-        EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SOCKETS, WireScratch, count,
-        is_crowded, tcp_setting, wire_setting,
+        EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SOCKETS, WireScratch, WireSocket,
+        count, is_crowded, tcp_setting, wire_setting,
     },
     task::{Task, read_at, user_at},
     tcp, tls,
@@ -37,6 +39,9 @@ const TCP: u16 = 6;
 const NOT_THE_STREAM: u64 = 0x1 | 0x2 | 0x2000;
 /// Offsets in `struct user_msghdr` of `include/linux/socket.h`.
 const MESSAGE_VECTORS: u64 = 16;
+
+/// Bytes of a piece of a long buffer.
+const PIECE: u64 = WHOLE_BYTES as u64;
 
 /// Where a call has its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -215,9 +220,7 @@ fn met(file: SocketFile) -> Option<WireSocket> {
 #[inline(always)]
 fn tell(call: &Returned, socket: &mut WireSocket, arguments: &[u64; 4]) {
     tls::carried(call.target.tid, socket);
-    // SAFETY: words that are written by user space only; one that is old is as good.
-    let interest = unsafe { WIRE_INTERESTS.get(call.address) };
-    let interest = interest.filter(|interest| interest.inode == socket.inode);
+    let interest = interest(call.address, socket.inode);
     if interest.is_some_and(|interest| interest.ignored != 0) {
         return;
     }
@@ -272,9 +275,15 @@ fn is_passed(interest: &WireInterest, header: &WireHeader) -> bool {
 /// Whether user space wants what goes through a connection of a TLS library.
 #[inline(always)]
 pub(crate) fn is_wanted(number: u64, connection: u64) -> bool {
+    !interest(number, connection).is_some_and(|interest| interest.ignored != 0)
+}
+
+/// What user space wants of a socket, or of a connection of a TLS library: both as in [`WireHeader`].
+#[inline(always)]
+fn interest(socket: u64, inode: u64) -> Option<&'static WireInterest> {
     // SAFETY: words that are written by user space only; one that is old is as good.
-    let interest = unsafe { WIRE_INTERESTS.get(number) };
-    !interest.is_some_and(|interest| interest.inode == connection && interest.ignored != 0)
+    let interest = unsafe { WIRE_INTERESTS.get(socket) };
+    interest.filter(|interest| interest.inode == inode)
 }
 
 /// The position of the call's first byte in its direction's stream.
@@ -319,14 +328,10 @@ fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
     }
     match call.transfer.shape {
         Shape::Buffer => {
-            let sent = if call.transfer.direction == SENT {
-                send_pieces(arguments[1], scratch)
-            } else {
-                0
-            };
+            let told = send_pieces(arguments[1], scratch);
             let bytes = (&raw mut scratch.bytes).cast();
             (scratch.header.head, scratch.header.tail) =
-                copy_buffer(arguments[1] + sent, scratch.header.length, bytes);
+                copy_buffer(arguments[1] + told, scratch.header.length, bytes);
         }
         Shape::Vectors => copy_vectors(arguments[1], call.length, scratch),
         Shape::Message => {
@@ -338,27 +343,50 @@ fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
     hide_password(first, &mut scratch.header);
 }
 
-/// Sends the first bytes of a long buffer in records of their own; gives how many. The header is for the rest then.
+/// Tells the first bytes of a long buffer in records of their own; gives how many. The header is for the rest then.
 #[inline(always)]
 fn send_pieces(address: u64, scratch: &mut WireScratch) -> u64 {
-    const PIECE: u64 = WHOLE_BYTES as u64;
-    let length = scratch.header.length;
-    let position = scratch.header.position;
-    let mut sent = 0;
-    for _ in 0..PIECES_MAX {
-        if length - sent <= PIECE {
-            break;
-        }
-        scratch.header.length = PIECE;
-        scratch.header.position = position.wrapping_add(sent);
-        let bytes = (&raw mut scratch.bytes).cast();
-        (scratch.header.head, scratch.header.tail) = copy_buffer(address + sent, PIECE, bytes);
-        send(scratch);
-        sent += PIECE;
+    if scratch.header.length <= PIECE {
+        return 0;
     }
-    scratch.header.length = length - sent;
-    scratch.header.position = position.wrapping_add(sent);
-    sent
+    let length = scratch.header.length;
+    (scratch.from, scratch.left) = (address, length);
+    // SAFETY: a function pointer is only an address to the helper.
+    let callback = unsafe {
+        transmute::<unsafe extern "C" fn(u32, *mut c_void) -> i64, *mut c_void>(send_piece)
+    };
+    // SAFETY: the callback matches the helper's prototype and needs no context: its state is in WIRE_SCRATCH.
+    unsafe { bpf_loop(PIECES_MAX, callback, ptr::null_mut(), 0) };
+    // SAFETY: live map values. Volatile, as the callback wrote them.
+    let (left, position) = unsafe {
+        (
+            ptr::read_volatile(&raw const scratch.left),
+            ptr::read_volatile(&raw const scratch.header.position),
+        )
+    };
+    let told = length - left;
+    (scratch.header.length, scratch.header.position) = (left, position);
+    told
+}
+
+/// One iteration: send a piece of what is left. Returns 1 to end the loop.
+unsafe extern "C" fn send_piece(_index: u32, _context: *mut c_void) -> i64 {
+    let Some(scratch) = WIRE_SCRATCH.get_ptr_mut(0) else {
+        return 1;
+    };
+    // SAFETY: as in `tell`, which does not use it meanwhile.
+    let scratch = unsafe { &mut *scratch };
+    if scratch.left <= PIECE {
+        return 1;
+    }
+    scratch.header.length = PIECE;
+    let bytes = (&raw mut scratch.bytes).cast();
+    (scratch.header.head, scratch.header.tail) = copy_buffer(scratch.from, PIECE, bytes);
+    send(scratch);
+    scratch.header.position = scratch.header.position.wrapping_add(PIECE);
+    scratch.from += PIECE;
+    scratch.left -= PIECE;
+    0
 }
 
 /// Leaves out a password (`p`, PasswordMessage and its like), if it is one: its length says that it is the whole call.
