@@ -2,6 +2,7 @@
 //! minute, so what is claimed are ratios of what ran in turns; nothing asserts them.
 
 mod child;
+mod daemon;
 mod figures;
 mod pgbench;
 mod python;
@@ -46,6 +47,12 @@ pub(crate) enum What {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// The cost of the daemon that samples the whole host, alone and beside pgbench and Python
+    Daemon {
+        /// Windows of 60 s that count, of each kind
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+        windows: u32,
+    },
     /// The cost of recording a busy Python program, in turns with py-spy
     Python {
         /// Turns of each, of which the medians count
@@ -78,6 +85,7 @@ pub(crate) fn run(what: &What) -> Result<()> {
         What::Syscalls { rounds } => syscalls::run(*rounds),
         What::Python { rounds, seconds } => python::run(*rounds, *seconds),
         What::Queries { rounds } => queries::run(*rounds),
+        What::Daemon { windows } => daemon::run(*windows),
         What::Tables => {
             setup::toolchain()?;
             figures::print_tables(&tables::measure()?);

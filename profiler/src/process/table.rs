@@ -22,6 +22,8 @@ use crate::{profile::Process, python::CodeId};
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause: a library loaded after a wild address is found within this.
 const PAUSE_MAX: Duration = Duration::from_millis(640);
+/// Pause between looks for a perf map: compiled code can be in every frame.
+const PERF_MAP_PAUSE: Duration = Duration::from_millis(100);
 /// When a process that has just begun is looked at again, after its beginning: it maps its libraries now.
 const YOUNG: [Duration; 6] = [
     Duration::from_millis(1),
@@ -112,6 +114,8 @@ struct Known {
     mappings: Mappings,
     pause: Duration,
     next_scan: Option<Instant>,
+    /// When its perf map is looked for again, which it did not have.
+    next_perf_map: Option<Instant>,
 }
 
 impl Processes {
@@ -153,6 +157,7 @@ impl Processes {
             mappings: mappings.unwrap_or_default(),
             pause: PAUSE_MIN,
             next_scan: None,
+            next_perf_map: None,
         };
         self.known.insert(pid, known);
         self.changed.insert(pid);
@@ -173,6 +178,7 @@ impl Processes {
             mappings: known.mappings.clone(),
             pause: PAUSE_MIN,
             next_scan: None,
+            next_perf_map: None,
         };
         self.known.insert(child, child_known);
     }
@@ -189,6 +195,7 @@ impl Processes {
             mappings: scan::mappings(pid, &mut self.files).unwrap_or_default(),
             pause: PAUSE_MIN,
             next_scan: None,
+            next_perf_map: None,
         };
         self.known.insert(pid, known);
         self.changed.insert(pid);
@@ -237,7 +244,10 @@ impl Processes {
             Backing::Vdso => Place::Vdso { offset: from_start },
             Backing::Anonymous => {
                 let life = process.life;
-                self.find_perf_map(pid, life);
+                if process.next_perf_map.is_none_or(|due| now >= due) {
+                    process.next_perf_map = Some(now + PERF_MAP_PAUSE);
+                    self.find_perf_map(pid, life);
+                }
                 Place::Anonymous { life, address }
             }
         }

@@ -246,12 +246,26 @@ fn writes_first(instruction: &Instruction) -> bool {
     ) && !instruction.is_jcc_short_or_near()
 }
 
+/// Whether what stands behind an instruction is not reached from it.
+fn leads_elsewhere(instruction: &Instruction) -> bool {
+    match instruction.flow_control() {
+        FlowControl::UnconditionalBranch
+        | FlowControl::IndirectBranch
+        | FlowControl::Return
+        | FlowControl::Exception => true,
+        FlowControl::Interrupt => instruction.mnemonic() == Mnemonic::Int3,
+        _ => false,
+    }
+}
+
 /// A function as far as it could be followed.
 struct Function {
     start: u64,
     end: u64,
     /// Of each instruction: where it ends, and the frame before it.
     frames: BTreeMap<u64, (u64, Frame)>,
+    /// Ends of instructions that lead elsewhere, of those not looked behind yet.
+    ends: Vec<u64>,
     calls: BTreeSet<u64>,
     /// It does what this analysis does not follow.
     is_strange: bool,
@@ -265,6 +279,7 @@ impl Function {
             start,
             end: start + code.len() as u64,
             frames: BTreeMap::new(),
+            ends: Vec::new(),
             calls: BTreeSet::new(),
             is_strange: false,
             falls_through: false,
@@ -272,10 +287,12 @@ impl Function {
         // What only a jump table leads to lies behind code that was reached.
         if let Some(frame) = function.paths(code, vec![(start, entry)], true) {
             // Such code ends where more of it may begin.
-            let mut known = 0;
-            while function.frames.len() > known {
-                known = function.frames.len();
-                for gap in function.gaps() {
+            loop {
+                let gaps = function.take_gaps();
+                if gaps.is_empty() {
+                    break;
+                }
+                for gap in gaps {
                     function.paths(code, vec![(gap, frame)], false);
                 }
             }
@@ -300,6 +317,9 @@ impl Function {
                 let next = instruction.next_ip();
                 self.frames.insert(address, (next, frame));
                 frame = frame.after(&instruction);
+                if leads_elsewhere(&instruction) {
+                    self.ends.push(next);
+                }
                 address = match instruction.flow_control() {
                     FlowControl::Call => {
                         if instruction.code() == Code::Call_rel32_64 {
@@ -340,9 +360,9 @@ impl Function {
         indirect
     }
 
-    /// Where code begins that was not reached, behind code that was.
-    fn gaps(&self) -> Vec<u64> {
-        let ends = self.frames.values().map(|&(end, _)| end);
+    /// Where code begins that was not reached, behind code that was reached since the last time.
+    fn take_gaps(&mut self) -> BTreeSet<u64> {
+        let ends = std::mem::take(&mut self.ends).into_iter();
         ends.filter(|end| *end < self.end && !self.frames.contains_key(end))
             .collect()
     }

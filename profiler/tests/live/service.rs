@@ -2,7 +2,11 @@
 
 use std::{
     fs,
-    os::unix::{net::UnixDatagram, process::CommandExt},
+    io::{Read, Write},
+    os::unix::{
+        net::{UnixDatagram, UnixStream},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command},
     thread::sleep,
@@ -113,6 +117,30 @@ impl Daemon {
             (entries.len() >= wanted).then_some(entries)
         });
         found.unwrap_or_else(|| panic!("no {wanted} windows; log:\n{}", self.log()))
+    }
+
+    /// Waits until something is so, for as long as the daemon shows signs of life.
+    #[track_caller]
+    pub(crate) fn until(&self, is_so: impl Fn() -> bool) {
+        while !is_so() {
+            // Whoever does not read what is told stops the daemon.
+            self.told("WATCHDOG=1");
+        }
+    }
+
+    /// A figure of the page at this socket.
+    #[track_caller]
+    pub(crate) fn metric(&self, socket: &str, name: &str) -> u64 {
+        let mut stream = UnixStream::connect(socket).expect("it listens");
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).expect("it listens");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("it answers");
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let figure = line.and_then(|figure| figure.trim().parse().ok());
+        figure.unwrap_or_else(|| panic!("no {name} in\n{page}\nlog:\n{}", self.log()))
     }
 
     pub(crate) fn reload(&self, sections: &str) {

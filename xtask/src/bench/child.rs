@@ -108,7 +108,7 @@ pub(super) fn resident_kib(pid: u32) -> Option<u64> {
 }
 
 /// Run time of all threads, by the scheduler's own account.
-fn cpu_so_far(pid: u32) -> Option<Duration> {
+pub(super) fn cpu_so_far(pid: u32) -> Option<Duration> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let times = tasks.flatten().filter_map(|task| {
         let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
