@@ -66,7 +66,15 @@ fn other_processor() -> Result<()> {
 fn licences() -> Result<()> {
     if !has("cargo-deny") {
         println!("cargo-deny is not here: building it, which takes some minutes, once");
-        let install = ["install", "cargo-deny", "--version", "0.20.2", "--locked"];
+        // It runs for a second: making it quicker would take longer.
+        let install = [
+            "install",
+            "cargo-deny",
+            "--version",
+            "0.20.2",
+            "--locked",
+            "--debug",
+        ];
         shell::run(
             command("cargo", &install)
                 .env_remove("CARGO_TARGET_DIR")
