@@ -7,6 +7,8 @@
 )]
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
+mod browser;
+
 use std::{
     env,
     io::{Read, Write},
@@ -28,7 +30,10 @@ use profiler::{
     report,
     web::{Listen, Server, Sources, Web},
 };
+use serde_json::json;
 use tempfile::TempDir;
+
+use crate::browser::Browser;
 
 /// A server over two windows that end now.
 struct Site {
@@ -305,45 +310,80 @@ fn promtool_accepts_the_metrics() {
     );
 }
 
-/// What Chromium makes of an address: the document when its scripts have run, and what it complained of.
-fn browse(site: &Site, path: &str) -> Option<(String, String)> {
-    let folder = site.state.path().join("chromium");
-    let mut chromium = Command::new("chromium");
-    chromium
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
-        .args(["--virtual-time-budget=5000", "--enable-logging=stderr"])
-        .arg(format!("--user-data-dir={}", folder.display()))
-        .arg(site.url(path));
-    let output = run(&mut chromium, false)?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Some((text(&output.stdout), text(&output.stderr)))
+/// A page of the site in a browser, where there is one.
+fn browse(site: &Site) -> Option<Browser> {
+    Browser::start(&site.state.path().join("chromium"))
 }
 
+/// Its policy forbade nothing that it wants, and it came from here only.
 #[track_caller]
-fn assert_quiet(said: &str) {
-    for trouble in ["Content Security Policy", "Refused to", "Uncaught"] {
-        assert!(!said.contains(trouble), "{said}");
-    }
+fn assert_at_home(browser: &Browser, site: &Site) {
+    assert_eq!(browser.complaints(), [""; 0]);
+    let home = site.url("/");
+    let fetched = browser.fetched();
+    assert!(!fetched.is_empty());
+    assert!(
+        fetched.iter().all(|url| url.starts_with(&home)),
+        "{fetched:?}"
+    );
 }
 
-/// In a browser the page's script runs under its policy, and so does the picture's: it searches.
+/// In a browser the page's tables are sorted by a click, and back, under its policy.
 #[test]
-fn browser_runs_the_page() {
+fn tables_are_sorted_by_a_click() {
+    const PROCESSES: &str = "Array.from(document.querySelector('table.sortable').tBodies[0].rows, row => row.cells[1].textContent)";
+    const HEAD: &str = "document.querySelectorAll('table.sortable th button')[1]";
     let site = Site::start();
-    let Some((page, said)) = browse(&site, "/?since=5m") else {
+    let Some(mut browser) = browse(&site) else {
         return;
     };
-    assert!(
-        page.contains("<button type=\"button\">samples</button>"),
-        "{page}"
+    browser.open(&site.url("/?since=5m"));
+    assert_eq!(
+        browser.ask(PROCESSES),
+        json!(["nginx", "<b>evil</b>", "cron"]),
+        "by samples"
     );
-    assert_quiet(&said);
-    let Some((picture, said)) = browse(&site, "/flamegraph.svg?since=5m&s=serve_request") else {
+    browser.click(HEAD);
+    assert_eq!(
+        browser.ask(PROCESSES),
+        json!(["nginx", "cron", "<b>evil</b>"]),
+        "by name, downwards"
+    );
+    browser.click(HEAD);
+    assert_eq!(
+        browser.ask(PROCESSES),
+        json!(["<b>evil</b>", "cron", "nginx"]),
+        "upwards"
+    );
+    assert_at_home(&browser, &site);
+}
+
+/// In a browser a click on a frame of the flamegraph makes it as wide as all, a search marks what it finds.
+#[test]
+fn frames_are_zoomed_by_a_click() {
+    const FRAME: &str = "Array.from(document.querySelectorAll('#frames g')).find(frame => \
+        frame.querySelector('title').textContent.startsWith('parse_headers')).querySelector('rect')";
+    let site = Site::start();
+    let Some(mut browser) = browse(&site) else {
         return;
     };
-    assert!(
-        picture.contains("rgb(230,0,230)"),
-        "what was searched for is marked"
-    );
-    assert_quiet(&said);
+    browser.open(&site.url("/flamegraph.svg?since=5m&s=serve_request"));
+    let marked = browser.ask("document.querySelectorAll('[fill=\"rgb(230,0,230)\"]').length");
+    assert_eq!(marked, 1, "what was searched for is marked");
+    let mut share = || {
+        let share = format!(
+            "{FRAME}.getBoundingClientRect().width / document.querySelector('#frames').getBoundingClientRect().width"
+        );
+        browser.ask(&share).as_f64().expect("a number")
+    };
+    let before = share();
+    assert!((0.1..0.2).contains(&before), "{before}");
+    browser.click(FRAME);
+    let mut share = || {
+        let share = format!("{FRAME}.getBoundingClientRect().width / innerWidth");
+        browser.ask(&share).as_f64().expect("a number")
+    };
+    let zoomed = share();
+    assert!(zoomed > 0.9, "{before} of all, then {zoomed}");
+    assert_at_home(&browser, &site);
 }
