@@ -86,8 +86,10 @@ fn export_lines(settings: &Settings) -> Vec<String> {
     targets
         .map(|target| {
             format!(
-                "export: on, profiles to {} at {}",
+                "export: on, {} to {} at {}",
+                signals.join(" and "),
                 target.kind.name(),
+            let signals: Vec<&str> = target.signals.iter().map(|signal| signal.name()).collect();
                 target.url
             )
         })

@@ -7,10 +7,14 @@ use std::{
 };
 
 use super::store::{Capability, LostWindow};
+use crate::postgres::totals::Totals;
 
 /// Shared by all parts.
 #[derive(Debug, Default)]
-pub struct Status(Mutex<Snapshot>);
+pub struct Status {
+    now: Mutex<Snapshot>,
+    queries: Mutex<Totals>,
+}
 
 /// All of it at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub struct Snapshot {
     pub capabilities: BTreeMap<Capability, State>,
     /// Windows since the start.
     pub windows: Windows,
-    /// Samples of stacks.
+    /// Samples of stacks on the CPU.
     pub samples: Counts,
     /// Calls of Postgres.
     pub calls: Counts,
@@ -109,8 +113,13 @@ impl Status {
 
     /// A panic of another part does not make what was written less true.
     fn lock(&self) -> MutexGuard<'_, Snapshot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// Statements since the start.
+    pub(crate) fn queries(&self) -> MutexGuard<'_, Totals> {
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
 }
 
 impl Snapshot {

@@ -320,6 +320,9 @@ impl Work {
                 let begin_ms = milliseconds(started);
                 let times = (begin_ms, begin_ms + milliseconds(window.duration));
                 let name = WindowName::new(Capability::Queries, times, &window.title);
+                // What happened, whether it can be written or not.
+                self.lost.status.queries().add(&window);
+                self.exports.offer_queries(&window, started);
                 for (note, count) in notes {
                     window.note(note, count);
                 }

@@ -294,7 +294,12 @@ fn exports(exports: &[(Target, Health)]) -> Vec<Fact> {
         }
         parts.extend(health.trouble.clone());
         Fact {
-            name: format!("{} {}", target.kind.name(), target.url),
+            name: format!(
+                "{} to {} {}",
+                health.signal.name(),
+                target.kind.name(),
+                target.url
+            ),
             value: parts.join("; "),
             is_bad: health.trouble.is_some() || !health.dropped.is_empty(),
         }

@@ -70,9 +70,11 @@ values!(
     Vec<Glob>,
     Vec<u32>,
     String,
+    u32,
     Kind,
     Vec<Destination>
 );
+    Vec<Signal>,
 nested!(
     State,
     Windows,
@@ -142,6 +144,7 @@ tables! {
         size: Bytes,
         age: Span,
     }
+        top_queries: u32,
     /// One `[[export]]`. A later file replaces all of them.
     Destination {
         kind: Kind,
@@ -152,6 +155,7 @@ tables! {
 
 /// The least that is logged.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+        signals: Vec<Signal>,
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Only what fails.

@@ -25,7 +25,7 @@ use self::{
     value::{Bytes, Glob, Hertz, Length, Share, Span},
 };
 pub use crate::{
-    export::{Export, Kind, Limits, Target},
+    export::{Export, Kind, Limits, Signal, Target},
     web::{Listen, Web},
 };
 pub(crate) use value::parse_span;
