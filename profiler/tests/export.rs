@@ -228,7 +228,9 @@ fn queries() -> (serde_json::Value, Window) {
 }
 
 /// Figures of the metrics of a request by name: counts, and of a histogram its points.
-fn figures(request: &ExportMetricsServiceRequest) -> (BTreeMap<String, u64>, Vec<HistogramDataPoint>) {
+fn figures(
+    request: &ExportMetricsServiceRequest,
+) -> (BTreeMap<String, u64>, Vec<HistogramDataPoint>) {
     let (mut counts, mut points) = (BTreeMap::new(), Vec::new());
     let resources = request.resource_metrics.iter();
     let scopes = resources.flat_map(|resource| &resource.scope_metrics);
@@ -275,7 +277,10 @@ fn collector_gets_every_call() {
         let values = groups.iter().map(|group| group["figures"][key].as_u64());
         values.map(|value| value.expect("a number")).sum()
     };
-    assert_eq!(Some(counts["postgres.query.calls"]), stored["calls"].as_u64());
+    assert_eq!(
+        Some(counts["postgres.query.calls"]),
+        stored["calls"].as_u64()
+    );
     assert_eq!(counts["postgres.query.rows"], sum("rows"));
     assert_eq!(counts["postgres.query.errors"], 1);
     let timed: u64 = points.iter().map(|point| point.count).sum();

@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub windows: Windows,
     /// Samples of stacks on the CPU.
     pub samples: Counts,
+    /// Spans off the CPU.
+    pub off_cpu: Counts,
+    /// Both, where all time is recorded.
+    pub wall: Counts,
     /// Calls of Postgres.
     pub calls: Counts,
     /// Samples lost, by cause.
@@ -111,21 +115,23 @@ impl Status {
         self.lock().clone()
     }
 
-    /// A panic of another part does not make what was written less true.
-    fn lock(&self) -> MutexGuard<'_, Snapshot> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
     /// Statements since the start.
     pub(crate) fn queries(&self) -> MutexGuard<'_, Totals> {
         self.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A panic of another part does not make what was written less true.
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Snapshot {
     pub(super) fn counts(&mut self, capability: Capability) -> &mut Counts {
         match capability {
             Capability::Sampling => &mut self.samples,
+            Capability::OffCpu => &mut self.off_cpu,
+            Capability::Wall => &mut self.wall,
             Capability::Queries => &mut self.calls,
         }
     }

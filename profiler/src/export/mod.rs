@@ -206,7 +206,7 @@ impl Exports {
     /// A window of calls of Postgres that began so long after the Unix epoch and has ended.
     pub fn offer_queries(&self, window: &Window, started: Duration) {
         self.each(Signal::Metrics, |worker| {
-            worker.offer_queries(window, started)
+            worker.offer_queries(window, started);
         });
     }
 

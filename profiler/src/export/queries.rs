@@ -136,6 +136,21 @@ fn scope(window: &Window, side: Side, times: Times) -> Option<ScopeMetrics> {
             .collect(),
         aggregation_temporality: AggregationTemporality::Delta.into(),
     };
+    let mut metrics = vec![metric((duration, "s", what), Data::Histogram(histogram))];
+    metrics.extend(counters(&groups, times));
+    Some(ScopeMetrics {
+        scope: Some(InstrumentationScope {
+            name: scope.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..InstrumentationScope::default()
+        }),
+        metrics,
+        schema_url: SCHEMA.to_owned(),
+    })
+}
+
+/// Calls, rows and errors.
+fn counters(groups: &[Group], times: Times) -> [Metric; 3] {
     let count = |name, unit, what, points| {
         let sum = Sum {
             data_points: points,
@@ -155,8 +170,7 @@ fn scope(window: &Window, side: Side, times: Times) -> Option<ScopeMetrics> {
         group.errors.iter().map(of)
     });
     let calls = "Calls, however they ended, with those whose own duration is not known.";
-    let metrics = vec![
-        metric((duration, "s", what), Data::Histogram(histogram)),
+    [
         count(
             "postgres.query.calls",
             "{call}",
@@ -175,16 +189,7 @@ fn scope(window: &Window, side: Side, times: Times) -> Option<ScopeMetrics> {
             "Errors of calls and of preparing.",
             errors.collect(),
         ),
-    ];
-    Some(ScopeMetrics {
-        scope: Some(InstrumentationScope {
-            name: scope.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..InstrumentationScope::default()
-        }),
-        metrics,
-        schema_url: SCHEMA.to_owned(),
-    })
+    ]
 }
 
 /// Statements with the most time first; each set of attributes once.
@@ -219,7 +224,7 @@ fn attributes(identity: Identity, measured: &Measured<'_>) -> Vec<KeyValue> {
     ];
     match identity {
         Identity::Overflow => {
-            attributes.push(key_value("otel.metric.overflow", Value::BoolValue(true)))
+            attributes.push(key_value("otel.metric.overflow", Value::BoolValue(true)));
         }
         Identity::Unknown => {}
         Identity::Statement(fingerprint) => {

@@ -23,7 +23,7 @@ const WORDS_MAX: usize = 200;
 pub(super) struct Agent {
     target: Target,
     signal: Signal,
-    agent: ureq::Agent,
+    http: ureq::Agent,
 }
 
 /// What became of a request.
@@ -59,7 +59,7 @@ impl Agent {
         Self {
             target,
             signal,
-            agent: config.new_agent(),
+            http: config.new_agent(),
         }
     }
 
@@ -75,7 +75,7 @@ impl Agent {
         };
         let kind = self.target.kind;
         let mut request = self
-            .agent
+            .http
             .post(format!("{}{}", self.target.url, kind.path(self.signal)));
         request = match kind {
             Kind::Otlp => request

@@ -15,12 +15,15 @@ use prometheus_client::{
 
 use super::{own::Own, statements};
 use crate::{
-    daemon::status::{Snapshot, State},
+    daemon::{
+        status::{Snapshot, State},
+        store::Sampled,
+    },
     export::{Health, Target},
+    postgres::totals::Shown,
     profile::Lost,
 };
 
-    postgres::totals::Shown,
 /// Content type of `OpenMetrics`.
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Content type of the older format.
@@ -33,15 +36,15 @@ type Seconds = Counter<f64, AtomicU64>;
 pub(super) fn render(
     snapshot: &Snapshot,
     exports: &[(Target, Health)],
+    queries: &[Shown],
     own: &Own,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    queries: &[Shown],
     process(&mut registry, own);
+    statements::register(&mut registry, queries);
     let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("profiler_build", "The profiler's version", build);
     let mut profiler = Section(registry.sub_registry_with_prefix("profiler"));
-    statements::register(&mut registry, queries);
     capabilities(&mut profiler, snapshot);
     windows(&mut profiler, snapshot);
     export(&mut profiler, exports);
@@ -142,9 +145,15 @@ fn capabilities(profiler: &mut Section<'_>, snapshot: &Snapshot) {
 }
 
 fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
-    let mode = vec![("mode", "cpu".to_owned())];
-    let help = "Samples in windows that were written";
-    profiler.counters("samples", help, vec![(mode, snapshot.samples.shown)]);
+    let modes = [
+        (Sampled::Cpu, snapshot.samples),
+        (Sampled::OffCpu, snapshot.off_cpu),
+        (Sampled::Wall, snapshot.wall),
+    ];
+    let samples =
+        modes.map(|(mode, counts)| (vec![("mode", mode.name().to_owned())], counts.shown));
+    let help = "Samples, or spans off the CPU, in windows that were written";
+    profiler.counters("samples", help, samples.into());
     // From the beginning, so that an alarm can be set.
     let mut causes = BTreeMap::from([(Lost::RingFull.text().to_owned(), 0)]);
     causes.extend(snapshot.lost_by.clone());
@@ -187,6 +196,7 @@ fn export(profiler: &mut Section<'_>, exports: &[(Target, Health)]) {
         vec![
             ("target", target.url.clone()),
             ("kind", target.kind.name().to_owned()),
+            ("signal", health.signal.name().to_owned()),
         ]
     };
     let mut requests = Vec::new();
@@ -196,7 +206,6 @@ fn export(profiler: &mut Section<'_>, exports: &[(Target, Health)]) {
         let health = &export.1;
         for (result, count) in [("success", health.sent), ("failure", health.failures)] {
             let mut labels = labels(export);
-            ("signal", health.signal.name().to_owned()),
             labels.push(("result", result.to_owned()));
             requests.push((labels, count));
         }
@@ -304,6 +313,7 @@ mod tests {
             kind: Kind::Otlp,
             url: "http://c\"\\:4318".to_owned(),
             headers_file: None,
+            signals: vec![Signal::Profiles],
         };
         let health = Health {
             sent: 3,
@@ -312,7 +322,6 @@ mod tests {
         };
         vec![(target, health)]
     }
-            signals: vec![Signal::Profiles],
 
     /// Each figure under its name, losses by cause, labels escaped, and an end.
     #[test]

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
-use crate::export::Kind;
+use crate::daemon::store::Sampled;
+use crate::export::{Kind, Signal};
 use crate::postgres::Tls;
 
 macro_rules! tables {
@@ -63,18 +64,19 @@ values!(
     Bytes,
     Share,
     Hertz,
+    Sampled,
     Level,
     Format,
     Tls,
     Vec<String>,
     Vec<Glob>,
+    u32,
     Vec<u32>,
     String,
-    u32,
     Kind,
+    Vec<Signal>,
     Vec<Destination>
 );
-    Vec<Signal>,
 nested!(
     State,
     Windows,
@@ -121,7 +123,10 @@ tables! {
     }
     Sampling {
         enabled: bool,
+        mode: Sampled,
         frequency: Hertz,
+        min_block: Span,
+        host_wide: bool,
         targets: Targets,
     }
     Queries {
@@ -139,23 +144,23 @@ tables! {
         listen: String,
         public: bool,
         token_file: PathBuf,
+        top_queries: u32,
     }
     ExportQueue {
         size: Bytes,
         age: Span,
     }
-        top_queries: u32,
     /// One `[[export]]`. A later file replaces all of them.
     Destination {
         kind: Kind,
         url: String,
         headers_file: PathBuf,
+        signals: Vec<Signal>,
     }
 }
 
 /// The least that is logged.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-        signals: Vec<Signal>,
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Only what fails.
