@@ -7,8 +7,8 @@
 )]
 
 use std::{
-    collections::VecDeque,
-    io::Read,
+    collections::{BTreeMap, VecDeque},
+    io::{Read, Write},
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
@@ -23,10 +23,17 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use flate2::read::GzDecoder;
-use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use opentelemetry_proto::tonic::{
+    collector::{
+        metrics::v1::ExportMetricsServiceRequest,
+        profiles::v1development::ExportProfilesServiceRequest,
+    },
+    metrics::v1::{HistogramDataPoint, metric::Data, number_data_point::Value},
+};
 use profiler::{
-    export::{Dropped, Export, Exports, Health, Kind, Limits, Target},
+    export::{Dropped, Export, Exports, Health, Kind, Limits, Signal, Target},
+    postgres::Window,
     profile::Profile,
     report,
 };
@@ -141,12 +148,17 @@ fn profile() -> Profile {
 }
 
 fn exports(state: &Path, kind: Kind, url: &str, bytes: u64) -> Exports {
+    exports_of(state, (kind, Signal::Profiles), url, bytes)
+}
+
+fn exports_of(state: &Path, (kind, signal): (Kind, Signal), url: &str, bytes: u64) -> Exports {
     let exports = Exports::default();
     let export = Export {
         targets: vec![Target {
             kind,
             url: url.to_owned(),
             headers_file: None,
+            signals: vec![signal],
         }],
         limits: Limits {
             bytes,
@@ -168,12 +180,12 @@ fn wait(exports: &Exports, wanted: impl Fn(&Health) -> bool) -> Health {
     found.unwrap_or_else(|| panic!("it never came to that: {:?}", health()))
 }
 
-fn decode(body: &[u8]) -> ExportProfilesServiceRequest {
+fn decode<M: Message + Default>(body: &[u8]) -> M {
     let mut plain = Vec::new();
     GzDecoder::new(body)
         .read_to_end(&mut plain)
         .expect("it is gzip");
-    ExportProfilesServiceRequest::decode(plain.as_slice()).expect("it is a request")
+    M::decode(plain.as_slice()).expect("it is a request")
 }
 
 fn sum(request: &ExportProfilesServiceRequest) -> i64 {
@@ -199,10 +211,86 @@ fn collector_gets_every_sample() {
     receiver.got(|got| {
         assert_eq!(got[0].path, "/v1development/profiles");
         assert_eq!(got[0].headers["content-type"], "application/x-protobuf");
-        let request = decode(&got[0].body);
+        let request: ExportProfilesServiceRequest = decode(&got[0].body);
         assert_eq!(sum(&request), 100);
         assert_eq!(request.resource_profiles.len(), 2);
     });
+}
+
+/// A window as the store has it, of two statements and a failure, and its bytes.
+fn queries() -> (serde_json::Value, Window) {
+    let text = include_str!("window.json");
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("memory takes it");
+    let bytes = encoder.finish().expect("memory takes it");
+    let window = Window::read(&bytes).expect("it is a window");
+    (serde_json::from_str(text).expect("it is JSON"), window)
+}
+
+/// Figures of the metrics of a request by name: counts, and of a histogram its points.
+fn figures(
+    request: &ExportMetricsServiceRequest,
+) -> (BTreeMap<String, u64>, Vec<HistogramDataPoint>) {
+    let (mut counts, mut points) = (BTreeMap::new(), Vec::new());
+    let resources = request.resource_metrics.iter();
+    let scopes = resources.flat_map(|resource| &resource.scope_metrics);
+    for metric in scopes.flat_map(|scope| &scope.metrics) {
+        match metric.data.as_ref().expect("it has some") {
+            Data::Sum(sum) => {
+                let value = |value: Option<Value>| match value {
+                    Some(Value::AsInt(count)) => u64::try_from(count).expect("a count"),
+                    _ => panic!("no count"),
+                };
+                let total = sum.data_points.iter().map(|point| value(point.value)).sum();
+                counts.insert(metric.name.clone(), total);
+            }
+            Data::Histogram(histogram) => points.extend(histogram.data_points.clone()),
+            _ => panic!("{metric:?}"),
+        }
+    }
+    (counts, points)
+}
+
+/// A Collector gets the calls, rows, errors and times of a window of queries, decoded by the official types.
+#[test]
+fn collector_gets_every_call() {
+    let state = tempfile::tempdir().expect("a folder");
+    let receiver = Receiver::start(&[], None);
+    let signal = (Kind::Otlp, Signal::Metrics);
+    let exports = exports_of(state.path(), signal, &receiver.url, 1 << 20);
+    let (stored, window) = queries();
+    // Stacks are another signal's.
+    exports.offer(&profile());
+    exports.offer_queries(&window, Duration::from_secs(1_763_700_000));
+    let health = wait(&exports, |health| health.sent == 1 && health.waiting == 0);
+    assert_eq!((health.signal, health.failures), (Signal::Metrics, 0));
+    let request: ExportMetricsServiceRequest = receiver.got(|got| {
+        assert_eq!(got.len(), 1);
+        assert_eq!(got[0].path, "/v1/metrics");
+        assert_eq!(got[0].headers["content-type"], "application/x-protobuf");
+        assert_eq!(got[0].headers["content-encoding"], "gzip");
+        decode(&got[0].body)
+    });
+    let (counts, points) = figures(&request);
+    let groups = stored["groups"].as_array().expect("a list");
+    let sum = |key: &str| -> u64 {
+        let values = groups.iter().map(|group| group["figures"][key].as_u64());
+        values.map(|value| value.expect("a number")).sum()
+    };
+    assert_eq!(
+        Some(counts["postgres.query.calls"]),
+        stored["calls"].as_u64()
+    );
+    assert_eq!(counts["postgres.query.rows"], sum("rows"));
+    assert_eq!(counts["postgres.query.errors"], 1);
+    let timed: u64 = points.iter().map(|point| point.count).sum();
+    assert_eq!(timed, sum("timed"));
+    let seconds: f64 = points.iter().filter_map(|point| point.sum).sum();
+    let total = Duration::from_nanos(sum("total_ns")).as_secs_f64();
+    assert!((seconds - total).abs() < 1e-9, "{seconds} of {total}");
+    for point in &points {
+        assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+    }
 }
 
 /// A receiver that fails, hangs and is gone gets everything once it is back; meanwhile nobody waits for it.

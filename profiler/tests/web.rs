@@ -60,7 +60,11 @@ impl Site {
             status: Arc::<Status>::default(),
             exports: Exports::default(),
         };
-        let web = Web { listen, token_file };
+        let web = Web {
+            listen,
+            token_file,
+            top_queries: 50,
+        };
         let server = Server::start(&web, sources).expect("it listens");
         Self { server, state }
     }

@@ -12,7 +12,7 @@ use crate::{
     cgroup,
     daemon::{
         config::{parse_span, state_directory},
-        store::Span,
+        store::{Sampled, Span},
     },
     error::Error,
     output::{self, Format, Lines},
@@ -26,6 +26,7 @@ Examples:
   profiler report app.pb.gz --top 20              functions by self and total time
   profiler report app.pb.gz -f folded -o -        folded stacks on standard output
   profiler report --since 1h --unit nginx -o nginx.svg   what the daemon saw of a unit
+  profiler report --since 1h --mode off-cpu -o waits.svg   where threads waited
   profiler report --since '2026-11-21 18:00' --until '2026-11-21 18:10' --top 20";
 
 /// `profiler report`
@@ -41,6 +42,9 @@ pub struct ReportArgs {
     /// Only to then [default: now]
     #[arg(long, value_name = "TIME", conflicts_with = "inputs", value_parser = parse_instant)]
     pub until: Option<Timestamp>,
+    /// Windows of this mode of the daemon's sampling [default: cpu, else whichever there are]
+    #[arg(long, value_name = "MODE", requires = "since")]
+    pub mode: Option<Sampled>,
     /// Only processes of this systemd unit
     #[arg(long, value_name = "NAME")]
     pub unit: Option<String>,
@@ -131,6 +135,7 @@ impl ReportArgs {
         Source::History(History {
             state: self.state.clone().unwrap_or_else(state_directory),
             span: span(since, self.until),
+            sampled: self.mode,
         })
     }
 

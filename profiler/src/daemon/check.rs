@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use super::config::{Settings, load};
+use super::{
+    config::{Settings, load},
+    store::Sampled,
+};
 use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
@@ -85,8 +88,10 @@ fn export_lines(settings: &Settings) -> Vec<String> {
     let targets = settings.export.targets.iter();
     targets
         .map(|target| {
+            let signals: Vec<&str> = target.signals.iter().map(|signal| signal.name()).collect();
             format!(
-                "export: on, profiles to {} at {}",
+                "export: on, {} to {} at {}",
+                signals.join(" and "),
                 target.kind.name(),
                 target.url
             )
@@ -102,10 +107,17 @@ fn sampling_line(settings: &Settings, refusal: Option<&str>) -> String {
     if let Some(refusal) = refusal {
         return format!("sampling: impossible here, {refusal}");
     }
+    let what = match sampling.sampled {
+        Sampled::Cpu => format!("at {} Hz", sampling.frequency_hz),
+        Sampled::OffCpu => format!("off the CPU, waits from {:?} on", sampling.min_block),
+        Sampled::Wall => format!(
+            "all time, at {} Hz and waits from {:?} on",
+            sampling.frequency_hz, sampling.min_block
+        ),
+    };
     format!(
-        "sampling: on, {} at {} Hz, windows of {:.1} s",
+        "sampling: on, {} {what}, windows of {:.1} s",
         sampling.description(),
-        sampling.frequency_hz,
         settings.window.as_secs_f64()
     )
 }

@@ -62,6 +62,8 @@ impl Outlets {
         let Some(web) = &settings.web else {
             return Ok(None);
         };
+        let top = usize::try_from(web.top_queries).unwrap_or(usize::MAX);
+        self.status.queries().set_top(top);
         let sources = Sources {
             state: settings.state.clone(),
             status: Arc::clone(&self.status),

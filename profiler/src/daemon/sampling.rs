@@ -18,12 +18,12 @@ use super::{
     config::Sampling,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
-    store::Capability,
+    store::{Capability, Sampled},
     writer::{Content, Job, Windows},
 };
 use crate::{
     error::Error,
-    record::{Captured, Sampler, Scope, ending::at},
+    record::{Captured, How, Sampler, Scope, ending::at},
 };
 
 /// How often the ring is emptied: at most every CPU's samples of this time wait on it.
@@ -51,7 +51,13 @@ impl slot::Plan for Plan {
         if self.sampling.targets.is_some() && followed > 0 {
             whom = format!("{whom} ({followed} alive)");
         }
-        format!("{whom} at {} Hz", self.frequency_hz)
+        let sampling = &self.sampling;
+        let (hz, least) = (self.frequency_hz, sampling.min_block);
+        match sampling.sampled {
+            Sampled::Cpu => format!("{whom} at {hz} Hz"),
+            Sampled::OffCpu => format!("{whom}, off the CPU, waits from {least:?} on"),
+            Sampled::Wall => format!("{whom}, all time, at {hz} Hz and waits from {least:?} on"),
+        }
     }
 
     fn work(self, windows: Windows, life: Life<Self>) -> Result<(), Error> {
@@ -92,6 +98,7 @@ impl Session {
     async fn run(mut self, commands: UnboundedReceiver<Command<Plan>>) -> Result<(), Error> {
         let result = self.watch(commands).await;
         let Self {
+            plan,
             sampler,
             windows,
             table,
@@ -106,7 +113,10 @@ impl Session {
                 },
                 notes,
             }),
-            Err(error) => windows.failed(Capability::Sampling, &error.to_string()),
+            Err(error) => {
+                let capability = plan.sampling.sampled.capability();
+                windows.failed(capability, &error.to_string());
+            }
         }
         result
     }
@@ -193,11 +203,19 @@ impl Session {
         self.windows.offer(job);
     }
 
-    /// Says whether sampling had to begin anew: whether everybody is sampled is settled when it begins.
+    /// Says whether sampling had to begin anew: whether everybody is sampled, and what of them, is settled when it begins.
     fn change(&mut self, plan: Plan, windows: Windows) -> Result<bool, Error> {
         let before = std::mem::replace(&mut self.plan, plan);
-        let is_host = |plan: &Plan| plan.sampling.targets.is_none();
-        let renews = is_host(&before) != is_host(&self.plan);
+        let settled = |plan: &Plan| {
+            let Sampling {
+                targets,
+                sampled,
+                min_block,
+                ..
+            } = &plan.sampling;
+            (targets.is_none(), *sampled, *min_block)
+        };
+        let renews = settled(&before) != settled(&self.plan);
         if renews {
             self.renew()?;
         } else {
@@ -220,7 +238,7 @@ impl Session {
     /// A window at a rate that the budget has cut says so.
     fn note_rate(&mut self) {
         let (rate, wanted) = (self.plan.frequency_hz, self.plan.sampling.frequency_hz);
-        if rate < wanted {
+        if rate < wanted && self.plan.sampling.sampled != Sampled::OffCpu {
             let note =
                 format!("window sampled at {rate} in place of {wanted} Hz, over the CPU budget");
             self.notes.insert(note, 1);
@@ -245,5 +263,10 @@ fn begin(plan: &Plan) -> Result<Sampler, Error> {
     } else {
         Scope::Host
     };
-    Sampler::start(scope, plan.frequency_hz, plan.sampling.description())
+    let how = How {
+        mode: plan.sampling.sampled.mode(),
+        frequency_hz: plan.frequency_hz,
+        min_block: plan.sampling.min_block,
+    };
+    Sampler::start(scope, how, plan.sampling.description())
 }

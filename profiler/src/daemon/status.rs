@@ -7,10 +7,14 @@ use std::{
 };
 
 use super::store::{Capability, LostWindow};
+use crate::postgres::totals::Totals;
 
 /// Shared by all parts.
 #[derive(Debug, Default)]
-pub struct Status(Mutex<Snapshot>);
+pub struct Status {
+    now: Mutex<Snapshot>,
+    queries: Mutex<Totals>,
+}
 
 /// All of it at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +23,12 @@ pub struct Snapshot {
     pub capabilities: BTreeMap<Capability, State>,
     /// Windows since the start.
     pub windows: Windows,
-    /// Samples of stacks.
+    /// Samples of stacks on the CPU.
     pub samples: Counts,
+    /// Spans off the CPU.
+    pub off_cpu: Counts,
+    /// Both, where all time is recorded.
+    pub wall: Counts,
     /// Calls of Postgres.
     pub calls: Counts,
     /// Samples lost, by cause.
@@ -107,9 +115,14 @@ impl Status {
         self.lock().clone()
     }
 
+    /// Statements since the start.
+    pub(crate) fn queries(&self) -> MutexGuard<'_, Totals> {
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A panic of another part does not make what was written less true.
     fn lock(&self) -> MutexGuard<'_, Snapshot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,6 +130,8 @@ impl Snapshot {
     pub(super) fn counts(&mut self, capability: Capability) -> &mut Counts {
         match capability {
             Capability::Sampling => &mut self.samples,
+            Capability::OffCpu => &mut self.off_cpu,
+            Capability::Wall => &mut self.wall,
             Capability::Queries => &mut self.calls,
         }
     }

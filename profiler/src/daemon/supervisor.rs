@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     budget::{Allowed, Budget},
     check::{self, Refusals},
-    config::{self, Settings},
+    config::{self, Sampling, Settings},
     journal, manager,
     outlets::Outlets,
     overhead::Overhead,
@@ -22,7 +22,7 @@ use super::{
     queries, sampling,
     slot::Slot,
     status::Status,
-    store::{Capability, Store},
+    store::{Capability, Sampled, Store},
     writer::Writer,
 };
 use crate::{
@@ -206,8 +206,11 @@ impl Supervisor {
             queries,
             window: settings.window,
         });
-        let is_shed = allowed.shed.contains(&Capability::Queries);
-        (sampling, queries.filter(|_| !is_shed))
+        let keeps = |capability| !allowed.shed.contains(&capability);
+        (
+            sampling.filter(|_| keeps(Capability::Sampling)),
+            queries.filter(|_| keeps(Capability::Queries)),
+        )
     }
 
     fn look_after(&mut self) {
@@ -362,12 +365,17 @@ fn cut_text(allowed: &Allowed<Capability>) -> String {
 }
 
 fn budget(settings: &Settings) -> Budget<Capability> {
-    let frequency_hz = settings
-        .sampling
-        .as_ref()
+    let sampling = settings.sampling.as_ref();
+    let is_sampled = |sampling: &&Sampling| sampling.sampled != Sampled::OffCpu;
+    let frequency_hz = sampling
+        .filter(is_sampled)
         .map(|sampling| sampling.frequency_hz);
+    // What following switches costs does not depend on a rate: it can only be stopped.
+    let waits = sampling.filter(|sampling| sampling.sampled != Sampled::Cpu);
     let optional = settings.queries.iter().map(|_| Capability::Queries);
-    let optional = optional.collect();
+    let optional = optional
+        .chain(waits.map(|_| Capability::Sampling))
+        .collect();
     Budget::new(settings.overhead_max_ppm, frequency_hz, optional)
 }
 

@@ -19,6 +19,7 @@ use super::{
     store::{Capability, LostWindow, Store, WindowName, milliseconds},
 };
 use crate::{
+    config::Mode,
     error::Error,
     export::Exports,
     output::{self, Format, Options},
@@ -57,7 +58,11 @@ pub(crate) enum Content {
 impl Content {
     fn capability(&self) -> Capability {
         match self {
-            Self::Sampling { .. } => Capability::Sampling,
+            Self::Sampling { captured, .. } => match captured.mode {
+                Mode::OffCpu => Capability::OffCpu,
+                Mode::Wall => Capability::Wall,
+                Mode::OnCpu | Mode::Syscalls => Capability::Sampling,
+            },
             Self::Queries { .. } => Capability::Queries,
         }
     }
@@ -116,7 +121,7 @@ impl Lost {
         self.status.update(|now| {
             *now.windows.lost.entry(cause).or_default() += 1;
             now.counts(capability).lost += events;
-            if capability == Capability::Sampling {
+            if capability != Capability::Queries {
                 let cause = format!("window lost: {}", cause.text());
                 *now.lost_by.entry(cause).or_default() += events;
             }
@@ -289,12 +294,13 @@ impl Work {
     }
 
     fn make(&mut self, content: Content, notes: BTreeMap<String, u64>) -> Result<Made, Error> {
+        let capability = content.capability();
         match content {
             Content::Sampling { captured, table } => {
                 let meta = &captured.meta;
                 let begin_ms = milliseconds(meta.started);
                 let times = (begin_ms, begin_ms + milliseconds(meta.duration));
-                let name = WindowName::new(Capability::Sampling, times, &meta.title);
+                let name = WindowName::new(capability, times, &meta.title);
                 let (mut profile, _hints) = captured
                     .profile(|places, sources| self.names.resolve(table, &places, sources))?;
                 // Before the windows that were lost are told: they have no part in this one.
@@ -319,7 +325,10 @@ impl Work {
             } => {
                 let begin_ms = milliseconds(started);
                 let times = (begin_ms, begin_ms + milliseconds(window.duration));
-                let name = WindowName::new(Capability::Queries, times, &window.title);
+                let name = WindowName::new(capability, times, &window.title);
+                // What happened, whether it can be written or not.
+                self.lost.status.queries().add(&window);
+                self.exports.offer_queries(&window, started);
                 for (note, count) in notes {
                     window.note(note, count);
                 }
@@ -398,7 +407,7 @@ fn lost_notes(
     lost: &Told,
 ) -> impl Iterator<Item = (String, u64)> + use<'_> {
     let event = match capability {
-        Capability::Sampling => "sample",
+        Capability::Sampling | Capability::OffCpu | Capability::Wall => "sample",
         Capability::Queries => "call",
     };
     lost.iter().flat_map(move |(cause, (windows, events))| {

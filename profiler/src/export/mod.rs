@@ -1,17 +1,19 @@
 //! Windows sent to what users already run: an OpenTelemetry Collector, Pyroscope, Parca.
 //!
 //! ```text
-//! window ─► services (whose?) ─► otlp | push (bytes) ─► queue (a folder each) ─► worker (a thread each) ─► HTTP
+//! stacks ─► services (whose?) ─► otlp | push (bytes) ─┬► queue (a folder each) ─► worker (a thread each) ─► HTTP
+//! calls of Postgres ──────────► queries (bytes) ──────┘
 //! ```
 //!
-//! A window is turned into the bytes of one request for each place and put into that place's queue on disk, by the
-//! thread that writes windows; a worker sends the oldest first, and waits longer after each failure. What is not
+//! A window is turned into the bytes of one request for each place and put into that place's queue on disk (one for
+//! each signal, as a place may take one and not the other), by the thread that writes windows; a worker sends the oldest first, and waits longer after each failure. What is not
 //! sent is dropped for a cause and counted: see [`Dropped`]. Nothing here is waited for by sampling.
 //!
-//! [`services`], [`otlp`], [`push`] and the decisions of `queue` and `worker` are pure.
+//! [`services`], [`otlp`], [`push`], `queries` and the decisions of `queue` and `worker` are pure.
 
 pub mod otlp;
 pub mod push;
+mod queries;
 mod queue;
 mod send;
 pub mod services;
@@ -28,7 +30,7 @@ use std::{
 use serde::Deserialize;
 
 use self::{queue::Queue, worker::Worker};
-use crate::{error::Error, profile::Profile};
+use crate::{error::Error, postgres::Window, profile::Profile};
 
 /// Folder of the queues in the state directory.
 const FOLDER: &str = "export";
@@ -51,13 +53,36 @@ pub struct Target {
     pub url: String,
     /// `Name: value`, a line each: read before each request, so that it can be changed.
     pub headers_file: Option<PathBuf>,
+    /// What is sent there.
+    pub signals: Vec<Signal>,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum Signal {
+    /// Stacks.
+    #[default]
+    Profiles,
+    /// Figures of calls of Postgres.
+    Metrics,
+}
+
+impl Signal {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Profiles => "profiles",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 /// What a place understands.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// OTLP over HTTP, the profiles signal.
+    /// OTLP over HTTP, profiles and metrics.
     Otlp,
     /// pprof by Pyroscope's `Push`.
     Pyroscope,
@@ -76,11 +101,20 @@ impl Kind {
     }
 
     /// What stands behind the url.
-    pub fn path(self) -> &'static str {
+    pub fn path(self, signal: Signal) -> &'static str {
+        match (self, signal) {
+            (Self::Otlp, Signal::Profiles) => "/v1development/profiles",
+            (Self::Otlp, Signal::Metrics) => "/v1/metrics",
+            (Self::Pyroscope, _) => "/push.v1.PusherService/Push",
+            (Self::Parca, _) => "/api/profiles/writeraw",
+        }
+    }
+
+    /// What it takes.
+    pub fn signals(self) -> &'static [Signal] {
         match self {
-            Self::Otlp => "/v1development/profiles",
-            Self::Pyroscope => "/push.v1.PusherService/Push",
-            Self::Parca => "/api/profiles/writeraw",
+            Self::Otlp => &[Signal::Profiles, Signal::Metrics],
+            Self::Pyroscope | Self::Parca => &[Signal::Profiles],
         }
     }
 }
@@ -125,6 +159,8 @@ impl Dropped {
 /// How the sending to a place fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
+    /// Of what.
+    pub signal: Signal,
     /// Windows sent since the start.
     pub sent: u64,
     /// Requests that failed, and are made again.
@@ -152,23 +188,37 @@ impl Exports {
         workers.clear();
         remove_others(&folder, &export.targets);
         for target in &export.targets {
-            let queue = Queue::new(folder.join(folder_name(target)), export.limits);
-            workers.push(Worker::start(target.clone(), queue)?);
+            for signal in target.signals.iter().copied() {
+                let queue = Queue::new(folder.join(folder_name(target, signal)), export.limits);
+                workers.push(Worker::start(target.clone(), signal, queue)?);
+            }
         }
         Ok(())
     }
 
-    /// A window that has ended.
+    /// A window of stacks that has ended.
     pub fn offer(&self, profile: &Profile) {
-        if profile.samples.is_empty() {
-            return;
-        }
-        for worker in self.lock().iter() {
-            worker.offer(profile);
+        if !profile.samples.is_empty() {
+            self.each(Signal::Profiles, |worker| worker.offer(profile));
         }
     }
 
-    /// How each place fares.
+    /// A window of calls of Postgres that began so long after the Unix epoch and has ended.
+    pub fn offer_queries(&self, window: &Window, started: Duration) {
+        self.each(Signal::Metrics, |worker| {
+            worker.offer_queries(window, started);
+        });
+    }
+
+    fn each(&self, signal: Signal, offer: impl Fn(&Worker)) {
+        let workers = self.lock();
+        workers
+            .iter()
+            .filter(|worker| worker.signal() == signal)
+            .for_each(offer);
+    }
+
+    /// How each place fares, by signal.
     pub fn health(&self) -> Vec<(Target, Health)> {
         let workers = self.lock();
         let one = |worker: &Worker| (worker.target().clone(), worker.health());
@@ -182,17 +232,26 @@ impl Exports {
 }
 
 /// A name for a file that no other place has: what it is and where, and a number that tells apart what reads alike.
-fn folder_name(target: &Target) -> String {
+fn folder_name(target: &Target, signal: Signal) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let url: String = target.url.chars().map(safe).take(60).collect();
     let mut hash = fnv::FnvHasher::default();
     std::hash::Hasher::write(&mut hash, target.url.as_bytes());
     let number = std::hash::Hasher::finish(&hash);
-    format!("{}-{url}-{number:016x}", target.kind.name())
+    let kind = target.kind.name();
+    match signal {
+        // Queues of before there were others have this name.
+        Signal::Profiles => format!("{kind}-{url}-{number:016x}"),
+        Signal::Metrics => format!("{kind}-metrics-{url}-{number:016x}"),
+    }
 }
 
 fn remove_others(folder: &Path, targets: &[Target]) {
-    let names: Vec<String> = targets.iter().map(folder_name).collect();
+    let names = targets.iter().flat_map(|target| {
+        let signals = target.signals.iter();
+        signals.map(|signal| folder_name(target, *signal))
+    });
+    let names: Vec<String> = names.collect();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if names.contains(&name) {
@@ -211,13 +270,18 @@ fn remove_others(folder: &Path, targets: &[Target]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Export, Exports, Kind, Limits, Target, folder_name};
+    use super::{Export, Exports, Kind, Limits, Signal, Target};
+
+    fn folder_name(target: &Target) -> String {
+        super::folder_name(target, Signal::Profiles)
+    }
 
     fn target(url: &str) -> Target {
         Target {
             kind: Kind::Parca,
             url: url.to_owned(),
             headers_file: None,
+            signals: vec![Signal::Profiles],
         }
     }
 

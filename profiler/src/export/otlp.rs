@@ -60,7 +60,11 @@ pub fn request(profile: &Profile, host: &str) -> ExportProfilesServiceRequest {
             duration_nano: nanoseconds(profile.meta.duration),
             ..OtlpProfile::default()
         };
-        resource_profiles.push(resource(service, host, scope(profile, one)));
+        resource_profiles.push(ResourceProfiles {
+            resource: Some(resource(service, host)),
+            scope_profiles: vec![scope(profile, one)],
+            ..ResourceProfiles::default()
+        });
     }
     ExportProfilesServiceRequest {
         resource_profiles,
@@ -120,19 +124,19 @@ fn scope(profile: &Profile, one: OtlpProfile) -> ScopeProfiles {
     }
 }
 
-fn resource(service: &str, host: &str, scope: ScopeProfiles) -> ResourceProfiles {
-    let text = |key, text: &str| key_value(key, Value::StringValue(text.to_owned()));
-    ResourceProfiles {
-        resource: Some(Resource {
-            attributes: vec![text("service.name", service), text("host.name", host)],
-            ..Resource::default()
-        }),
-        scope_profiles: vec![scope],
-        ..ResourceProfiles::default()
+/// Whose signals these are.
+pub(super) fn resource(service: &str, host: &str) -> Resource {
+    Resource {
+        attributes: vec![text("service.name", service), text("host.name", host)],
+        ..Resource::default()
     }
 }
 
-fn key_value(key: &str, value: Value) -> KeyValue {
+pub(super) fn text(key: &str, text: &str) -> KeyValue {
+    key_value(key, Value::StringValue(text.to_owned()))
+}
+
+pub(super) fn key_value(key: &str, value: Value) -> KeyValue {
     KeyValue {
         key: key.to_owned(),
         value: Some(AnyValue { value: Some(value) }),
@@ -140,11 +144,11 @@ fn key_value(key: &str, value: Value) -> KeyValue {
     }
 }
 
-fn nanoseconds(time: std::time::Duration) -> u64 {
+pub(super) fn nanoseconds(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn signed(count: u64) -> i64 {
+pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

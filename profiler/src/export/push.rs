@@ -6,11 +6,18 @@ use serde_json::{Value, json};
 use super::services::{part, samples_by_service};
 use crate::{
     output::{self, Format, Options, OutputError},
-    profile::Profile,
+    profile::{Event, Profile},
 };
 
-/// What Pyroscope calls time on the CPU, by sampling: kept for Parca, whose types have any name.
-const METRIC: &str = "process_cpu";
+/// What Pyroscope calls it: kept for Parca, whose types have any name.
+fn metric(event: Event) -> &'static str {
+    match event {
+        Event::CpuClock | Event::Cycles => "process_cpu",
+        Event::OffCpu => "off_cpu",
+        Event::Wall => "wall",
+        Event::Syscalls => "syscalls",
+    }
+}
 
 /// The body of Pyroscope's `Push`.
 pub fn pyroscope(profile: &Profile, host: &str) -> Result<Vec<u8>, OutputError> {
@@ -45,7 +52,7 @@ fn series(
         let packed = output::render(&part, Format::Pprof, &Options::default())?;
         let label = |name: &str, value: &str| json!({ "name": name, "value": value });
         let labels = json!([
-            label("__name__", METRIC),
+            label("__name__", metric(profile.meta.event)),
             label("service_name", service),
             label("host", host),
             label("profiler", "profiler"),

@@ -2,10 +2,13 @@
 
 use std::{fs, time::Duration};
 
-use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceResponse;
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::ExportMetricsServiceResponse,
+    profiles::v1development::ExportProfilesServiceResponse,
+};
 use prost::Message;
 
-use super::{Kind, Target};
+use super::{Kind, Signal, Target};
 
 /// Longest time to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -19,7 +22,8 @@ const WORDS_MAX: usize = 200;
 /// Sends to one place.
 pub(super) struct Agent {
     target: Target,
-    agent: ureq::Agent,
+    signal: Signal,
+    http: ureq::Agent,
 }
 
 /// What became of a request.
@@ -38,7 +42,7 @@ pub(super) enum Answer {
 }
 
 impl Agent {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: Target, signal: Signal) -> Self {
         // Another one may have been chosen already, by an agent before this one: it is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = ureq::tls::TlsConfig::builder()
@@ -54,7 +58,8 @@ impl Agent {
             .build();
         Self {
             target,
-            agent: config.new_agent(),
+            signal,
+            http: config.new_agent(),
         }
     }
 
@@ -70,8 +75,8 @@ impl Agent {
         };
         let kind = self.target.kind;
         let mut request = self
-            .agent
-            .post(format!("{}{}", self.target.url, kind.path()));
+            .http
+            .post(format!("{}{}", self.target.url, kind.path(self.signal)));
         request = match kind {
             Kind::Otlp => request
                 .header("Content-Type", "application/x-protobuf")
@@ -92,7 +97,7 @@ impl Agent {
                     .limit(ANSWER_MAX)
                     .read_to_vec();
                 judge(
-                    kind,
+                    (kind, self.signal),
                     status,
                     &body.unwrap_or_default(),
                     wait.map(Duration::from_secs),
@@ -129,7 +134,12 @@ fn parse_headers(text: &str) -> Result<Vec<(String, String)>, usize> {
 
 /// What an answer means. Only what says that this very request is wrong refuses it: a place that is not there
 /// (404), does not know us (401, 403) or is not the right one may be mended before the queue gives up. Pure.
-fn judge(kind: Kind, status: u16, body: &[u8], wait: Option<Duration>) -> Answer {
+fn judge(
+    (kind, signal): (Kind, Signal),
+    status: u16,
+    body: &[u8],
+    wait: Option<Duration>,
+) -> Answer {
     let words: String = String::from_utf8_lossy(body)
         .chars()
         .filter(|c| !c.is_control())
@@ -137,42 +147,59 @@ fn judge(kind: Kind, status: u16, body: &[u8], wait: Option<Duration>) -> Answer
         .collect();
     let why = format!("status {status} {words}").trim_end().to_owned();
     match status {
-        200..=299 if kind == Kind::Otlp => partial(body).map_or(Answer::Taken, Answer::Refused),
+        200..=299 if kind == Kind::Otlp => {
+            partial(signal, body).map_or(Answer::Taken, Answer::Refused)
+        }
         200..=299 => Answer::Taken,
         400 | 413 | 415 | 422 => Answer::Refused(why),
         _ => Answer::Failed { why, wait },
     }
 }
 
-/// Why a Collector that said yes has rejected profiles, if it has.
-fn partial(body: &[u8]) -> Option<String> {
-    let response = ExportProfilesServiceResponse::decode(body).ok()?;
-    let partial = response.partial_success?;
-    (partial.rejected_profiles > 0).then(|| {
-        let (count, why) = (partial.rejected_profiles, partial.error_message);
-        format!("{count} profiles rejected: {why}")
-    })
+/// Why a Collector that said yes has rejected something, if it has.
+fn partial(signal: Signal, body: &[u8]) -> Option<String> {
+    let (count, why) = match signal {
+        Signal::Profiles => {
+            let response = ExportProfilesServiceResponse::decode(body).ok()?;
+            let partial = response.partial_success?;
+            (partial.rejected_profiles, partial.error_message)
+        }
+        Signal::Metrics => {
+            let response = ExportMetricsServiceResponse::decode(body).ok()?;
+            let partial = response.partial_success?;
+            (partial.rejected_data_points, partial.error_message)
+        }
+    };
+    let what = match signal {
+        Signal::Profiles => "profiles",
+        Signal::Metrics => "data points",
+    };
+    (count > 0).then(|| format!("{count} {what} rejected: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesPartialSuccess;
+    use opentelemetry_proto::tonic::collector::{
+        metrics::v1::ExportMetricsPartialSuccess,
+        profiles::v1development::ExportProfilesPartialSuccess,
+    };
 
     use super::{
-        Answer, Duration, ExportProfilesServiceResponse, Kind, Message, judge, parse_headers,
+        Answer, Duration, ExportMetricsServiceResponse, ExportProfilesServiceResponse, Kind,
+        Message, Signal, judge, parse_headers,
     };
 
     /// Only a wrong request is refused; everything else is worth another attempt.
     #[test]
     fn answers_are_judged() {
-        let of = |status| judge(Kind::Parca, status, b"no\n", None);
+        let of = |status| judge((Kind::Parca, Signal::Profiles), status, b"no\n", None);
         assert_eq!(of(200), Answer::Taken);
         assert_eq!(of(400), Answer::Refused("status 400 no".to_owned()));
         for status in [302, 401, 403, 404, 429, 500, 503] {
             assert!(matches!(of(status), Answer::Failed { .. }), "{status}");
         }
         let wait = Some(Duration::from_secs(7));
-        let later = judge(Kind::Otlp, 429, b"", wait);
+        let later = judge((Kind::Otlp, Signal::Profiles), 429, b"", wait);
         assert!(matches!(later, Answer::Failed { wait: Some(wait), .. } if wait.as_secs() == 7));
     }
 
@@ -186,14 +213,37 @@ mod tests {
                     error_message: "too old".to_owned(),
                 }),
             };
-            judge(Kind::Otlp, 200, &response.encode_to_vec(), None)
+            judge(
+                (Kind::Otlp, Signal::Profiles),
+                200,
+                &response.encode_to_vec(),
+                None,
+            )
         };
+        let response = ExportMetricsServiceResponse {
+            partial_success: Some(ExportMetricsPartialSuccess {
+                rejected_data_points: 3,
+                error_message: "no".to_owned(),
+            }),
+        };
+        assert_eq!(
+            judge(
+                (Kind::Otlp, Signal::Metrics),
+                200,
+                &response.encode_to_vec(),
+                None
+            ),
+            Answer::Refused("3 data points rejected: no".to_owned())
+        );
         assert_eq!(answer(0), Answer::Taken);
         assert_eq!(
             answer(2),
             Answer::Refused("2 profiles rejected: too old".to_owned())
         );
-        assert_eq!(judge(Kind::Otlp, 200, b"", None), Answer::Taken);
+        assert_eq!(
+            judge((Kind::Otlp, Signal::Profiles), 200, b"", None),
+            Answer::Taken
+        );
     }
 
     /// Headers are a line each; a line that is none is named by its number alone.

@@ -12,7 +12,7 @@ use std::{
 use prost::Message;
 
 use super::{
-    Dropped, Health, Kind, Target, otlp, push,
+    Dropped, Health, Kind, Signal, Target, otlp, push, queries,
     queue::{Item, Queue},
     send::{Agent, Answer},
 };
@@ -20,6 +20,7 @@ use crate::{
     daemon::privileges,
     error::Error,
     output::{self, OutputError},
+    postgres::Window,
     profile::Profile,
 };
 
@@ -31,6 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// The way to the thread, which ends some time after this is gone: when the request under way has.
 pub(super) struct Worker {
     target: Target,
+    signal: Signal,
     queue: Arc<Queue>,
     health: Arc<Mutex<Health>>,
     wake: SyncSender<()>,
@@ -38,15 +40,19 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(target: Target, queue: Queue) -> Result<Self, Error> {
+    pub(super) fn start(target: Target, signal: Signal, queue: Queue) -> Result<Self, Error> {
         if let Err(error) = queue.prepare() {
             // Each window will be counted as dropped.
             tracing::error!(%error, url = target.url, "export: no queue");
         }
         let (wake, wakes) = sync_channel(1);
-        let (queue, health) = (Arc::new(queue), Arc::<Mutex<Health>>::default());
+        let health = Health {
+            signal,
+            ..Health::default()
+        };
+        let (queue, health) = (Arc::new(queue), Arc::new(Mutex::new(health)));
         let work = Work {
-            agent: Agent::new(target.clone()),
+            agent: Agent::new(target.clone(), signal),
             queue: Arc::clone(&queue),
             health: Arc::clone(&health),
             failures: 0,
@@ -60,6 +66,7 @@ impl Worker {
             })?;
         Ok(Self {
             target,
+            signal,
             queue,
             health,
             wake,
@@ -71,13 +78,28 @@ impl Worker {
         &self.target
     }
 
+    pub(super) fn signal(&self) -> Signal {
+        self.signal
+    }
+
     pub(super) fn health(&self) -> Health {
         lock(&self.health).clone()
     }
 
-    /// Puts a window into the queue.
+    /// Puts a window of stacks into the queue.
     pub(super) fn offer(&self, profile: &Profile) {
-        let put = match encode(self.target.kind, profile, &self.host) {
+        self.put(encode(self.target.kind, profile, &self.host));
+    }
+
+    /// Puts a window of queries into the queue, unless there is nothing to tell of it.
+    pub(super) fn offer_queries(&self, window: &Window, started: Duration) {
+        if let Some(request) = queries::request(window, started, &self.host) {
+            self.put(output::gzip(&request.encode_to_vec()));
+        }
+    }
+
+    fn put(&self, encoded: Result<Vec<u8>, OutputError>) {
+        let put = match encoded {
             Ok(bytes) => self.queue.put(&bytes),
             Err(error) => {
                 tracing::error!(%error, "export: a window could not be encoded");

@@ -1,5 +1,7 @@
 //! The accounts of threads' time and what threads left the CPU with, as the kernel side keeps them.
 
+use std::collections::BTreeSet;
+
 use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData, MapError},
@@ -109,6 +111,18 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Ends the accounts of all threads of these processes, which are targets no more, and gives them.
+    pub fn forget_threads(&mut self, pids: &BTreeSet<u32>) -> Vec<ThreadTimes> {
+        let times = self.thread_times().into_iter();
+        let gone: Vec<ThreadTimes> = times.filter(|times| pids.contains(&times.tgid)).collect();
+        for times in &gone {
+            // One that ended meanwhile has told its account itself.
+            let _ = self.switches.threads.remove(&times.tid);
+            let _ = self.switches.left.remove(&times.tid);
+        }
+        gone
     }
 
     /// The accounts of the threads that live.

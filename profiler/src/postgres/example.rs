@@ -1,6 +1,6 @@
 //! Connections and calls for the tests of what is made of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     account::{Account, Sockets},
@@ -12,6 +12,7 @@ use super::{
     report::{Report, Selection, SortBy, rows},
     statistics::Statistics,
     texts::Texts,
+    window::Window,
 };
 
 /// A call of so many ms that began at 1 s.
@@ -119,4 +120,28 @@ pub(super) fn with_report<T>(limit: usize, each: impl FnOnce(&Report<'_>) -> T) 
         statistics: &statistics,
         account: Some(&account),
     })
+}
+
+/// Two statements, as a window.
+pub(crate) fn stored(duration: Duration) -> Window {
+    let mut texts = Texts::default();
+    let statistics = statistics(&mut texts);
+    of(duration, &texts, statistics)
+}
+
+/// A window of these statements, each with one call of so many ms.
+pub(crate) fn window(duration: Duration, calls: &[(&str, u64)]) -> Window {
+    let mut texts = Texts::default();
+    let mut statistics = Statistics::default();
+    let origin = Arc::new(origin());
+    for (text, ms) in calls {
+        let statement = Statement::Known(texts.prepared(text.as_bytes(), Extent::Whole));
+        statistics.take(&Event::Call(call(statement, *ms)), &origin, None);
+    }
+    of(duration, &texts, statistics)
+}
+
+fn of(duration: Duration, texts: &Texts, statistics: Statistics) -> Window {
+    let account = Account::new(&BTreeMap::new(), Sockets::default(), &statistics, 0);
+    Window::new(("server".to_owned(), duration), texts, statistics, account)
 }

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    latencies::Latencies,
     origin::{Origin, Transport},
     protocol::{Call, CopyDirection, Outcome, Prepared, SqlState},
 };
@@ -19,6 +20,8 @@ const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 2;
 /// Most values of each kind (databases, users, …) that are remembered of a group.
 const VALUES_MAX: usize = 8;
+/// Most codes of errors of a group whose latencies are told apart.
+const FAILED_MAX: usize = 32;
 
 /// Figures of a group.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub(super) struct Figures {
     pub(super) unseen: u64,
     /// Calls whose end came together with another's: not in the quantiles.
     pub(super) shared: u64,
+    /// Time of these, ns.
+    #[serde(default)]
+    pub(super) shared_ns: u64,
     /// Time of all that ended in sight, errors too, ns.
     pub(super) total_ns: u64,
     /// How many those are.
@@ -66,6 +72,9 @@ pub(super) struct Figures {
     pub(super) prepares_failed: BTreeMap<SqlState, u64>,
     #[serde(with = "latencies")]
     latencies: Option<Box<Histogram<u32>>>,
+    /// Of those, the calls that failed, by the code of the error.
+    #[serde(default)]
+    pub(super) failed_in: BTreeMap<SqlState, Latencies>,
     /// Where calls came from.
     pub(super) seen: Seen,
 }
@@ -103,10 +112,14 @@ impl Figures {
         self.wait_ns += call.wait_ns();
         if call.sharing > 1 {
             self.shared += 1;
+            self.shared_ns += latency_ns;
         } else {
             self.max_ns = self.max_ns.max(latency_ns);
+            let known_ns = latency_ns.clamp(1, LATENCY_MAX_NS);
             if let Some(latencies) = self.latencies() {
-                latencies.saturating_record(latency_ns.clamp(1, LATENCY_MAX_NS));
+                latencies.saturating_record(known_ns);
+                let least_ns = latencies.lowest_equivalent(known_ns);
+                self.add_failed(call, least_ns, latency_ns);
             }
         }
         if let Some(first_ns) = call.first_row_ns {
@@ -116,6 +129,23 @@ impl Figures {
         if let (Some(ready_ns), Some(end_ns)) = (call.ready_ns, call.end_ns) {
             self.ready_ns += ready_ns.saturating_sub(end_ns);
         }
+    }
+
+    /// Takes the latency of a call that failed in, as exactly as all latencies are kept: so that those of the others are
+    /// the difference.
+    fn add_failed(&mut self, call: &Call, least_ns: u64, latency_ns: u64) {
+        let Outcome::Failed(failure) = call.outcome else {
+            return;
+        };
+        let failed = self.failed_of(failure.sqlstate);
+        failed.count(least_ns, 1);
+        failed.sum_ns += latency_ns;
+    }
+
+    fn failed_of(&mut self, code: SqlState) -> &mut Latencies {
+        let has_room = self.failed_in.len() < FAILED_MAX || self.failed_in.contains_key(&code);
+        let code = if has_room { code } else { SqlState::UNKNOWN };
+        self.failed_in.entry(code).or_default()
     }
 
     fn latencies(&mut self) -> Option<&mut Histogram<u32>> {
@@ -145,6 +175,7 @@ impl Figures {
             unfinished,
             unseen,
             shared,
+            shared_ns,
             total_ns,
             timed,
             wait_ns,
@@ -162,6 +193,7 @@ impl Figures {
             prepares_ns,
             prepares_failed,
             latencies,
+            failed_in,
             seen,
         } = other;
         add(&mut self.errors, &errors);
@@ -174,6 +206,7 @@ impl Figures {
             (&mut self.unfinished, unfinished),
             (&mut self.unseen, unseen),
             (&mut self.shared, shared),
+            (&mut self.shared_ns, shared_ns),
             (&mut self.total_ns, total_ns),
             (&mut self.timed, timed),
             (&mut self.wait_ns, wait_ns),
@@ -197,7 +230,26 @@ impl Figures {
             (mine @ None, others) => *mine = others,
             (Some(_), None) => {}
         }
+        for (code, latencies) in failed_in {
+            self.failed_of(code).add(&latencies);
+        }
         self.seen.merge(seen);
+    }
+
+    /// Of the calls whose own latency is known, within 1 %.
+    pub(super) fn known_latencies(&self) -> Latencies {
+        let mut known = Latencies {
+            sum_ns: self.total_ns.saturating_sub(self.shared_ns),
+            ..Latencies::default()
+        };
+        if let Some(latencies) = &self.latencies {
+            for value in latencies.iter_recorded() {
+                // So that a latency that is a bound counts as within it.
+                let least_ns = latencies.lowest_equivalent(value.value_iterated_to());
+                known.count(least_ns, u64::from(value.count_at_value()));
+            }
+        }
+        known
     }
 
     /// Calls that failed.
@@ -425,6 +477,28 @@ mod tests {
         );
         assert_eq!(figures.all_calls(), 2);
         assert_eq!(figures.seen.users.first().map(AsRef::as_ref), Some("bench"));
+    }
+
+    /// Latencies of failures are told apart, in the same buckets as all: what is left is of the other calls.
+    #[test]
+    fn failures_have_latencies_of_their_own() {
+        let mut figures = figures(&[1, 10]);
+        let origin = Arc::new(origin());
+        for (ms, sharing) in [(10, 1), (7, 2)] {
+            let call = Call {
+                outcome: failed(),
+                sharing,
+                ..call(Statement::Empty, ms)
+            };
+            figures.add(&call, &origin);
+        }
+        let mut known = figures.known_latencies();
+        assert_eq!((known.calls(), known.sum_ns), (3, 21_000_000));
+        let failed = figures.failed_in.values().next().unwrap();
+        assert_eq!((failed.calls(), failed.sum_ns), (1, 10_000_000));
+        known.remove(failed);
+        assert_eq!((known.calls(), known.sum_ns), (2, 11_000_000));
+        assert_eq!(known.within(&[1_000_000, 10_000_000]), [1, 1, 0]);
     }
 
     /// What failed while it was prepared is an error and no call.

@@ -6,7 +6,8 @@
 //! connections are read so. `backends` reads what a server runs from its memory where a text was sent before the recording,
 //! and `readings` finds the call that it is of. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
 //! `table`, `json` and `csv` show them. All of these are pure. `watcher`
-//! and `session` are the shell. A `window` is what the daemon keeps of it, `history` shows what it has kept.
+//! and `session` are the shell. A `window` is what the daemon keeps of it, `history` shows what it has kept. `measured`
+//! hands it on to metrics, `latencies` being their buckets and `totals` all windows since the start.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +16,12 @@ mod backends;
 mod csv;
 mod encrypted;
 #[cfg(test)]
-mod example;
+pub(crate) mod example;
 mod figures;
 mod history;
 mod json;
+pub(crate) mod latencies;
+pub(crate) mod measured;
 mod order;
 mod origin;
 mod peers;
@@ -32,6 +35,7 @@ mod statistics;
 mod streams;
 mod table;
 mod texts;
+pub(crate) mod totals;
 mod watcher;
 mod window;
 
@@ -40,11 +44,11 @@ pub use self::{
     report::{Selection, SortBy},
     session::run,
     statistics::By,
+    window::Window,
 };
 pub(crate) use self::{
     session::{POLL, require},
     watcher::Watcher,
-    window::Window,
 };
 
 /// Whether what is encrypted is read where it passes through a TLS library.

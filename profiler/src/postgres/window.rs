@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     account::Account,
     figures::Figures,
+    measured::Measured,
     protocol::{Extent, Side, SqlState, Statement, Statements},
+    sql::{Fingerprint, Reading, normalise},
     statistics::{Key, Sessions, Statistics, Stretch, Transactions},
     texts::Texts,
 };
@@ -26,9 +28,9 @@ use crate::{
 /// Of what is written now.
 const VERSION: u32 = 1;
 
-/// A window.
+/// Calls of Postgres in a window of time, by statement.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Window {
+pub struct Window {
     version: u32,
     /// Whom.
     pub(crate) title: String,
@@ -49,6 +51,9 @@ pub(crate) struct Window {
 #[derive(Debug, Serialize, Deserialize)]
 struct Group {
     statement: Stored,
+    /// Not stored, as it follows from the text.
+    #[serde(skip)]
+    fingerprint: Option<Fingerprint>,
     side: Side,
     figures: Figures,
 }
@@ -79,6 +84,7 @@ impl Window {
     ) -> Self {
         let words = |(cause, count): (Cow<'static, str>, u64)| (cause.into(), count);
         let group = |(key, figures): (Key, Figures)| Group {
+            fingerprint: fingerprint(key.statement.as_ref(), texts),
             statement: Stored::new(key.statement.as_ref(), texts),
             side: key.side,
             figures,
@@ -102,6 +108,24 @@ impl Window {
             without_group: statistics.without_group,
             account,
         }
+    }
+
+    /// What it measured of each statement.
+    pub(crate) fn measured(&self) -> impl Iterator<Item = Measured<'_>> {
+        self.groups.iter().map(|group| Measured {
+            side: group.side,
+            fingerprint: group.fingerprint.or_else(|| match &group.statement {
+                Stored::Text(text) => {
+                    Some(normalise(text.as_bytes(), Reading::default()).fingerprint)
+                }
+                _ => None,
+            }),
+            text: match &group.statement {
+                Stored::Text(text) => Some(text),
+                _ => None,
+            },
+            figures: &group.figures,
+        })
     }
 
     /// How many calls it has.
@@ -133,7 +157,7 @@ impl Window {
     /// # Errors
     ///
     /// Of what is no window, or one of another version.
-    pub(crate) fn read(bytes: &[u8]) -> io::Result<Self> {
+    pub fn read(bytes: &[u8]) -> io::Result<Self> {
         let plain = report::inflate(bytes, report::BYTES_MAX).map_err(io::Error::other)?;
         let window: Self = serde_json::from_slice(&plain)?;
         if window.version == VERSION {
@@ -169,6 +193,13 @@ impl Stored {
             Self::Unknown => Statement::Unknown,
             Self::Others => return None,
         })
+    }
+}
+
+fn fingerprint(statement: Option<&Statement>, texts: &Texts) -> Option<Fingerprint> {
+    match statement {
+        Some(Statement::Known(id)) => texts.fingerprint(*id),
+        _ => None,
     }
 }
 
@@ -220,22 +251,17 @@ impl Sum {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::time::Duration;
 
-    use super::{Account, Sum, Window};
+    use super::{Sum, Window};
     use crate::postgres::{
-        account::Sockets,
-        example::statistics,
+        example::{statistics, stored},
         report::{self, Selection, SortBy},
         texts::Texts,
     };
 
     fn window() -> Window {
-        let mut texts = Texts::default();
-        let statistics = statistics(&mut texts);
-        let account = Account::new(&BTreeMap::new(), Sockets::default(), &statistics, 0);
-        let what = ("server".to_owned(), Duration::from_secs(60));
-        Window::new(what, &texts, statistics, account)
+        stored(Duration::from_secs(60))
     }
 
     /// Two windows that were stored and read back are the recording of both times.

@@ -2,10 +2,12 @@
 //!
 //! `session` is the loop that reads what the kernel side sends; `aggregate` counts it;
 //! `finish` gives names and makes the profile; `command` starts a command to be recorded, `targets` knows whom and
-//! `ending` what ends it. The other capabilities' sessions use these too.
+//! `ending` what ends it. `sampler` goes on for months; `ledger` and `carry` divide what it counts and times among windows.
+//! The other capabilities' sessions use these too.
 
 pub mod aggregate;
 mod captured;
+pub(crate) mod carry;
 pub mod command;
 pub(crate) mod ending;
 pub(crate) mod finish;
@@ -23,7 +25,7 @@ pub(crate) mod state;
 pub(crate) mod targets;
 
 pub(crate) use captured::Captured;
-pub(crate) use sampler::{Sampler, Scope};
+pub(crate) use sampler::{How, Sampler, Scope};
 pub use session::run;
 pub(crate) use session::{Recorded, Single};
 pub(crate) use targets::check_pid;

@@ -4,20 +4,48 @@
 use std::{fs, time::Duration};
 
 use profiler_common::{
+    config::Settings,
     off_cpu::{KIND_THREAD_END, State, ThreadTimes, wait},
     outcome::{PythonStop, StopReason},
     sample::{KIND_OFF_CPU, ORIGIN_SYSCALL, Sample, SampleHeader},
 };
 use zerocopy::FromZeros;
 
-use super::{aggregate::Aggregate, finish::monotonic_ns};
+use super::{
+    aggregate::Aggregate,
+    carry::{Boundary, Part},
+    finish::monotonic_ns,
+    state,
+};
 use crate::{
     config::Mode,
-    kernel::{Kernel, KernelError, Left, Record},
+    error::Error,
+    kernel::{Kernel, KernelError, Left, Record, switch_tells_state},
     process::{Place, own_id, read_words},
     python::Pythons,
     wait as waits,
 };
+
+/// What the kernel side is to do of it.
+pub(super) fn settings(
+    settings: Settings,
+    mode: Mode,
+    min_block: Duration,
+) -> Result<Settings, Error> {
+    if mode == Mode::OnCpu {
+        return Ok(settings);
+    }
+    Ok(Settings {
+        off_cpu: 1,
+        min_block_ns: nanoseconds(min_block),
+        switch_tells_state: u32::from(switch_tells_state()?),
+        ..settings
+    })
+}
+
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// Begins the accounts of every thread of these processes. Call when switches are followed already: what the
 /// kernel side knows better is left.
@@ -113,7 +141,7 @@ pub(super) fn close(
     mut each: impl FnMut(&Sample<'_>),
     mut account: impl FnMut(&ThreadTimes),
 ) -> u64 {
-    let min_block_ns = u64::try_from(min_block.as_nanos()).unwrap_or(u64::MAX);
+    let min_block_ns = nanoseconds(min_block);
     let mut open = 0;
     for mut times in kernel.thread_times() {
         let span = end_ns.saturating_sub(times.since_ns);
@@ -144,6 +172,43 @@ pub(super) fn close(
             .unwrap_or_else(|| comm(&times));
         account(&times);
     }
+    open
+}
+
+/// Closes the accounts of the threads that live, at the end of a window, and shows the spans that are open as far as
+/// they lie in it. Gives their number.
+pub(super) fn close_window(kernel: &Kernel, state: &mut state::State, boundary: Boundary) -> u64 {
+    let mut open = 0;
+    for times in kernel.thread_times() {
+        let is_off = times.state != State::Running as u32;
+        let left = is_off.then(|| kernel.left(times.tid)).flatten();
+        let record = left.as_ref().map(|left| Record::decode(left.bytes()));
+        let sample = match record {
+            Some(Record::Sample(sample)) => Some(sample),
+            _ => None,
+        };
+        let left_ns = sample.as_ref().map(|sample| sample.header.time_ns);
+        let Part { mut times, open_ns } = state.carry.close(&times, left_ns, boundary);
+        if let (Some(open_ns), Some(sample)) = (open_ns, &sample) {
+            let header = SampleHeader {
+                duration_ns: open_ns,
+                ..*sample.header
+            };
+            open += 1;
+            state.span(&Sample {
+                header: &header,
+                ..*sample
+            });
+        }
+        if times.in_state_ns.iter().any(|time_ns| *time_ns > 0) {
+            let name = sample.map(|sample| sample.header.comm);
+            times.comm = name
+                .filter(|name| name[0] != 0)
+                .unwrap_or_else(|| comm(&times));
+            state.aggregate.add_times(&times);
+        }
+    }
+    state.carry.forget_gone();
     open
 }
 

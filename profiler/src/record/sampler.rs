@@ -17,8 +17,10 @@ use profiler_common::{
 use super::{
     aggregate::{Aggregate, Timeline},
     captured::Captured,
+    carry::{Boundary, Carry},
     finish::{NOTED, event_of, now, process_cpu_time},
     ledger::{Closed, Ledger, Sampling},
+    off_cpu,
     places::PythonPlaces,
     ring_watch::RingWatch,
     stacks::Stacks,
@@ -30,7 +32,7 @@ use crate::{
     error::Error,
     kernel::{Clock, Kernel, Ring, kernel_offsets},
     process::Processes,
-    profile::{Account, Cost, Lost, Meta},
+    profile::{Account, Cost, Event, Lost, Meta},
     symbolize::Sources,
     wait::Waits,
 };
@@ -51,12 +53,29 @@ pub(crate) enum Scope {
     Added,
 }
 
+/// What to record, and how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct How {
+    /// Where threads run, where they wait, or both.
+    pub(crate) mode: Mode,
+    /// Samples per second and CPU.
+    pub(crate) frequency_hz: u64,
+    /// Spans off the CPU shorter than this are only added up.
+    pub(crate) min_block: Duration,
+}
+
 /// See the file.
 pub(crate) struct Sampler {
     kernel: Kernel,
     ring: Ring,
     state: State,
-    clock: Clock,
+    /// Unless only time off the CPU is recorded.
+    clock: Option<Clock>,
+    min_block: Duration,
+    /// Spans that were open at the end of a window, and shown in it.
+    opened: u64,
+    /// Processes that are targets no more, and whose threads may still have accounts.
+    gone: BTreeSet<u32>,
     title: String,
     ledger: Ledger,
     /// What had been counted when this window began.
@@ -76,8 +95,8 @@ struct Sums {
 
 impl Sampler {
     /// Loads, attaches and begins the first window.
-    pub(crate) fn start(scope: Scope, frequency_hz: u64, title: String) -> Result<Self, Error> {
-        targets::check_frequency(frequency_hz)?;
+    pub(crate) fn start(scope: Scope, how: How, title: String) -> Result<Self, Error> {
+        targets::check_frequency(how.frequency_hz)?;
         let settings = Settings {
             filters: match scope {
                 Scope::Host => 0,
@@ -86,11 +105,20 @@ impl Sampler {
             offsets: kernel_offsets()?,
             ..Settings::UNSET
         };
+        let settings = off_cpu::settings(settings, how.mode, how.min_block)?;
         let processes = Processes::new();
         let (mut kernel, ring, shared) = Kernel::load(&settings)?;
         let pythons = kernel.pythons()?;
         kernel.attach_lifecycle()?;
-        let clock = kernel.start_clock(frequency_hz)?;
+        if how.mode != Mode::OnCpu {
+            kernel.attach_switches()?;
+        }
+        let clock = match how.mode {
+            Mode::OffCpu => None,
+            Mode::OnCpu | Mode::Wall | Mode::Syscalls => {
+                Some(kernel.start_clock(how.frequency_hz)?)
+            }
+        };
         Ok(Self {
             before: Sums {
                 cost: cost(&kernel),
@@ -101,14 +129,18 @@ impl Sampler {
             state: State {
                 stacks: Stacks::new(shared, pythons),
                 waits: Waits::default(),
-                mode: Mode::OnCpu,
+                mode: how.mode,
                 threads: PythonThreads::All,
                 processes,
                 aggregate: Aggregate::new(Timeline::Drop),
                 alive: BTreeSet::new(),
                 malformed: 0,
+                carry: Carry::default(),
             },
             clock,
+            min_block: how.min_block,
+            opened: 0,
+            gone: BTreeSet::new(),
             title,
             ledger: Ledger::default(),
             started_at: now(),
@@ -126,12 +158,25 @@ impl Sampler {
     pub(crate) fn add_target(&mut self, pid: u32, bits: u32) -> Result<(), Error> {
         self.kernel.add_target(pid, bits)?;
         self.state.processes.observe(pid);
+        if self.waits() {
+            self.gone.remove(&pid);
+            let pythons = self.state.stacks.known_pythons();
+            off_cpu::begin(&mut self.kernel, [pid], pythons)?;
+        }
         Ok(())
     }
 
     /// It is no target any more.
     pub(crate) fn remove_target(&mut self, pid: u32) {
         self.kernel.remove_target(pid);
+        if self.waits() {
+            self.gone.insert(pid);
+        }
+    }
+
+    /// Whether time off the CPU is recorded.
+    fn waits(&self) -> bool {
+        self.state.mode != Mode::OnCpu
     }
 
     /// What the next window is called.
@@ -141,10 +186,11 @@ impl Sampler {
 
     /// Samples at another rate from now on. A window should end before.
     pub(crate) fn set_frequency(&mut self, frequency_hz: u64) -> Result<(), Error> {
-        if frequency_hz == self.clock.frequency_hz {
-            return Ok(());
+        if let Some(clock) = &mut self.clock
+            && clock.frequency_hz != frequency_hz
+        {
+            *clock = self.kernel.start_clock(frequency_hz)?;
         }
-        self.clock = self.kernel.start_clock(frequency_hz)?;
         Ok(())
     }
 
@@ -168,6 +214,12 @@ impl Sampler {
     pub(crate) fn keep_house(&mut self) -> Result<(), Error> {
         self.kernel.follow_cpus()?;
         self.state.stacks.keep_house();
+        if !self.gone.is_empty() {
+            let gone = mem::take(&mut self.gone);
+            for times in self.kernel.forget_threads(&gone) {
+                self.state.thread_ended(&times);
+            }
+        }
         Ok(())
     }
 
@@ -199,11 +251,12 @@ impl Sampler {
         // The window that ends and the one that begins meet in one moment, however long this takes.
         let ended_at = now();
         let duration = Duration::from_nanos(ended_at.1.saturating_sub(self.started_at.1));
+        self.close_spans(ended_at.1, sampling);
         let aggregate = mem::replace(&mut self.state.aggregate, Aggregate::new(Timeline::Drop));
         let account = self.account(&counters, &aggregate, sampling);
         let captured = Captured {
             meta: self.meta(duration),
-            mode: Mode::OnCpu,
+            mode: self.state.mode,
             interpreter: Interpreter::Fold,
             pythons: PythonPlaces::of(&aggregate.places, self.state.stacks.known_pythons()),
             sources: Sources::of(&self.state.processes),
@@ -215,13 +268,35 @@ impl Sampler {
         Ok(captured)
     }
 
+    /// Makes the window's samples stand for all of its time.
+    fn close_spans(&mut self, end_ns: u64, sampling: Sampling) {
+        if !self.waits() {
+            return;
+        }
+        let boundary = Boundary {
+            end_ns,
+            min_block_ns: off_cpu::nanoseconds(self.min_block),
+            sampling,
+        };
+        let Self { kernel, state, .. } = self;
+        self.opened += off_cpu::close_window(kernel, state, boundary);
+        off_cpu::complete(&mut state.aggregate, state.mode, self.min_block);
+    }
+
     fn meta(&self, duration: Duration) -> Meta {
+        let (event, frequency_hz) = match (self.state.mode, self.clock) {
+            // A count stands for a microsecond.
+            (Mode::OffCpu, _) => (Event::OffCpu, 1_000_000),
+            (Mode::Wall, _) => (Event::Wall, 1_000_000),
+            (_, Some(clock)) => (event_of(clock), clock.frequency_hz),
+            (_, None) => (Event::CpuClock, 0),
+        };
         let (wall, monotonic_ns) = self.started_at;
         Meta {
             title: self.title.clone(),
             command_line: std::env::args().collect::<Vec<_>>().join(" "),
-            event: event_of(self.clock),
-            frequency_hz: self.clock.frequency_hz,
+            event,
+            frequency_hz,
             started: wall.duration_since(UNIX_EPOCH).unwrap_or_default(),
             started_mono_ns: monotonic_ns,
             duration,
@@ -242,7 +317,8 @@ impl Sampler {
             (Lost::TableFull, aggregate.overflowed),
         ]);
         let explained = shown + lost.values().sum::<u64>();
-        let begun = counters.get(&Counter::Taken).copied().unwrap_or(0);
+        let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
+        let begun = counted(Counter::Taken) + counted(Counter::SpansTaken) + self.opened;
         let Closed { taken, unexplained } = self.ledger.close(begun, explained, sampling);
         lost.insert(Lost::Unexplained, unexplained);
         lost.retain(|_, count| *count > 0);
@@ -291,8 +367,11 @@ impl Sampler {
             processes,
             stacks,
             alive,
+            waits,
             ..
         } = &mut self.state;
+        // Numbers of sockets are used again.
+        *waits = Waits::default();
         let swept = processes.sweep();
         stacks.sweep(&swept);
         // Some counts begin anew with that.

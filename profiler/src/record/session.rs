@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     aggregate::{Aggregate, Timeline},
+    carry::Carry,
     command::Held,
     ending::{End, Ending, at, event_loop},
     finish, off_cpu,
@@ -25,7 +26,7 @@ use crate::{
     artifact::Artifact,
     config::{self, Mode},
     error::{Error, Exit},
-    kernel::{Clock, Kernel, Ring, switch_tells_state},
+    kernel::{Clock, Kernel, Ring},
     output::Format,
     preflight,
     process::{Place, Processes},
@@ -142,6 +143,7 @@ impl Session {
                 aggregate: Aggregate::new(timeline),
                 alive,
                 malformed: 0,
+                carry: Carry::default(),
             },
             held,
             clock: None,
@@ -320,13 +322,6 @@ fn set_nice(nice: i32) -> i32 {
 }
 
 fn settings(config: &config::Record) -> Result<Settings, Error> {
-    let mut settings = Settings {
-        off_cpu: u32::from(config.mode != Mode::OnCpu),
-        min_block_ns: u64::try_from(config.min_block.as_nanos()).unwrap_or(u64::MAX),
-        ..targets::settings(&config.targets)?
-    };
-    if config.mode != Mode::OnCpu {
-        settings.switch_tells_state = u32::from(switch_tells_state()?);
-    }
-    Ok(settings)
+    let settings = targets::settings(&config.targets)?;
+    off_cpu::settings(settings, config.mode, config.min_block)
 }

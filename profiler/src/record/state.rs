@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use profiler_common::{
     event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
-    off_cpu::State as OffCpu,
-    sample::{GIL_HELD, KIND_OFF_CPU, Sample},
+    off_cpu::{State as OffCpu, ThreadTimes},
+    sample::{GIL_HELD, KIND_OFF_CPU, Sample, SampleHeader},
 };
 
 use syscalls::Sysno;
 
 use super::{
     aggregate::{Aggregate, Extra, RUNNING, Space, comm_text},
+    carry::Carry,
     stacks::Stacks,
 };
 use crate::{
@@ -37,6 +38,8 @@ pub(crate) struct State {
     /// Named targets, and followers, that live.
     pub(crate) alive: BTreeSet<u32>,
     pub(crate) malformed: u64,
+    /// Time off the CPU that windows before this one have told.
+    pub(crate) carry: Carry,
 }
 
 impl State {
@@ -56,9 +59,11 @@ impl State {
     /// Takes one record in.
     pub(crate) fn take(&mut self, record: Record<'_>) -> Result<(), KernelError> {
         match record {
-            Record::Sample(sample) if sample.header.kind == KIND_OFF_CPU => self.span(&sample),
+            Record::Sample(sample) if sample.header.kind == KIND_OFF_CPU => {
+                self.ended_span(&sample);
+            }
             Record::Sample(sample) => self.sample(&sample)?,
-            Record::ThreadEnd(times) => self.aggregate.add_times(times),
+            Record::ThreadEnd(times) => self.thread_ended(times),
             Record::Process(event) => self.process(event),
             // Nothing of that is asked for by a recording of stacks.
             Record::Caller(_) | Record::Tcp(_) | Record::Wire(_) | Record::Malformed => {
@@ -102,6 +107,25 @@ impl State {
         };
         aggregate.add(&sample, extra, place, |_| process);
         Ok(())
+    }
+
+    /// A span off the CPU that is over: what no window before this one has told of it.
+    fn ended_span(&mut self, sample: &Sample<'_>) {
+        let whole = sample.header;
+        let header = SampleHeader {
+            duration_ns: self.carry.span(whole.tid, whole.time_ns, whole.duration_ns),
+            ..*whole
+        };
+        self.span(&Sample {
+            header: &header,
+            ..*sample
+        });
+    }
+
+    /// A thread that ended, or is followed no more.
+    pub(crate) fn thread_ended(&mut self, times: &ThreadTimes) {
+        let times = self.carry.ended(times);
+        self.aggregate.add_times(&times);
     }
 
     /// A span off the CPU.

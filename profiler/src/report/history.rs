@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Wanted, merge::Merger, read};
 use crate::{
-    daemon::store::{self, Capability, Span},
+    daemon::store::{self, Sampled, Span},
     error::Error,
     profile::Profile,
 };
@@ -16,6 +16,8 @@ pub struct History {
     pub state: PathBuf,
     /// Which time.
     pub span: Span,
+    /// What was sampled; where nothing is said, the first of [`Sampled::ALL`] that there are windows of.
+    pub sampled: Option<Sampled>,
 }
 
 impl History {
@@ -42,7 +44,10 @@ impl History {
             true
         };
         let (state, span) = (&self.state, self.span);
-        let Some(found) = store::each(state, Capability::Sampling, span, go_on, add)? else {
+        let there = store::sampled(&store::list(state)?, span);
+        let first = there.first().map(|(sampled, _)| *sampled);
+        let sampled = self.sampled.or(first).unwrap_or_default();
+        let Some(found) = store::each(state, sampled.capability(), span, go_on, add)? else {
             return Ok(None);
         };
         let mut profile = merger.finish();
@@ -50,6 +55,14 @@ impl History {
         profile.meta.command_line = std::env::args().collect::<Vec<_>>().join(" ");
         for (note, count) in found {
             *profile.account.notes.entry(note.into()).or_default() += count;
+        }
+        let others = there.into_iter().filter(|(other, _)| *other != sampled);
+        for (other, windows) in others {
+            let note = format!(
+                "window of mode {0} left out, --mode {0} shows it",
+                other.name()
+            );
+            profile.account.notes.insert(note.into(), windows);
         }
         Ok(Some(profile))
     }
@@ -59,9 +72,9 @@ impl History {
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{Capability, Error, History, Span, Wanted, store};
+    use super::{Error, History, Sampled, Span, Wanted, store};
     use crate::{
-        daemon::store::{Store, UNREADABLE, WindowName},
+        daemon::store::{Capability, Store, UNREADABLE, WindowName},
         output::{Format, Options, example, render},
     };
 
@@ -69,6 +82,7 @@ mod tests {
         History {
             state: state.to_owned(),
             span: Span { begin_ms, end_ms },
+            sampled: None,
         }
     }
 
@@ -96,6 +110,39 @@ mod tests {
             1
         );
         assert_eq!(profile.processes[0].cgroup, "/system.slice/worker.service");
+    }
+
+    /// Windows of another kind are never merged: they are left out, which is said, until they are asked for.
+    #[test]
+    fn only_like_is_merged_with_like() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let bytes = render(&example::profile(), Format::Pprof, &Options::default()).unwrap();
+        let mut waits = example::profile();
+        waits.meta.event = crate::profile::Event::OffCpu;
+        waits.meta.frequency_hz = 1_000_000;
+        let waits = render(&waits, Format::Pprof, &Options::default()).unwrap();
+        for (capability, begin_ms, bytes) in [
+            (Capability::Sampling, 0, &bytes),
+            (Capability::OffCpu, 1000, &waits),
+            (Capability::OffCpu, 2000, &waits),
+        ] {
+            let name = WindowName::new(capability, (begin_ms, begin_ms + 1000), "host");
+            store.write(name, bytes).unwrap();
+        }
+        let profile = |sampled| {
+            let all = history(state.path(), 0, 3000);
+            History { sampled, ..all }.profile(&Wanted::default())
+        };
+        let note = "window of mode off-cpu left out, --mode off-cpu shows it";
+        let on_cpu = profile(None).unwrap();
+        assert_eq!((on_cpu.total(), on_cpu.account.notes[note]), (100, 2));
+        assert!(!on_cpu.meta.event.is_time());
+        let off_cpu = profile(Some(Sampled::OffCpu)).unwrap();
+        assert_eq!(off_cpu.meta.event, crate::profile::Event::OffCpu);
+        assert_eq!(off_cpu.total(), 200);
+        let none = profile(Some(Sampled::Wall));
+        assert!(matches!(none, Err(Error::NoWindows { .. })));
     }
 
     /// A span without any window is an error that tells of the newest one.

@@ -27,6 +27,7 @@ use crate::{
     process::Processes,
     record::{
         aggregate::{Aggregate, Timeline, comm_text},
+        carry::Carry,
         command::Held,
         ending::{End, Ending, at, event_loop},
         finish,
@@ -121,6 +122,7 @@ impl Session {
                 alive,
                 threads: PythonThreads::All,
                 malformed: 0,
+                carry: Carry::default(),
             },
             files: Files::default(),
             threads: BTreeMap::new(),

@@ -231,6 +231,7 @@ mod tests {
         let web = Web {
             listen: Listen::Unix("/x".into()),
             token_file: Some(path.clone()),
+            top_queries: 0,
         };
         assert!(matches!(Guard::new(&web), Err(WebError::Token { .. })));
         std::fs::write(&path, "short\n").unwrap();

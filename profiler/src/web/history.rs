@@ -12,7 +12,7 @@ use lru::LruCache;
 
 use super::query::Asked;
 use crate::{
-    daemon::store::{self, Capability, Span, WindowName},
+    daemon::store::{self, Sampled, Span, WindowName},
     error::Error,
     export::services::service_of,
     profile::{Process, Profile},
@@ -63,6 +63,10 @@ pub(super) struct Group {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) summary: Summary,
+    /// What it is of.
+    pub(super) sampled: Sampled,
+    /// What there are windows of.
+    pub(super) there: Vec<Sampled>,
     /// Windows that cover it.
     pub(super) windows: usize,
     /// Of these, windows that could not be read.
@@ -87,8 +91,13 @@ impl Reader {
     /// What the windows of a span hold of some processes, the newest first, as far as the time goes.
     pub(super) fn sum(&self, asked: &Asked, deadline: Instant) -> Result<Sum, Error> {
         let entries = store::list(&self.state)?;
-        let selection = store::select(&entries, Capability::Sampling, asked.span);
+        let there = store::sampled(&entries, asked.span).into_iter();
+        let there: Vec<Sampled> = there.map(|(sampled, _)| sampled).collect();
+        let sampled = asked.sampled.or(there.first().copied()).unwrap_or_default();
+        let selection = store::select(&entries, sampled.capability(), asked.span);
         let mut sum = Sum {
+            sampled,
+            there,
             windows: selection.windows.len(),
             gaps: selection.gaps,
             ..Sum::default()
@@ -115,6 +124,7 @@ impl Reader {
         let history = History {
             state: self.state.clone(),
             span: asked.span,
+            sampled: asked.sampled,
         };
         history.gather(&asked.wanted, &mut || Instant::now() < deadline)
     }
@@ -228,6 +238,7 @@ mod tests {
                 end_ms,
             },
             wanted,
+            sampled: None,
         }
     }
 

@@ -13,10 +13,14 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::own::Own;
+use super::{own::Own, statements};
 use crate::{
-    daemon::status::{Snapshot, State},
+    daemon::{
+        status::{Snapshot, State},
+        store::Sampled,
+    },
     export::{Health, Target},
+    postgres::totals::Shown,
     profile::Lost,
 };
 
@@ -25,17 +29,19 @@ pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0
 /// Content type of the older format.
 pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Labels = Vec<(&'static str, String)>;
+pub(super) type Labels = Vec<(&'static str, String)>;
 type Seconds = Counter<f64, AtomicU64>;
 
 /// All metrics.
 pub(super) fn render(
     snapshot: &Snapshot,
     exports: &[(Target, Health)],
+    queries: &[Shown],
     own: &Own,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     process(&mut registry, own);
+    statements::register(&mut registry, queries);
     let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("profiler_build", "The profiler's version", build);
     let mut profiler = Section(registry.sub_registry_with_prefix("profiler"));
@@ -48,7 +54,7 @@ pub(super) fn render(
 }
 
 /// Metrics of one prefix.
-struct Section<'a>(&'a mut Registry);
+pub(super) struct Section<'a>(pub(super) &'a mut Registry);
 
 impl Section<'_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) {
@@ -57,7 +63,7 @@ impl Section<'_> {
         self.0.register(name, help, counter);
     }
 
-    fn counters(&mut self, name: &str, help: &str, values: Vec<(Labels, u64)>) {
+    pub(super) fn counters(&mut self, name: &str, help: &str, values: Vec<(Labels, u64)>) {
         let family = Family::<Labels, Counter>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).inc_by(value);
@@ -71,7 +77,7 @@ impl Section<'_> {
         self.0.register(name, help, gauge);
     }
 
-    fn gauges(&mut self, name: &str, help: &str, values: Vec<(Labels, u64)>) {
+    pub(super) fn gauges(&mut self, name: &str, help: &str, values: Vec<(Labels, u64)>) {
         let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).set(float(value));
@@ -139,9 +145,15 @@ fn capabilities(profiler: &mut Section<'_>, snapshot: &Snapshot) {
 }
 
 fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
-    let mode = vec![("mode", "cpu".to_owned())];
-    let help = "Samples in windows that were written";
-    profiler.counters("samples", help, vec![(mode, snapshot.samples.shown)]);
+    let modes = [
+        (Sampled::Cpu, snapshot.samples),
+        (Sampled::OffCpu, snapshot.off_cpu),
+        (Sampled::Wall, snapshot.wall),
+    ];
+    let samples =
+        modes.map(|(mode, counts)| (vec![("mode", mode.name().to_owned())], counts.shown));
+    let help = "Samples, or spans off the CPU, in windows that were written";
+    profiler.counters("samples", help, samples.into());
     // From the beginning, so that an alarm can be set.
     let mut causes = BTreeMap::from([(Lost::RingFull.text().to_owned(), 0)]);
     causes.extend(snapshot.lost_by.clone());
@@ -180,28 +192,30 @@ fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
 }
 
 fn export(profiler: &mut Section<'_>, exports: &[(Target, Health)]) {
-    let labels = |target: &Target| -> Labels {
+    let labels = |(target, health): &(Target, Health)| -> Labels {
         vec![
             ("target", target.url.clone()),
             ("kind", target.kind.name().to_owned()),
+            ("signal", health.signal.name().to_owned()),
         ]
     };
     let mut requests = Vec::new();
     let mut dropped = Vec::new();
     let (mut waiting, mut bytes) = (Vec::new(), Vec::new());
-    for (target, health) in exports {
+    for export in exports {
+        let health = &export.1;
         for (result, count) in [("success", health.sent), ("failure", health.failures)] {
-            let mut labels = labels(target);
+            let mut labels = labels(export);
             labels.push(("result", result.to_owned()));
             requests.push((labels, count));
         }
         for (cause, count) in &health.dropped {
-            let mut labels = labels(target);
+            let mut labels = labels(export);
             labels.push(("reason", cause.text().to_owned()));
             dropped.push((labels, *count));
         }
-        waiting.push((labels(target), health.waiting));
-        bytes.push((labels(target), health.waiting_bytes));
+        waiting.push((labels(export), health.waiting));
+        bytes.push((labels(export), health.waiting_bytes));
     }
     profiler.counters(
         "export_requests",
@@ -273,7 +287,7 @@ mod tests {
             status::Counts,
             store::{Capability, LostWindow},
         },
-        export::{Dropped, Kind},
+        export::{Dropped, Kind, Signal},
     };
 
     fn snapshot() -> Snapshot {
@@ -299,6 +313,7 @@ mod tests {
             kind: Kind::Otlp,
             url: "http://c\"\\:4318".to_owned(),
             headers_file: None,
+            signals: vec![Signal::Profiles],
         };
         let health = Health {
             sent: 3,
@@ -311,7 +326,7 @@ mod tests {
     /// Each figure under its name, losses by cause, labels escaped, and an end.
     #[test]
     fn figures_have_their_names() {
-        let text = render(&snapshot(), &exports(), &Own::read()).unwrap();
+        let text = render(&snapshot(), &exports(), &[], &Own::read()).unwrap();
         for line in [
             "profiler_samples_total{mode=\"cpu\"} 1234",
             "profiler_samples_lost_total{reason=\"ring buffer full\"} 5",
@@ -320,7 +335,7 @@ mod tests {
             "profiler_overhead_ratio 0.0025",
             "profiler_capability_up{capability=\"sampling\"} 1.0",
             "profiler_newest_window_timestamp_seconds 2.0",
-            "profiler_export_requests_total{target=\"http://c\\\"\\\\:4318\",kind=\"otlp\",result=\"success\"} 3",
+            "profiler_export_requests_total{target=\"http://c\\\"\\\\:4318\",kind=\"otlp\",signal=\"profiles\",result=\"success\"} 3",
             "# TYPE process_cpu_seconds counter",
         ] {
             assert!(
@@ -338,7 +353,7 @@ mod tests {
     /// The older format has the same samples, described under their own names.
     #[test]
     fn older_format_has_the_same_samples() {
-        let open = render(&snapshot(), &exports(), &Own::default()).unwrap();
+        let open = render(&snapshot(), &exports(), &[], &Own::default()).unwrap();
         let text = to_text(&open);
         let samples = |text: &str| -> Vec<String> {
             let lines = text.lines().filter(|line| !line.starts_with('#'));

@@ -22,6 +22,7 @@ mod own;
 mod queries;
 mod query;
 mod routes;
+mod statements;
 mod svg;
 
 use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
@@ -43,6 +44,8 @@ pub struct Web {
     pub listen: Listen,
     /// What must be shown as `Authorization: Bearer`, if anything.
     pub token_file: Option<PathBuf>,
+    /// Most statements that have series of their own in the metrics.
+    pub top_queries: u32,
 }
 
 /// What is shown.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     daemon::{
         status::{Snapshot, State},
-        store::instant_text,
+        store::{Sampled, instant_text},
     },
     export::{Health, Target},
     output::figures::{bytes, grouped, percent},
@@ -45,6 +45,54 @@ pub(super) struct Page<'a> {
     trouble: Vec<String>,
     has_samples: bool,
     picture: String,
+    modes: Vec<Mode>,
+    words: Words,
+}
+
+/// A link to what else was sampled.
+struct Mode {
+    name: &'static str,
+    text: &'static str,
+    is_current: bool,
+}
+
+/// What the page's headings say of what was sampled.
+struct Words {
+    heading: &'static str,
+    counts: &'static str,
+    time: &'static str,
+}
+
+fn words(sampled: Sampled) -> Words {
+    let (heading, counts, time) = match sampled {
+        Sampled::Cpu => ("Where the CPU time went", "samples", "CPU time"),
+        Sampled::OffCpu => ("Where threads waited", "microseconds", "time off the CPU"),
+        Sampled::Wall => ("Where threads spent their time", "microseconds", "time"),
+    };
+    Words {
+        heading,
+        counts,
+        time,
+    }
+}
+
+/// Those that there are windows of, and the one that is shown, where that is more than one.
+fn modes(sum: &Sum) -> Vec<Mode> {
+    let is_there = |sampled: &Sampled| sum.there.contains(sampled) || *sampled == sum.sampled;
+    let all = Sampled::ALL
+        .into_iter()
+        .filter(is_there)
+        .map(|sampled| Mode {
+            name: sampled.name(),
+            text: match sampled {
+                Sampled::Cpu => "on the CPU",
+                Sampled::OffCpu => "off the CPU (waits)",
+                Sampled::Wall => "all time",
+            },
+            is_current: sampled == sum.sampled,
+        });
+    let modes: Vec<Mode> = all.collect();
+    if modes.len() > 1 { modes } else { Vec::new() }
 }
 
 struct Range {
@@ -121,7 +169,9 @@ impl<'a> Page<'a> {
             exports: exports(now.exports),
             trouble: now.trouble,
             has_samples: total > 0,
-            picture: picture(query, &begin, &end),
+            picture: picture(query, sum.sampled, &begin, &end),
+            modes: modes(sum),
+            words: words(sum.sampled),
             begin,
             end,
             query,
@@ -140,13 +190,16 @@ fn ranges(query: &Query) -> Vec<Range> {
 }
 
 /// The address of the flamegraph: of the very same time as the table.
-fn picture(query: &Query, begin: &str, end: &str) -> String {
+fn picture(query: &Query, sampled: Sampled, begin: &str, end: &str) -> String {
     let mut parameters = vec![("since", begin), ("until", end)];
     let filters = [
         ("comm", query.comm.trim()),
         ("pid", query.pid.trim()),
         ("unit", query.unit.trim()),
     ];
+    if sampled != Sampled::Cpu {
+        parameters.push(("mode", sampled.name()));
+    }
     parameters.extend(filters.into_iter().filter(|(_, value)| !value.is_empty()));
     let mut address = "/flamegraph.svg?".to_owned();
     for (name, value) in parameters {
@@ -185,9 +238,17 @@ fn bad(name: impl Into<String>, value: impl Into<String>) -> Fact {
 /// What became of the samples of the span.
 fn facts(sum: &Sum) -> Vec<Fact> {
     let summary = &sum.summary;
+    let (shown, taken) = match sum.sampled {
+        Sampled::Cpu => ("shown", "taken, of all targets"),
+        // Time is shown, samples and spans are counted.
+        Sampled::OffCpu | Sampled::Wall => (
+            "microseconds shown",
+            "samples and spans taken, of all targets",
+        ),
+    };
     let mut facts = vec![
-        fact("shown", grouped(summary.shown)),
-        fact("taken, of all targets", grouped(summary.taken)),
+        fact(shown, grouped(summary.shown)),
+        fact(taken, grouped(summary.taken)),
         fact("windows", grouped(sum.windows as u64)),
     ];
     let lost = summary.lost.iter().filter(|(_, count)| **count > 0);
@@ -294,7 +355,12 @@ fn exports(exports: &[(Target, Health)]) -> Vec<Fact> {
         }
         parts.extend(health.trouble.clone());
         Fact {
-            name: format!("{} {}", target.kind.name(), target.url),
+            name: format!(
+                "{} to {} {}",
+                health.signal.name(),
+                target.kind.name(),
+                target.url
+            ),
             value: parts.join("; "),
             is_bad: health.trouble.is_some() || !health.dropped.is_empty(),
         }
@@ -312,7 +378,7 @@ fn seconds(ns: u64) -> String {
 mod tests {
     use askama::Template;
 
-    use super::{Asked, Now, Own, Page, Query, Snapshot, Sum, picture};
+    use super::{Asked, Now, Own, Page, Query, Sampled, Snapshot, Sum, picture};
     use crate::{daemon::store::Span, report::Wanted};
 
     fn html(query: &Query, sum: &Sum) -> String {
@@ -322,6 +388,7 @@ mod tests {
                 end_ms: 1000,
             },
             wanted: Wanted::default(),
+            sampled: None,
         };
         let snapshot = Snapshot::default();
         let now = Now {
@@ -367,6 +434,31 @@ mod tests {
         );
     }
 
+    /// Where waits were kept too the page leads to them, and says what it shows.
+    #[test]
+    fn waits_are_a_click_away() {
+        let mut sum = Sum {
+            there: vec![Sampled::Cpu, Sampled::OffCpu],
+            ..Sum::default()
+        };
+        sum.summary.shown = 1;
+        let page = html(&Query::default(), &sum);
+        assert!(
+            page.contains("mode=off-cpu") && page.contains("Where the CPU time went"),
+            "{page}"
+        );
+        sum.sampled = Sampled::OffCpu;
+        let page = html(&Query::default(), &sum);
+        assert!(page.contains("Where threads waited"), "{page}");
+        assert!(page.contains("/flamegraph.svg?") && page.contains("mode=off-cpu"));
+        sum.there.clear();
+        sum.sampled = Sampled::Cpu;
+        assert!(
+            !html(&Query::default(), &sum).contains("mode="),
+            "nothing else is there"
+        );
+    }
+
     /// The picture is of the same time, whatever else is asked for.
     #[test]
     fn picture_is_of_the_same_time() {
@@ -375,7 +467,7 @@ mod tests {
             ..Query::default()
         };
         assert_eq!(
-            picture(&query, "1970-01-01T00:00:00Z", "x"),
+            picture(&query, Sampled::Cpu, "1970-01-01T00:00:00Z", "x"),
             "/flamegraph.svg?since=1970-01-01T00%3A00%3A00Z&until=x&unit=a%26b%3Dc"
         );
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     cli::report::parse_at,
-    daemon::store::{Span, instant_text},
+    daemon::store::{Sampled, Span, instant_text},
     report::Wanted,
 };
 
@@ -22,6 +22,7 @@ pub(super) struct Query {
     pub(super) comm: String,
     pub(super) pid: String,
     pub(super) unit: String,
+    pub(super) mode: String,
 }
 
 /// What is meant.
@@ -29,6 +30,8 @@ pub(super) struct Query {
 pub(super) struct Asked {
     pub(super) span: Span,
     pub(super) wanted: Wanted,
+    /// Unless whichever there is.
+    pub(super) sampled: Option<Sampled>,
 }
 
 impl Query {
@@ -68,7 +71,13 @@ impl Query {
             });
             compiled.map(|compiled| (glob, compiled))
         });
+        let sampled = given(&self.mode).map(|mode| {
+            let of_name = |sampled: &Sampled| sampled.name() == mode;
+            let found = Sampled::ALL.into_iter().find(of_name);
+            found.ok_or_else(|| format!("`{mode}` is no mode: cpu, off-cpu or wall"))
+        });
         Ok(Asked {
+            sampled: sampled.transpose()?,
             span: Span { begin_ms, end_ms },
             wanted: Wanted {
                 pids: pids.collect::<Result<_, _>>()?,
@@ -118,6 +127,15 @@ mod tests {
         let now = "1970-01-01T01:00:00Z".parse().unwrap();
         assert!(query("yesterday", "").resolve(now).is_err());
         assert!(query("5m", "10m").resolve(now).is_err());
+        let mode = |mode: &str| Query {
+            mode: mode.to_owned(),
+            ..Query::default()
+        };
+        assert!(mode("asleep").resolve(now).is_err());
+        assert_eq!(
+            mode("off-cpu").resolve(now).unwrap().sampled,
+            Some(super::Sampled::OffCpu)
+        );
         let pid = |pid: &str| Query {
             pid: pid.to_owned(),
             ..Query::default()

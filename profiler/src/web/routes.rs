@@ -137,7 +137,8 @@ async fn healthz(State(site): Shared) -> Response {
 async fn metrics(State(site): Shared, headers: HeaderMap) -> Response {
     let snapshot = site.sources.status.snapshot();
     let exports = site.sources.exports.health();
-    let Ok(text) = metrics::render(&snapshot, &exports, &Own::read()) else {
+    let queries = site.sources.status.queries().shown();
+    let Ok(text) = metrics::render(&snapshot, &exports, &queries, &Own::read()) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let accept = headers

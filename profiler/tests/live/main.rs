@@ -33,4 +33,5 @@ mod syscalls;
 mod tcp;
 mod tls;
 mod traces;
+mod waits;
 mod witness;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
-use crate::export::Kind;
+use crate::daemon::store::Sampled;
+use crate::export::{Kind, Signal};
 use crate::postgres::Tls;
 
 macro_rules! tables {
@@ -63,14 +64,17 @@ values!(
     Bytes,
     Share,
     Hertz,
+    Sampled,
     Level,
     Format,
     Tls,
     Vec<String>,
     Vec<Glob>,
+    u32,
     Vec<u32>,
     String,
     Kind,
+    Vec<Signal>,
     Vec<Destination>
 );
 nested!(
@@ -119,7 +123,10 @@ tables! {
     }
     Sampling {
         enabled: bool,
+        mode: Sampled,
         frequency: Hertz,
+        min_block: Span,
+        host_wide: bool,
         targets: Targets,
     }
     Queries {
@@ -137,6 +144,7 @@ tables! {
         listen: String,
         public: bool,
         token_file: PathBuf,
+        top_queries: u32,
     }
     ExportQueue {
         size: Bytes,
@@ -147,6 +155,7 @@ tables! {
         kind: Kind,
         url: String,
         headers_file: PathBuf,
+        signals: Vec<Signal>,
     }
 }
 

@@ -7,10 +7,14 @@ use super::{
     value::{Bytes, Span},
 };
 use crate::{
-    export::{Export, Limits, Target},
+    export::{Export, Kind, Limits, Signal, Target},
     web::{Listen, Web},
 };
 
+/// Statements with series of their own: some 30 series each.
+const TOP_QUERIES: u32 = 50;
+/// Most of them: Prometheus keeps each series in memory.
+const TOP_QUERIES_MAX: u32 = 1000;
 const QUEUE_BYTES: u64 = 100_000_000;
 const QUEUE_AGE: Duration = Duration::from_secs(86_400);
 
@@ -20,7 +24,14 @@ pub(super) fn web(section: file::Web) -> Result<Option<Web>, String> {
         listen,
         public,
         token_file,
+        top_queries,
     } = section;
+    let top_queries = top_queries.unwrap_or(TOP_QUERIES);
+    if top_queries > TOP_QUERIES_MAX {
+        return Err(format!(
+            "web.top_queries: {top_queries} is more than {TOP_QUERIES_MAX}"
+        ));
+    }
     let Some(listen) = listen else {
         return Ok(None);
     };
@@ -39,7 +50,11 @@ pub(super) fn web(section: file::Web) -> Result<Option<Web>, String> {
             ));
         }
     }
-    Ok(Some(Web { listen, token_file }))
+    Ok(Some(Web {
+        listen,
+        token_file,
+        top_queries,
+    }))
 }
 
 /// Where windows are sent, each place once.
@@ -53,6 +68,7 @@ pub(super) fn export(
             kind,
             url,
             headers_file,
+            signals,
         } = destination;
         let kind = kind.ok_or("each [[export]] wants a kind: otlp, pyroscope or parca")?;
         let url = url.ok_or("each [[export]] wants an url such as \"http://127.0.0.1:4318\"")?;
@@ -67,6 +83,7 @@ pub(super) fn export(
             kind,
             url,
             headers_file,
+            signals: taken(kind, signals)?,
         });
     }
     let limits = Limits {
@@ -74,6 +91,27 @@ pub(super) fn export(
         age: queue.age.unwrap_or(Span(QUEUE_AGE)).0,
     };
     Ok(Export { targets, limits })
+}
+
+/// What is sent to a place of this kind: all that it takes, unless some of it is named.
+fn taken(kind: Kind, signals: Option<Vec<Signal>>) -> Result<Vec<Signal>, String> {
+    let Some(mut signals) = signals else {
+        return Ok(kind.signals().to_vec());
+    };
+    signals.sort_unstable();
+    signals.dedup();
+    let foreign = signals
+        .iter()
+        .find(|signal| !kind.signals().contains(signal));
+    match foreign {
+        Some(signal) => Err(format!(
+            "[[export]] of kind {} takes no {}",
+            kind.name(),
+            signal.name()
+        )),
+        None if signals.is_empty() => Err("[[export]] without any of its signals".to_owned()),
+        None => Ok(signals),
+    }
 }
 
 /// Without a slash at its end; what the protocol wants is put behind it. Secrets are for `headers_file`: an URL is
@@ -98,7 +136,7 @@ fn base_url(url: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::file::File, base_url, export, web};
+    use super::{super::file::File, Signal, base_url, export, web};
 
     fn file(text: &str) -> File {
         toml::from_str(text).unwrap()
@@ -119,6 +157,17 @@ mod tests {
         assert!(web(&format!("{public}\npublic = true\ntoken_file = '/t'")).is_ok());
     }
 
+    /// Statements with series of their own are bounded, whether the page is served or not.
+    #[test]
+    fn series_are_bounded() {
+        let web = |text: &str| web(file(text).web.unwrap_or_default());
+        let listen = "[web]\nlisten = '127.0.0.1:7979'\n";
+        assert_eq!(web(listen).unwrap().unwrap().top_queries, 50);
+        let none = web(&format!("{listen}top_queries = 0")).unwrap().unwrap();
+        assert_eq!(none.top_queries, 0);
+        assert!(web("[web]\ntop_queries = 1001").is_err());
+    }
+
     /// Destinations are complete, told apart, and hold no password.
     #[test]
     fn destinations_are_checked() {
@@ -132,6 +181,11 @@ mod tests {
         let one = "[[export]]\nkind = 'otlp'\nurl = 'http://c:4318/'\n";
         let targets = export(one).unwrap().targets;
         assert_eq!(targets[0].url, "http://c:4318");
+        assert_eq!(targets[0].signals, [Signal::Profiles, Signal::Metrics]);
+        let metrics = export(&format!("{one}signals = ['metrics']")).unwrap();
+        assert_eq!(metrics.targets[0].signals, [Signal::Metrics]);
+        let parca = "[[export]]\nkind = 'parca'\nurl = 'http://p'\nsignals = ['metrics']";
+        assert!(export(parca).is_err());
         assert!(export(&one.repeat(2)).is_err());
         assert!(export("[[export]]\nkind = 'otlp'").is_err());
         assert!(export("[[export]]\nurl = 'http://c'").is_err());

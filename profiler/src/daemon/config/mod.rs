@@ -14,7 +14,8 @@ use std::{
 
 use profiler_common::comm::CommGlob;
 
-use crate::{cgroup, postgres::Tls};
+use super::store::Sampled;
+use crate::{cgroup, config::MIN_BLOCK, postgres::Tls};
 
 pub use self::{
     complaint::Complaint,
@@ -25,7 +26,7 @@ use self::{
     value::{Bytes, Glob, Hertz, Length, Share, Span},
 };
 pub use crate::{
-    export::{Export, Kind, Limits, Target},
+    export::{Export, Kind, Limits, Signal, Target},
     web::{Listen, Web},
 };
 pub(crate) use value::parse_span;
@@ -87,8 +88,12 @@ pub struct Log {
 /// Sampling of stacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sampling {
+    /// Where threads run, where they wait, or both.
+    pub sampled: Sampled,
     /// Samples per second and CPU.
     pub frequency_hz: u64,
+    /// Waits shorter than this are only added up.
+    pub min_block: Duration,
     /// Whom; `None` for the whole host.
     pub targets: Option<Targets>,
 }
@@ -261,7 +266,7 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
             level: log.level.unwrap_or_default(),
             format: log.format.unwrap_or_default(),
         },
-        sampling: resolve_sampling(sampling.unwrap_or_default()),
+        sampling: resolve_sampling(sampling.unwrap_or_default())?,
         queries: resolve_queries(queries.unwrap_or_default())?,
         web: leaving::web(web.unwrap_or_default())?,
         export: leaving::export(
@@ -285,18 +290,35 @@ fn resolve_queries(section: file::Queries) -> Result<Option<Queries>, String> {
     Ok((section.enabled.unwrap_or(true) && is_named).then_some(queries))
 }
 
-fn resolve_sampling(section: file::Sampling) -> Option<Sampling> {
+/// Each switch between any two threads costs something where waits are recorded: of the whole host only by name.
+fn resolve_sampling(section: file::Sampling) -> Result<Option<Sampling>, String> {
     let file::Sampling {
         enabled,
+        mode,
         frequency,
+        min_block,
+        host_wide,
         targets,
     } = section;
     let targets = targets.map(resolve_targets);
     let sampling = Sampling {
+        sampled: mode.unwrap_or_default(),
+        min_block: min_block.unwrap_or(Span(MIN_BLOCK)).0,
         frequency_hz: frequency.unwrap_or(Hertz(FREQUENCY_HZ)).0,
         targets: targets.filter(|targets| *targets != Targets::default()),
     };
-    enabled.unwrap_or(true).then_some(sampling)
+    if !enabled.unwrap_or(true) {
+        return Ok(None);
+    }
+    let mode = sampling.sampled;
+    if mode != Sampled::Cpu && sampling.targets.is_none() && host_wide != Some(true) {
+        return Err(format!(
+            "sampling.mode is {}, of the whole host: every switch between threads would be followed. Name \
+             sampling.targets, or set sampling.host_wide = true",
+            mode.name()
+        ));
+    }
+    Ok(Some(sampling))
 }
 
 fn resolve_targets(section: file::Targets) -> Targets {
@@ -393,6 +415,29 @@ mod tests {
             "unit nginx; cgroup /a/b, /c; pid 7"
         );
         assert_eq!(sampling("[sampling]\nenabled = false"), None);
+    }
+
+    /// Waits are recorded of those who are named, of the whole host only where that is said.
+    #[test]
+    fn waits_of_the_host_want_a_word() {
+        let sampling = |text: &str| settings(text).map(|settings| settings.sampling);
+        for mode in ["off-cpu", "wall"] {
+            let section = format!("[sampling]\nmode = '{mode}'\n");
+            let refused = sampling(&section).unwrap_err();
+            assert!(refused.contains("host_wide"), "{refused}");
+            let host = sampling(&format!("{section}host_wide = true"));
+            assert_eq!(host.unwrap().unwrap().targets, None);
+            let named = sampling(&format!(
+                "{section}min_block = '5ms'\ntargets = {{ pids = [7] }}"
+            ));
+            let named = named.unwrap().unwrap();
+            assert_eq!(
+                (named.sampled.name(), named.min_block.as_millis()),
+                (mode, 5)
+            );
+            let off = sampling(&format!("{section}enabled = false"));
+            assert_eq!(off, Ok(None));
+        }
     }
 
     /// Queries are watched of those who are named, and of nobody else.

@@ -20,8 +20,8 @@ pub(crate) use self::name::instant_text;
 #[cfg(test)]
 pub(crate) use self::read::UNREADABLE;
 pub use self::{
-    name::{Capability, WindowName},
-    read::{Selection, Span, each, open, select},
+    name::{Capability, Sampled, WindowName},
+    read::{Selection, Span, each, open, sampled, select},
 };
 use super::config::Retention;
 use crate::artifact::{self, Artifact, ArtifactError, Destination};

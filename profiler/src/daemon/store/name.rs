@@ -6,29 +6,86 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use serde::Deserialize;
+
+use crate::config::Mode;
 
 const TIME: &str = "%Y%m%dT%H%M%S%.3fZ";
 /// Most bytes of a target's name in a file's.
 const TARGET_MAX: usize = 60;
 
+/// What is sampled.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampled {
+    /// Where threads run
+    #[default]
+    Cpu,
+    /// Where they wait
+    OffCpu,
+    /// Both: all of their time
+    Wall,
+}
+
+impl Sampled {
+    /// All of them; the first that there are windows of is shown where nothing is asked for.
+    pub const ALL: [Self; 3] = [Self::Cpu, Self::Wall, Self::OffCpu];
+
+    /// Its name in the configuration and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::OffCpu => "off-cpu",
+            Self::Wall => "wall",
+        }
+    }
+
+    /// What its windows are called.
+    pub fn capability(self) -> Capability {
+        match self {
+            Self::Cpu => Capability::Sampling,
+            Self::OffCpu => Capability::OffCpu,
+            Self::Wall => Capability::Wall,
+        }
+    }
+
+    /// What is recorded.
+    pub(crate) fn mode(self) -> Mode {
+        match self {
+            Self::Cpu => Mode::OnCpu,
+            Self::OffCpu => Mode::OffCpu,
+            Self::Wall => Mode::Wall,
+        }
+    }
+}
+
 /// What windows are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
-    /// Stacks, sampled.
+    /// Stacks, sampled on the CPU.
     Sampling,
+    /// Stacks of time off the CPU.
+    OffCpu,
+    /// Stacks of all time.
+    Wall,
     /// Calls of Postgres, by statement.
     Queries,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Sampling, Self::Queries];
+    pub const ALL: [Self; 4] = [Self::Sampling, Self::OffCpu, Self::Wall, Self::Queries];
 
     /// Its name in files, logs and the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sampling => "sampling",
+            Self::OffCpu => "off-cpu",
+            Self::Wall => "wall",
             Self::Queries => "queries",
         }
     }
@@ -36,7 +93,7 @@ impl Capability {
     /// What its files end in.
     fn suffix(self) -> &'static str {
         match self {
-            Self::Sampling => "pb.gz",
+            Self::Sampling | Self::OffCpu | Self::Wall => "pb.gz",
             Self::Queries => "json.gz",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use super::{Capability, Entry, FOLDER, WindowName, instant_text};
+use super::{Capability, Entry, FOLDER, Sampled, WindowName, instant_text};
 use crate::error::Error;
 
 /// Most that is no gap between two windows, ms.
@@ -71,6 +71,17 @@ pub fn select(entries: &[Entry], capability: Capability, span: Span) -> Selectio
     selection
 }
 
+/// What was sampled in a span, with the number of its windows: in the order in which it is shown where nothing is
+/// asked for. Pure.
+pub fn sampled(entries: &[Entry], span: Span) -> Vec<(Sampled, u64)> {
+    let of = |sampled: Sampled| {
+        let windows = select(entries, sampled.capability(), span).windows;
+        (sampled, windows.len() as u64)
+    };
+    let all = Sampled::ALL.into_iter().map(of);
+    all.filter(|(_, windows)| *windows > 0).collect()
+}
+
 /// The bytes of a window.
 pub fn open(state: &Path, name: &WindowName) -> io::Result<Vec<u8>> {
     fs::read(state.join(FOLDER).join(name.to_string()))
@@ -126,7 +137,7 @@ pub fn each(
 
 #[cfg(test)]
 mod tests {
-    use super::{Capability, Entry, Span, WindowName, select};
+    use super::{Capability, Entry, Sampled, Span, WindowName, sampled, select};
 
     fn entries(windows: &[(u64, u64)]) -> Vec<Entry> {
         let entry = |&times: &(u64, u64)| Entry {
@@ -160,6 +171,26 @@ mod tests {
         assert_eq!(gaps(&[(0, 60_000)], 0, 149_000), []);
         assert_eq!(gaps(&[(0, 60_000)], 0, 151_000), [(60_000, 151_000)]);
         assert_eq!(gaps(&[], 5, 10), [(5, 10)]);
+    }
+
+    /// Windows of each kind are counted apart, and one kind is no cover for another.
+    #[test]
+    fn kinds_are_told_apart() {
+        let mut all = entries(&[(0, 1000), (1000, 2000)]);
+        all.push(Entry {
+            name: WindowName::new(Capability::OffCpu, (2000, 3000), "host"),
+            bytes: 1,
+        });
+        let span = Span {
+            begin_ms: 0,
+            end_ms: 3000,
+        };
+        assert_eq!(
+            sampled(&all, span),
+            [(Sampled::Cpu, 2), (Sampled::OffCpu, 1)]
+        );
+        let waits = select(&all, Capability::OffCpu, span);
+        assert_eq!((waits.windows.len(), waits.gaps.len()), (1, 1));
     }
 
     /// Only windows that overlap are taken; windows that overlap each other make no gap.

@@ -22,6 +22,7 @@ mod normal;
 mod properties;
 mod quotes;
 mod split;
+mod summary;
 mod writer;
 
 pub(crate) use command::Command;
@@ -29,6 +30,7 @@ pub use fingerprint::Fingerprint;
 pub(crate) use interner::{Interned, Interner, StatementId};
 pub use normal::{Normal, normalise};
 pub use split::statements;
+pub(crate) use summary::summary;
 
 /// How a text is to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
