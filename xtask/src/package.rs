@@ -2,6 +2,7 @@
 //! Both hold the same files; nothing is compiled when they are installed.
 
 mod files;
+mod maintainer;
 mod notices;
 mod tools;
 #[cfg(test)]
@@ -50,7 +51,9 @@ pub(crate) fn make() -> Result<PathBuf> {
         "gzip",
         &["-9n", &format!("{FOLDER}/THIRD-PARTY-NOTICES")],
     ))?;
-    let deb = deb(&folder)?;
+    let maintainer = maintainer::find();
+    maintainer::sign_changelog(&maintainer, &folder.join("changelog"))?;
+    let deb = deb(&folder, &maintainer)?;
     let rpm = rpm(&folder)?;
     files::compare(&deb, &rpm)?;
     for package in [&deb, &rpm] {
@@ -87,7 +90,7 @@ fn manual(folder: &Path) -> Result<()> {
 }
 
 /// Strips the binary, whose symbols become a package of their own, finds what it depends on, and takes lintian's word.
-fn deb(folder: &Path) -> Result<PathBuf> {
+fn deb(folder: &Path, maintainer: &str) -> Result<PathBuf> {
     let mut deb = cargo(&[
         "deb",
         "--package",
@@ -95,10 +98,17 @@ fn deb(folder: &Path) -> Result<PathBuf> {
         "--no-build",
         "--dbgsym",
         "--locked",
+        "--maintainer",
+        maintainer,
         "--output",
     ]);
     shell::run(deb.arg(folder))?;
     let deb = only(folder, "deb")?;
+    files::linked(&listing(
+        "dpkg-deb",
+        &["--show", "--showformat=${Depends}"],
+        &deb,
+    )?)?;
     let lintian = [
         "--allow-root",
         "--fail-on",

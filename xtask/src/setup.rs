@@ -2,7 +2,7 @@
 //!
 //! Idempotent: what is there is left alone. Each step says what and why before it does anything.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -24,7 +24,7 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-19";
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Programs that the tests run, with the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 19] = [
+const TEST_PROGRAMS: [(&str, &str); 18] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("musl-gcc", "musl-tools"),
@@ -32,7 +32,6 @@ const TEST_PROGRAMS: [(&str, &str); 19] = [
     ("strip", "binutils"),
     ("bpftool", "bpftool"),
     ("go", "golang-go"),
-    ("promtool", "prometheus"),
     ("python3", "python3"),
     ("npm", "npm"),
     ("setpriv", "util-linux"),
@@ -249,7 +248,29 @@ pub(crate) fn tests() -> Result<()> {
         packages.push("python3-venv");
     }
     packages.dedup();
-    install("The tests run", &packages)
+    install("The tests run", &packages)?;
+    promtool()
+}
+
+/// Takes only the program out of Debian's package: installed, it would start a server and keep it running.
+fn promtool() -> Result<()> {
+    if has("promtool") {
+        return Ok(());
+    }
+    println!("The tests run promtool, which is taken out of Debian's package prometheus.");
+    let folder = tempfile::tempdir()?;
+    let inside = |program: &str, arguments: &[&str]| {
+        let mut command = command(program, arguments);
+        command.current_dir(folder.path());
+        command
+    };
+    update()?;
+    shell::run(&mut inside("apt-get", &["-q", "download", "prometheus"]))?;
+    let unpack = "dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb";
+    shell::run(&mut inside("sh", &["-c", unpack]))?;
+    let program = folder.path().join("usr/bin/promtool");
+    let place = ["install", "-m", "755"];
+    shell::run(as_root(&place).arg(program).arg("/usr/local/bin/"))
 }
 
 /// Installs what makes and checks packages.
@@ -280,7 +301,7 @@ fn install(what_for: &str, packages: &[&str]) -> Result<()> {
     apt(packages)
 }
 
-/// Installs Debian packages, as root or through sudo.
+/// Installs Debian packages.
 pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     if !has("apt-get") {
         bail!(
@@ -288,23 +309,32 @@ pub(crate) fn apt(packages: &[&str]) -> Result<()> {
             packages.join(", ")
         );
     }
-    let root = rustix::process::geteuid().is_root();
-    let apt = |arguments: &[&str]| {
-        let mut words = vec![
-            "env",
-            "DEBIAN_FRONTEND=noninteractive",
-            "apt-get",
-            "-q",
-            "-y",
-        ];
-        words.extend(arguments);
-        if root {
-            command("env", &words[1..])
-        } else {
-            command("sudo", &words)
-        }
-    };
-    shell::run(&mut apt(&["update"])).context("the list of packages cannot be had")?;
+    update()?;
     let install = ["install", "--no-install-recommends"];
-    shell::run(&mut apt(&[&install[..], packages].concat()))
+    shell::run(&mut apt_get(&[&install[..], packages].concat()))
+}
+
+/// Brings the list of packages up to date.
+fn update() -> Result<()> {
+    shell::run(&mut apt_get(&["update"])).context("the list of packages cannot be had")
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let apt = [
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-q",
+        "-y",
+    ];
+    as_root(&[&apt[..], arguments].concat())
+}
+
+/// A program with its arguments, as root or through sudo.
+fn as_root(words: &[&str]) -> Command {
+    if rustix::process::geteuid().is_root() {
+        command(words[0], &words[1..])
+    } else {
+        command("sudo", words)
+    }
 }

@@ -1,15 +1,17 @@
-//! `profiler daemon --check`: what a configuration would do here, a line a capability. Nothing is attached.
+//! `profiler daemon --check`: what a configuration would do here, a line a capability. Nothing is attached, but for a
+//! perf event with nobody to sample, where only trying tells whether this kernel allows one.
 
 use std::{fs, path::Path};
 
 use super::{
     config::{Settings, load},
+    privileges::{Reasons, is_admin},
     store::Sampled,
 };
 use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
-    postgres, preflight,
+    kernel, postgres, preflight,
     record::targets::check_frequency,
 };
 
@@ -20,14 +22,16 @@ const ONLY_COMMANDS: [&str; 2] = ["tcp", "syscalls"];
 pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = load(path)?;
     crate::web::check(settings.web.as_ref(), listen_publicly)?;
+    let events = events(Reasons::of(&settings));
     let refusals = Refusals {
-        sampling: refusal(require_sampling(&settings)),
-        queries: refusal(require_queries(&settings)),
+        sampling: refusal(require_sampling(&settings)).or_else(|| events.refusal.clone()),
+        queries: refusal(require_queries(&settings)).or_else(|| events.refusal.clone()),
     };
     let store = store_refusal(&settings.state);
     let mut lines = vec![format!("configuration: {} is right", path.display())];
     lines.push(describe_store(&settings, store.as_deref()));
     lines.extend(self::lines(&settings, &refusals));
+    lines.extend(events.note);
     lines.push(String::new());
     Artifact::open(&Destination::Stdout)?.write(lines.join("\n").as_bytes())?;
     Ok(if refusals == Refusals::default() && store.is_none() {
@@ -42,6 +46,33 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
 pub(super) struct Refusals {
     sampling: Option<String>,
     queries: Option<String>,
+}
+
+/// What `kernel.perf_event_paranoid` means for perf events, where it is as Debian sets it.
+#[derive(Debug, Default)]
+struct Events {
+    /// Why there are none.
+    refusal: Option<String>,
+    /// By what there are.
+    note: Option<String>,
+}
+
+fn events(reasons: Reasons) -> Events {
+    if !reasons.paranoid {
+        return Events::default();
+    }
+    if is_admin() {
+        let note = "perf events: by CAP_SYS_ADMIN, as kernel.perf_event_paranoid is above 2; profiler.service wants \
+                    perf-events.conf or sys-admin.conf of /usr/share/doc/profiler/examples";
+        return Events {
+            note: Some(note.to_owned()),
+            ..Events::default()
+        };
+    }
+    Events {
+        refusal: refusal(kernel::probe::perf_event().map_err(Error::from)),
+        ..Events::default()
+    }
 }
 
 /// A line a capability, whether it is on.

@@ -4,12 +4,14 @@
 //! Capabilities belong to threads, so they are dropped before the first one is started. What attaching needs is kept:
 //! CPUs come online, targets come, and a reload attaches anew.
 
-use std::fs;
-
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
 use super::config::Settings;
-use crate::{error::Error, kernel, postgres::Tls};
+use crate::{
+    error::Error,
+    kernel::{self, PARANOID_MIN},
+    postgres::Tls,
+};
 
 /// What is kept, each for its reason.
 const NEEDED: [Capability; 6] = [
@@ -30,7 +32,7 @@ const NEEDED: [Capability; 6] = [
 /// Why `CAP_SYS_ADMIN` is kept too, where it is: whoever has it is all but root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reasons {
-    /// `kernel.perf_event_paranoid` as Debian sets it, 3: perf events want it.
+    /// `kernel.perf_event_paranoid` as Debian sets it, 3: perf events want it, and so do tracepoints.
     pub(super) paranoid: bool,
     /// Probes in TLS libraries want it.
     pub(super) tls: bool,
@@ -41,13 +43,10 @@ pub(super) struct Reasons {
 impl Reasons {
     /// Of what is configured at the start; a reload gets nothing back.
     pub(super) fn of(settings: &Settings) -> Self {
-        let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
-        let paranoid = paranoid
-            .ok()
-            .and_then(|text| text.trim().parse::<i32>().ok());
+        let refuses = kernel::perf_event_paranoid().is_some_and(|level| level >= PARANOID_MIN);
         let queries = settings.queries.as_ref();
         Self {
-            paranoid: settings.sampling.is_some() && paranoid.is_some_and(|level| level >= 3),
+            paranoid: refuses && (settings.sampling.is_some() || queries.is_some()),
             tls: queries.is_some_and(|queries| queries.tls != Tls::Off),
             no_tracefs: queries.is_some() && !kernel::has_tracefs(),
         }
@@ -97,6 +96,11 @@ pub(super) fn reduce(reasons: Reasons) -> Result<Privileges, Error> {
         kept: names,
         dropped: held.len() - kept.len(),
     })
+}
+
+/// Whether this thread has `CAP_SYS_ADMIN`.
+pub(super) fn is_admin() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or_default()
 }
 
 /// Drops everything, for this thread and those that it starts: it has nothing to do with the kernel.

@@ -319,9 +319,17 @@ impl<P: Plan> Slot<P> {
     fn failed(&mut self, error: &Error, failures: u32) {
         let doublings = failures.saturating_sub(1).min(16);
         let pause = (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX);
-        let hint = error.hint().unwrap_or_default();
-        let (name, pause_s) = (P::CAPABILITY.name(), pause.as_secs());
-        tracing::error!(%error, hint, pause_s, failures, "{name} failed, it is started again");
+        let hint = error.hint().map(|hint| format!("; {hint}"));
+        let (name, hint, pause_s) = (
+            P::CAPABILITY.name(),
+            hint.unwrap_or_default(),
+            pause.as_secs(),
+        );
+        // In the message, as the journal shows no more unless asked.
+        tracing::error!(
+            failures,
+            "{name} failed, it is started again in {pause_s} s: {error}{hint}"
+        );
         self.thread = Thread::Waits {
             until: Instant::now() + pause,
             failures,

@@ -238,8 +238,9 @@ impl Supervisor {
         let refused = match self.apply() {
             Ok(()) => None,
             Err(error) => {
-                let hint = error.hint().unwrap_or_default();
-                tracing::error!(%error, hint, "new configuration refused, the old one holds");
+                let hint = error.hint().map(|hint| format!("; {hint}"));
+                let hint = hint.unwrap_or_default();
+                tracing::error!("new configuration refused, the old one holds: {error}{hint}");
                 Some(error.to_string())
             }
         };

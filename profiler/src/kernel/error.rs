@@ -4,6 +4,8 @@ use std::io;
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
+use super::paranoid::{PARANOID_MIN, paranoid_remedy, perf_event_paranoid};
+
 /// A refusal by the kernel, or a kernel that lacks something.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -71,6 +73,27 @@ pub enum KernelError {
 impl KernelError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
+        self.hint_at(perf_event_paranoid())
+    }
+
+    /// Likewise, where `kernel.perf_event_paranoid` is this. Classic tracepoints are perf events too.
+    fn hint_at(&self, paranoid: Option<i64>) -> Option<String> {
+        let is_event = matches!(
+            self,
+            Self::Program {
+                action: "attach",
+                ..
+            } | Self::PerfEvent { .. }
+        );
+        match paranoid {
+            Some(level @ PARANOID_MIN..) if is_event && self.is_permission() => {
+                Some(paranoid_remedy(level))
+            }
+            _ => self.other_hint().map(str::to_owned),
+        }
+    }
+
+    fn other_hint(&self) -> Option<&'static str> {
         let hint = match self {
             Self::Object(_) | Self::Program { .. } | Self::PerfEvent { .. }
                 if self.is_permission() =>
@@ -94,7 +117,7 @@ impl KernelError {
             }
             Self::Map { .. } | Self::Cpus { .. } => return None,
         };
-        Some(hint.to_owned())
+        Some(hint)
     }
 
     /// Whether the kernel refused for want of privilege.
@@ -111,5 +134,51 @@ impl KernelError {
             source = error.source();
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aya::{programs::ProgramError, sys::SyscallError};
+
+    use super::KernelError;
+
+    fn hint(paranoid: Option<i64>, errno: i32) -> String {
+        let call = SyscallError {
+            call: "perf_event_open",
+            io_error: io::Error::from_raw_os_error(errno),
+        };
+        let error = KernelError::PerfEvent {
+            cpu: 0,
+            frequency_hz: 19,
+            source: Box::new(ProgramError::SyscallError(call)),
+        };
+        error.hint_at(paranoid).unwrap_or_default()
+    }
+
+    /// Where the level is what refuses, more of the usual capabilities would not help: the level is named, and what
+    /// lowers it; elsewhere it is not blamed.
+    #[test]
+    fn a_paranoid_level_is_blamed_where_it_refuses() {
+        let by_level = hint(Some(3), libc::EACCES);
+        assert!(
+            by_level.contains("kernel.perf_event_paranoid is 3")
+                && by_level.contains("sysctl kernel.perf_event_paranoid=2")
+                && by_level.contains("CAP_SYS_ADMIN"),
+            "{by_level}"
+        );
+        for (level, errno) in [
+            (Some(2), libc::EACCES),
+            (None, libc::EACCES),
+            (Some(3), libc::EMFILE),
+        ] {
+            let other = hint(level, errno);
+            assert!(
+                other.contains("doctor") && !other.contains("paranoid"),
+                "{level:?} {errno}: {other}"
+            );
+        }
     }
 }

@@ -7,6 +7,7 @@ mod btf;
 mod calls;
 mod error;
 mod load;
+mod paranoid;
 mod plain;
 pub mod probe;
 mod pythons;
@@ -24,6 +25,7 @@ pub use btf::{
 };
 pub use error::KernelError;
 pub use load::{Kernel, Wanted, keep_statistics};
+pub use paranoid::{PARANOID_MIN, paranoid_remedy, perf_event_paranoid};
 pub use pythons::PythonMap;
 pub use records::{Record, Ring};
 pub use shared::SharedMaps;

@@ -146,3 +146,14 @@ fn attach(
     let (mut kernel, _ring, _shared) = loaded?;
     attach(&mut kernel).map_err(|error| chain(&error))
 }
+
+/// Opens a perf event, with nobody sampled: where `kernel.perf_event_paranoid` is above what Linux knows, only trying
+/// tells whether this kernel minds.
+pub fn perf_event() -> Result<(), KernelError> {
+    let settings = Settings {
+        filters: FILTER_TARGETS,
+        ..Settings::UNSET
+    };
+    let (mut kernel, _ring, _shared) = Kernel::load(&settings)?;
+    kernel.start_clock(1).map(drop)
+}

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::facts::{CAPABILITIES, Facts, TriedFacts};
-use crate::kernel::{ClockEvent, probe::Tried};
+use crate::kernel::{ClockEvent, PARANOID_MIN, paranoid_remedy, probe::Tried};
 
 /// `bpf_loop` came with 5.17.
 const KERNEL_MIN: (u32, u32) = (5, 17);
@@ -100,7 +100,7 @@ pub(super) fn assess(facts: &Facts) -> Report {
         .collect();
     let mut for_record: Vec<Check> = checks.clone();
     if let Some(tried) = &facts.tried {
-        let own = recording(tried);
+        let own = recording(facts, tried);
         for_record.push(own.clone());
         checks.push(own);
         checks.extend(others(facts, tried));
@@ -312,7 +312,7 @@ fn pid_namespace(facts: &Facts) -> Check {
 }
 
 /// The proof: our own programs.
-fn recording(tried: &TriedFacts) -> Check {
+fn recording(facts: &Facts, tried: &TriedFacts) -> Check {
     let name = "our programs, loaded and attached";
     match &tried.recording {
         Ok(ClockEvent::Cycles) => ok(name, "yes; clock: hardware cycles"),
@@ -324,11 +324,21 @@ fn recording(tried: &TriedFacts) -> Check {
             let locked = tried.lockdown.as_deref() == Some("confidentiality");
             let remedy = if locked {
                 "the kernel is locked down (confidentiality): boot with lockdown=integrity or none"
+                    .to_owned()
             } else {
-                SET_CAPABILITIES
+                privileges_remedy(facts)
             };
-            bad(name, Status::Refused, error, remedy)
+            bad(name, Status::Refused, error, &remedy)
         }
+    }
+}
+
+/// What mends a refusal for want of privilege.
+fn privileges_remedy(facts: &Facts) -> String {
+    let may_record = capabilities(facts).status == Status::Ok && !holds(facts, "CAP_SYS_ADMIN");
+    match facts.settings.get("perf_event_paranoid") {
+        Some(level @ PARANOID_MIN..) if may_record => paranoid_remedy(*level),
+        _ => SET_CAPABILITIES.to_owned(),
     }
 }
 
@@ -336,7 +346,7 @@ fn recording(tried: &TriedFacts) -> Check {
 fn others(facts: &Facts, tried: &TriedFacts) -> Vec<Check> {
     let own = |name, tried: &Result<(), String>| match tried {
         Ok(()) => ok(name, "loaded and attached"),
-        Err(error) => bad(name, Status::Refused, error, SET_CAPABILITIES),
+        Err(error) => bad(name, Status::Refused, error, &privileges_remedy(facts)),
     };
     let tcp = match &tried.tcp {
         // Entering a network namespace wants it.
@@ -448,7 +458,7 @@ fn settings(facts: &Facts) -> Vec<Check> {
         .iter()
         .map(|(name, value)| match (*name, *value) {
             // Debian's own level; Ubuntu and Android have 4.
-            ("perf_event_paranoid", 3..) if !holds(facts, "CAP_SYS_ADMIN") => {
+            ("perf_event_paranoid", PARANOID_MIN..) if !holds(facts, "CAP_SYS_ADMIN") => {
                 let remedy = "sudo sysctl kernel.perf_event_paranoid=2, or run as root";
                 bad(
                     name,
@@ -578,6 +588,26 @@ mod tests {
             Some((Verdict::No, vec!["system call tracepoints"]))
         );
         assert_eq!(verdict("tcp"), Some((Verdict::No, vec!["TCP tracepoints"])));
+    }
+
+    /// Where Debian's level refuses whoever has the usual capabilities, more of them are no remedy.
+    #[test]
+    fn a_paranoid_level_is_recognised() {
+        let mut facts = healthy();
+        if let Some(tried) = &mut facts.tried {
+            tried.recording = Err("permission denied".to_owned());
+        }
+        let remedy = |facts: &Facts| {
+            let report = assess(facts);
+            let refused = |check: &&super::Check| check.status == Status::Refused;
+            let check = report.checks.into_iter().find(|check| refused(&check));
+            check.and_then(|check| check.remedy).unwrap_or_default()
+        };
+        facts.capabilities &= !(1 << 21);
+        assert!(remedy(&facts).contains("setcap"), "{}", remedy(&facts));
+        facts.settings.insert("perf_event_paranoid", 3);
+        let lower = remedy(&facts);
+        assert!(lower.contains("kernel.perf_event_paranoid=2"), "{lower}");
     }
 
     /// What only makes recordings poorer limits them.

@@ -28,6 +28,26 @@ const WANTED: [&str; 6] = [
     "usr/share/man/man1/profiler.1.gz",
 ];
 
+/// What may be linked dynamically: the C library, and the compiler's own. Notices say that all else is built from source.
+const LINKED: [&str; 2] = ["libc6", "libgcc-s1"];
+
+/// An error if the program needs another library, by what its package depends on.
+pub(super) fn linked(depends: &str) -> Result<()> {
+    let names = depends.split([',', '|']).map(|word| {
+        let word = word.trim();
+        word.split(' ').next().unwrap_or(word)
+    });
+    let others: Vec<&str> = names
+        .filter(|name| name.starts_with("lib") && !LINKED.contains(name))
+        .collect();
+    ensure!(
+        others.is_empty(),
+        "the program is linked with {}, which it should hold",
+        others.join(", ")
+    );
+    Ok(())
+}
+
 /// An error if the packages hold different files, or not what they should.
 pub(super) fn compare(deb: &Path, rpm: &Path) -> Result<()> {
     let deb = of_deb(&listing("dpkg-deb", &["--contents"], deb)?);
@@ -84,10 +104,20 @@ fn differences(deb: &BTreeSet<String>, rpm: &BTreeSet<String>) -> Vec<String> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{WANTED, differences, of_deb, of_rpm};
+    use super::{WANTED, differences, linked, of_deb, of_rpm};
 
     fn wanted() -> BTreeSet<String> {
         WANTED.map(str::to_owned).into()
+    }
+
+    /// A library of the building machine's is no part of the package, and so none that it may need.
+    #[test]
+    fn foreign_libraries_are_refused() {
+        let ours =
+            "libc6 (>= 2.34), libgcc-s1 (>= 4.2), systemd | systemd-standalone-sysusers, passwd";
+        assert!(linked(ours).is_ok());
+        let error = linked(&format!("{ours}, liblzma5 (>= 5.1.1)")).unwrap_err();
+        assert!(error.to_string().contains("liblzma5"), "{error}");
     }
 
     /// Folders are no files, and both lists name paths the same way.

@@ -14,6 +14,9 @@ const GAPS_NAMED_MAX: usize = 10;
 pub(crate) const UNREADABLE: &str = "window that could not be read";
 /// Note: a window that was deleted while it was to be read.
 const DELETED: &str = "window that was deleted meanwhile";
+/// Note: a clock that was set back has windows before it that it has not come to yet.
+const TO_COME: &str =
+    "window of a time to come, not shown: the clock was set back, --until shows it";
 /// Note: the span had more gaps.
 const FURTHER_GAPS: &str = "further gap between windows";
 
@@ -82,6 +85,14 @@ pub fn sampled(entries: &[Entry], span: Span) -> Vec<(Sampled, u64)> {
     all.filter(|(_, windows)| *windows > 0).collect()
 }
 
+/// How many windows of a capability lie behind a span and behind now. Pure.
+fn to_come(entries: &[Entry], capability: Capability, span: Span, now_ms: u64) -> u64 {
+    let begin_ms = span.end_ms.max(now_ms);
+    let later =
+        |entry: &&Entry| entry.name.capability == capability && entry.name.begin_ms >= begin_ms;
+    entries.iter().filter(later).count() as u64
+}
+
 /// The bytes of a window.
 pub fn open(state: &Path, name: &WindowName) -> io::Result<Vec<u8>> {
     fs::read(state.join(FOLDER).join(name.to_string()))
@@ -129,15 +140,18 @@ pub fn each(
         notes.insert(format!("no window from {begin} to {end}"), 1);
     }
     let further = selection.gaps.len().saturating_sub(GAPS_NAMED_MAX) as u64;
-    if further > 0 {
-        notes.insert(FURTHER_GAPS.to_owned(), further);
+    let to_come = to_come(&entries, capability, span, super::now_ms());
+    for (note, count) in [(FURTHER_GAPS, further), (TO_COME, to_come)] {
+        if count > 0 {
+            notes.insert(note.to_owned(), count);
+        }
     }
     Ok(Some(notes))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Capability, Entry, Sampled, Span, WindowName, sampled, select};
+    use super::{Capability, Entry, Sampled, Span, WindowName, sampled, select, to_come};
 
     fn entries(windows: &[(u64, u64)]) -> Vec<Entry> {
         let entry = |&times: &(u64, u64)| Entry {
@@ -152,6 +166,23 @@ mod tests {
         let selection = select(&entries(windows), Capability::Sampling, span);
         let gaps = selection.gaps.into_iter();
         gaps.map(|gap| (gap.begin_ms, gap.end_ms)).collect()
+    }
+
+    /// After the clock was set back windows of before lie in what is the future again, which is told; where only the
+    /// end of the span is before them they are merely not asked for.
+    #[test]
+    fn windows_of_a_time_to_come_are_counted() {
+        let entries = entries(&[(0, 1000), (1000, 2000), (5000, 6000), (6000, 7000)]);
+        let count = |end_ms, now_ms| {
+            let span = Span {
+                begin_ms: 0,
+                end_ms,
+            };
+            to_come(&entries, Capability::Sampling, span, now_ms)
+        };
+        assert_eq!(count(2000, 2000), 2);
+        assert_eq!(count(6000, 2000), 1);
+        assert_eq!(count(2000, 8000), 0);
     }
 
     /// Windows that follow each other have no gap; one that is missing is one, at the beginning too.
