@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::store::{Capability, LostWindow};
+use super::store::{Capability, Figure, LostWindow};
 
 /// Shared by all parts.
 #[derive(Debug, Default)]
@@ -23,6 +23,12 @@ pub struct Snapshot {
     pub samples: Counts,
     /// Calls of Postgres.
     pub calls: Counts,
+    /// TCP connections.
+    pub connections: Counts,
+    /// System calls.
+    pub syscalls: Counts,
+    /// What else is added up of windows that were written.
+    pub sums: BTreeMap<Figure, u64>,
     /// Samples lost, by cause.
     pub lost_by: BTreeMap<String, u64>,
     /// Samples in windows that were written whose stack was cut.
@@ -41,12 +47,12 @@ pub struct Snapshot {
     pub refused: Option<String>,
 }
 
-/// What became of samples, or of calls, since the start.
+/// What became of samples, calls or connections since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// In windows that were written.
     pub shown: u64,
-    /// Lost, with windows that were, and within those that were written; of calls, what may be ones.
+    /// Lost, with windows that were, and within those that were written; of calls and connections, what may be ones.
     pub lost: u64,
 }
 
@@ -118,6 +124,8 @@ impl Snapshot {
         match capability {
             Capability::Sampling => &mut self.samples,
             Capability::Queries => &mut self.calls,
+            Capability::Tcp => &mut self.connections,
+            Capability::Syscalls => &mut self.syscalls,
         }
     }
 

@@ -23,6 +23,7 @@ mod queries;
 mod query;
 mod routes;
 mod svg;
+mod tables;
 
 use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     cli::report::parse_at,
-    daemon::store::{Span, instant_text},
+    daemon::store::{Span, Who, instant_text},
     report::Wanted,
 };
 
@@ -29,6 +29,16 @@ pub(super) struct Query {
 pub(super) struct Asked {
     pub(super) span: Span,
     pub(super) wanted: Wanted,
+}
+
+impl Asked {
+    /// Whose rows of a table.
+    pub(super) fn who(&self) -> Who {
+        Who {
+            pids: self.wanted.pids.clone(),
+            comm: self.wanted.comm.as_ref().map(|(_, compiled)| *compiled),
+        }
+    }
 }
 
 impl Query {

@@ -81,6 +81,7 @@ nested!(
     Log,
     Sampling,
     Queries,
+    Watched,
     Targets,
     Web,
     ExportQueue
@@ -96,6 +97,8 @@ tables! {
         log: Log,
         sampling: Sampling,
         queries: Queries,
+        tcp: Watched,
+        syscalls: Watched,
         web: Web,
         export: Vec<Destination>,
         export_queue: ExportQueue,
@@ -125,6 +128,11 @@ tables! {
     Queries {
         enabled: bool,
         tls: Tls,
+        targets: Targets,
+    }
+    /// `[tcp]` and `[syscalls]`.
+    Watched {
+        enabled: bool,
         targets: Targets,
     }
     Targets {

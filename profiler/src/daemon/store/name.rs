@@ -19,17 +19,23 @@ pub enum Capability {
     Sampling,
     /// Calls of Postgres, by statement.
     Queries,
+    /// TCP connections, by peer.
+    Tcp,
+    /// System calls.
+    Syscalls,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Sampling, Self::Queries];
+    pub const ALL: [Self; 4] = [Self::Sampling, Self::Queries, Self::Tcp, Self::Syscalls];
 
     /// Its name in files, logs and the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sampling => "sampling",
             Self::Queries => "queries",
+            Self::Tcp => "tcp",
+            Self::Syscalls => "syscalls",
         }
     }
 
@@ -37,7 +43,7 @@ impl Capability {
     fn suffix(self) -> &'static str {
         match self {
             Self::Sampling => "pb.gz",
-            Self::Queries => "json.gz",
+            Self::Queries | Self::Tcp | Self::Syscalls => "json.gz",
         }
     }
 }
