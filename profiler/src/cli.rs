@@ -11,6 +11,7 @@ mod tcp;
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use profiler_common::comm::CommGlob;
 
 pub use self::{
     daemon::DaemonArgs,
@@ -249,6 +250,13 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     } else {
         Ok(duration)
     }
+}
+
+/// A pattern of names of processes.
+fn parse_glob(text: &str) -> Result<CommGlob, String> {
+    CommGlob::compile(text.as_bytes()).map_err(|_| {
+        format!("`{text}` can match no process: the kernel keeps 15 bytes of a name; shorten it and end it with *")
+    })
 }
 
 /// A time that may be short, or nothing.

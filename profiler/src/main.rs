@@ -33,8 +33,14 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, Error> {
     match cli.verb {
         Verb::Record(args) => record::run(args.resolve()?),
-        Verb::Syscalls(args) => syscalls::run(args.resolve()?),
-        Verb::Tcp(args) => tcp::run(args.resolve()?),
+        Verb::Syscalls(args) => match args.history()? {
+            Some(history) => syscalls::tell(&history),
+            None => syscalls::run(args.resolve()?),
+        },
+        Verb::Tcp(args) => match args.history() {
+            Some(history) => tcp::tell(&history),
+            None => tcp::run(args.resolve()?),
+        },
         Verb::Queries(args) => match args.history() {
             Some(history) => postgres::tell(&history),
             None => postgres::run(args.resolve()?),

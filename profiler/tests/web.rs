@@ -181,6 +181,22 @@ fn picture_is_of_the_store() {
     assert!(!other.contains(nonce), "a nonce is used once");
 }
 
+/// The tables of connections and system calls are linked from the page, say what turns them on, and refuse nonsense.
+#[test]
+fn tables_have_pages() {
+    let site = Site::start();
+    let (_, overview) = site.get("/?since=1h&comm=nginx");
+    for path in ["/tcp", "/syscalls"] {
+        let link = format!("href=\"{path}?since=1h&amp;until=&amp;comm=nginx");
+        assert!(overview.contains(&link), "{overview}");
+        let (head, body) = site.get(&format!("{path}?since=1h&comm=nginx"));
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        assert!(body.contains("Nothing of this time was kept"), "{body}");
+        let (head, _) = site.get(&format!("{path}?pid=x"));
+        assert!(head.starts_with("http/1.1 400"), "{head}");
+    }
+}
+
 /// Other names, other methods and other paths get nothing.
 #[test]
 fn strangers_get_nothing() {

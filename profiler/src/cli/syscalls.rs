@@ -3,15 +3,20 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use profiler_common::syscalls::wanted;
+use jiff::Timestamp;
+use profiler_common::{comm::CommGlob, syscalls::wanted};
 
-use super::{TargetArgs, destination, format_of, parse_duration};
+use super::{
+    TargetArgs, destination, format_of, parse_duration,
+    report::{parse_instant, span},
+};
 use crate::{
     artifact::Destination,
     config,
+    daemon::{config::state_directory, store::Who},
     error::Error,
     output::Format,
-    syscalls::{Form, SortBy},
+    syscalls::{Form, History, SortBy},
 };
 
 const EXAMPLES: &str = "\
@@ -23,19 +28,32 @@ Examples:
   profiler syscalls -p 4711 --interval 1s        what happens each second, until Ctrl-C with -d 1h
   profiler syscalls -p 4711 --stacks calls.svg   and where in the program, weighted by time
   profiler syscalls --json -o calls.json -- ./app its arguments
+  profiler syscalls --since 1h                   what the daemon kept; --pid and --comm choose whose
 
 Counts, errors, sums and max are exact, quantiles right to a sixteenth. `no return` counts calls whose thread
 is still in them at the end or ended in them; their time so far is in `time`. `wall %` is time by the time of the
-recording: 100 is one thread in the call all along.";
+recording: 100 is one thread in the call all along. What the daemon kept has a call, with all of its time, in the window
+in which it returned.";
 
 /// `profiler syscalls`
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct SyscallsArgs {
-    /// Whom
+    /// Whom; of what was kept, -p and --comm
     #[command(flatten)]
     pub targets: TargetArgs,
+    /// Instead of counting, what `profiler daemon` has kept since then: 1h, 90m, 2d, '2026-11-21 18:00', RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_instant,
+          conflicts_with_all = ["all", "cgroup", "unit", "descendants", "command", "duration", "by_thread", "by_fd",
+                                "errors", "stacks", "interval"])]
+    pub since: Option<Timestamp>,
+    /// Only to then [default: now]
+    #[arg(long, value_name = "TIME", requires = "since", value_parser = parse_instant)]
+    pub until: Option<Timestamp>,
+    /// The daemon's state directory [default: as configured, else /var/lib/profiler]
+    #[arg(long, value_name = "DIR", requires = "since")]
+    pub state: Option<PathBuf>,
     /// How long: 30, 30s, 500ms, 5m [default: 10s; with a COMMAND, to its end]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -77,6 +95,47 @@ pub struct SyscallsArgs {
 }
 
 impl SyscallsArgs {
+    /// What of the daemon's windows is meant, if it is them.
+    pub fn history(&self) -> Result<Option<History>, Error> {
+        let Some(since) = self.since else {
+            return Ok(None);
+        };
+        let comm = self.targets.comm.as_ref().map(|glob| {
+            let glob = glob.clone();
+            CommGlob::compile(glob.as_bytes()).map_err(|_| Error::CommTooLong { glob })
+        });
+        Ok(Some(History {
+            state: self.state.clone().unwrap_or_else(state_directory),
+            span: span(since, self.until),
+            who: Who {
+                pids: self.targets.pids.clone(),
+                comm: comm.transpose()?,
+            },
+            sort: self.sort,
+            limit: self.limit(),
+            form: self.form(),
+            destination: self.destination(),
+        }))
+    }
+
+    fn limit(&self) -> Option<usize> {
+        let limit = self.limit?;
+        Some(usize::try_from(limit).unwrap_or(usize::MAX))
+    }
+
+    fn form(&self) -> Form {
+        match (self.json, self.csv) {
+            (true, _) => Form::Json,
+            (_, true) => Form::Csv,
+            _ => Form::Table,
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        let output = self.output.as_deref();
+        output.map_or(Destination::Stdout, destination)
+    }
+
     /// What is meant.
     pub fn resolve(self) -> Result<config::Syscalls, Error> {
         let targets = self.targets.resolve()?;
@@ -104,18 +163,9 @@ impl SyscallsArgs {
             wanted: wanted.fold(wanted::CALLS, |all, bit| all | bit),
             stacks,
             sort: self.sort,
-            limit: self
-                .limit
-                .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-            form: match (self.json, self.csv) {
-                (true, _) => Form::Json,
-                (_, true) => Form::Csv,
-                _ => Form::Table,
-            },
-            destination: self
-                .output
-                .as_deref()
-                .map_or(Destination::Stdout, destination),
+            limit: self.limit(),
+            form: self.form(),
+            destination: self.destination(),
             interval: self.interval,
         })
     }

@@ -3,13 +3,19 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Args;
+use jiff::Timestamp;
+use profiler_common::comm::CommGlob;
 
-use super::{destination, parse_duration};
+use super::{
+    destination, parse_duration, parse_glob,
+    report::{parse_instant, span},
+};
 use crate::{
     artifact::Destination,
     config::{self, Descendants, Targets},
+    daemon::{config::state_directory, store::Who},
     error::Error,
-    tcp::{Form, Rows},
+    tcp::{Form, History, Rows},
 };
 
 const EXAMPLES: &str = "\
@@ -19,6 +25,7 @@ Examples:
   profiler tcp -p 4711 -d 1h --events      a line for each connect, close, reset and segment sent again
   profiler tcp -p 4711 --descendants       a server and its workers
   profiler tcp --all --json -o tcp.json    every connection of the host
+  profiler tcp --since 1h                  what the daemon kept, by peer; --pid and --comm choose whose
 
 Bytes are those of the data, each once, within the recording. `age` is `> TIME` of connections that were there before.
 `connect` is the time from a client's first segment to the answer, `accept` the time that a server's waited
@@ -39,6 +46,20 @@ pub struct TcpArgs {
     /// Also what descends from the targets, now or later [default with a COMMAND]
     #[arg(long)]
     pub descendants: bool,
+    /// Instead of watching, what `profiler daemon` has kept since then, by peer: 1h, 90m, 2d, '2026-11-21 18:00',
+    /// RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_instant,
+          conflicts_with_all = ["all", "descendants", "command", "duration", "by_peer", "events"])]
+    pub since: Option<Timestamp>,
+    /// Only to then [default: now]
+    #[arg(long, value_name = "TIME", requires = "since", value_parser = parse_instant)]
+    pub until: Option<Timestamp>,
+    /// Of what was kept, only processes whose name matches, e.g. 'postgres*'
+    #[arg(long, value_name = "GLOB", requires = "since", value_parser = parse_glob)]
+    pub comm: Option<CommGlob>,
+    /// The daemon's state directory [default: as configured, else /var/lib/profiler]
+    #[arg(long, value_name = "DIR", requires = "since")]
+    pub state: Option<PathBuf>,
     /// How long: 30, 30s, 500ms, 5m [default: 10s; with a COMMAND, to its end]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -66,11 +87,42 @@ pub struct TcpArgs {
 }
 
 impl TcpArgs {
+    /// What of the daemon's windows is meant, if it is them.
+    pub fn history(&self) -> Option<History> {
+        let since = self.since?;
+        Some(History {
+            state: self.state.clone().unwrap_or_else(state_directory),
+            span: span(since, self.until),
+            who: Who {
+                pids: self.pids.clone(),
+                comm: self.comm,
+            },
+            limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
+            form: self.form(),
+            destination: self.destination(),
+        })
+    }
+
+    fn form(&self) -> Form {
+        match (self.json, self.csv, self.events) {
+            (true, ..) => Form::Json,
+            (_, true, _) => Form::Csv,
+            (.., true) => Form::Events,
+            _ => Form::Table,
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        let output = self.output.as_deref();
+        output.map_or(Destination::Stdout, destination)
+    }
+
     /// What is meant.
     pub fn resolve(self) -> Result<config::Tcp, Error> {
         if self.pids.is_empty() && self.command.is_empty() && !self.all {
             return Err(Error::NoTcpTarget);
         }
+        let (form, destination) = (self.form(), self.destination());
         let command = (!self.command.is_empty()).then_some(self.command);
         let descendants = if self.descendants || command.is_some() {
             Descendants::Follow
@@ -98,16 +150,8 @@ impl TcpArgs {
                 Rows::Connections
             },
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
-            form: match (self.json, self.csv, self.events) {
-                (true, ..) => Form::Json,
-                (_, true, _) => Form::Csv,
-                (.., true) => Form::Events,
-                _ => Form::Table,
-            },
-            destination: self
-                .output
-                .as_deref()
-                .map_or(Destination::Stdout, destination),
+            form,
+            destination,
         })
     }
 }

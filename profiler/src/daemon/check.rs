@@ -1,10 +1,10 @@
 //! `profiler daemon --check`: what a configuration would do here, a line a capability. Nothing is attached, but for a
 //! perf event with nobody to sample, where only trying tells whether this kernel allows one.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use super::{
-    config::{Settings, load},
+    config::{Settings, Targets, load},
     privileges::{Reasons, is_admin},
     store::Sampled,
 };
@@ -15,9 +15,6 @@ use crate::{
     record::targets::check_frequency,
 };
 
-/// Capabilities of the command line that the daemon does not have.
-const ONLY_COMMANDS: [&str; 2] = ["tcp", "syscalls"];
-
 /// Prints it; fails where something that is on cannot be.
 pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = load(path)?;
@@ -26,6 +23,8 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let refusals = Refusals {
         sampling: refusal(require_sampling(&settings)).or_else(|| events.refusal.clone()),
         queries: refusal(require_queries(&settings)).or_else(|| events.refusal.clone()),
+        tcp: refusal(require_table(settings.tcp.as_ref())),
+        syscalls: refusal(require_table(settings.syscalls.as_ref())),
     };
     let store = store_refusal(&settings.state);
     let mut lines = vec![format!("configuration: {} is right", path.display())];
@@ -46,6 +45,8 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
 pub(super) struct Refusals {
     sampling: Option<String>,
     queries: Option<String>,
+    tcp: Option<String>,
+    syscalls: Option<String>,
 }
 
 /// What `kernel.perf_event_paranoid` means for perf events, where it is as Debian sets it.
@@ -77,31 +78,38 @@ fn events(reasons: Reasons) -> Events {
 
 /// A line a capability, whether it is on.
 pub(super) fn lines(settings: &Settings, refusals: &Refusals) -> Vec<String> {
-    let only_commands = ONLY_COMMANDS.map(|name| {
-        format!("{name}: impossible, the daemon does not keep it; `profiler {name}` shows it now")
-    });
-    let kept = [
+    let line = |name, targets, refusal: &Option<String>| {
+        table_line(name, targets, settings.window, refusal.as_deref())
+    };
+    let queries = settings.queries.as_ref().map(|queries| &queries.targets);
+    let mut lines = vec![
         sampling_line(settings, refusals.sampling.as_deref()),
-        queries_line(settings, refusals.queries.as_deref()),
+        line("queries", queries, &refusals.queries),
+        line("tcp", settings.tcp.as_ref(), &refusals.tcp),
+        line("syscalls", settings.syscalls.as_ref(), &refusals.syscalls),
+        web_line(settings),
     ];
-    kept.into_iter()
-        .chain(only_commands)
-        .chain(std::iter::once(web_line(settings)))
-        .chain(export_lines(settings))
-        .collect()
+    lines.extend(export_lines(settings));
+    lines
 }
 
-fn queries_line(settings: &Settings, refusal: Option<&str>) -> String {
-    let Some(queries) = &settings.queries else {
-        return "queries: off, nobody is named (queries.targets)".to_owned();
+/// The line of what is kept as tables, of whoever is named.
+fn table_line(
+    name: &str,
+    targets: Option<&Targets>,
+    window: Duration,
+    refusal: Option<&str>,
+) -> String {
+    let Some(targets) = targets else {
+        return format!("{name}: off, nobody is named ({name}.targets)");
     };
     if let Some(refusal) = refusal {
-        return format!("queries: impossible here, {refusal}");
+        return format!("{name}: impossible here, {refusal}");
     }
     format!(
-        "queries: on, {}, windows of {:.1} s",
-        queries.targets.description(),
-        settings.window.as_secs_f64()
+        "{name}: on, {}, windows of {:.1} s",
+        targets.description(),
+        window.as_secs_f64()
     )
 }
 
@@ -166,6 +174,14 @@ pub(super) fn require_sampling(settings: &Settings) -> Result<(), Error> {
 pub(super) fn require_queries(settings: &Settings) -> Result<(), Error> {
     let queries = settings.queries.as_ref();
     Ok(queries.map_or(Ok(()), |queries| postgres::require(queries.tls))?)
+}
+
+/// Likewise, what is kept of connections or system calls.
+pub(super) fn require_table(targets: Option<&Targets>) -> Result<(), Error> {
+    match targets {
+        Some(_) => Ok(preflight::require_record()?),
+        None => Ok(()),
+    }
 }
 
 /// Why not, with what mends it.

@@ -1,14 +1,14 @@
 //! `profiler daemon`: runs for months, samples at a low rate and keeps windows of it, each a file.
 //!
 //! ```text
-//! sampling (a thread: ring, targets) ─┬► windows (a thread: names, files) ─► store
-//! queries (a thread: likewise)       ─┘
+//! sampling (a thread: ring, targets)       ─┬► windows (a thread: names, files) ─► store
+//! queries, tcp, syscalls (a thread each)   ─┘
 //!           supervisor (the main thread: signals, reloads, budget, watchdog, restarts)
 //! ```
 //!
 //! - [`config`] is what it is told, [`store`] what it keeps and how that is read back, [`status`] how it fares.
-//! - `supervisor` starts, watches and ends the capabilities, each in a `slot`: `sampling` and `queries`. `writer` names
-//!   and writes windows.
+//! - `supervisor` starts, watches and ends the capabilities, each in a `slot`: `sampling`, `queries`, and the
+//!   `tables` of connections and system calls. `writer` names and writes windows.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
 //! - `outlets` holds what leaves it: the page and the exports.
@@ -29,6 +29,7 @@ mod slot;
 pub mod status;
 pub mod store;
 mod supervisor;
+pub(crate) mod tables;
 mod writer;
 
 use crate::{

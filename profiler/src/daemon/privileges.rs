@@ -31,11 +31,14 @@ const NEEDED: [Capability; 6] = [
 
 /// Why `CAP_SYS_ADMIN` is kept too, where it is: whoever has it is all but root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each reason")]
 pub(super) struct Reasons {
     /// `kernel.perf_event_paranoid` as Debian sets it, 3: perf events want it, and so do tracepoints.
     pub(super) paranoid: bool,
     /// Probes in TLS libraries want it.
     pub(super) tls: bool,
+    /// Sockets of other network namespaces are listed from within them.
+    pub(super) namespaces: bool,
     /// Tracepoints are described in a file system that is not mounted here.
     pub(super) no_tracefs: bool,
 }
@@ -48,12 +51,13 @@ impl Reasons {
         Self {
             paranoid: refuses && (settings.sampling.is_some() || queries.is_some()),
             tls: queries.is_some_and(|queries| queries.tls != Tls::Off),
-            no_tracefs: queries.is_some() && !kernel::has_tracefs(),
+            namespaces: settings.tcp.is_some(),
+            no_tracefs: (queries.is_some() || settings.tcp.is_some()) && !kernel::has_tracefs(),
         }
     }
 
     fn are_any(self) -> bool {
-        self.paranoid || self.tls || self.no_tracefs
+        self.paranoid || self.tls || self.namespaces || self.no_tracefs
     }
 }
 

@@ -1,10 +1,6 @@
 //! The queries capability: a thread that watches what its targets send and receive, and hands windows of the calls on.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use profiler_common::config::{FILTER_TARGETS, Settings};
 use tokio::{
@@ -17,6 +13,7 @@ use super::{
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
     store::Capability,
+    tables::now,
     writer::{Content, Job, Windows},
 };
 use crate::{
@@ -191,8 +188,9 @@ impl Session {
         let title = self.plan.queries.targets.description();
         let window: Window = self.watcher.take_window(title, began.elapsed())?;
         Ok(Job {
-            content: Content::Queries {
-                window: Box::new(window),
+            content: Content::Table {
+                capability: Capability::Queries,
+                table: Box::new(window),
                 started,
             },
             notes: std::mem::take(&mut self.notes),
@@ -209,9 +207,4 @@ fn begin(plan: &Plan) -> Result<Watcher, Error> {
     let mut watcher = Watcher::load(&settings, plan.queries.tls)?;
     watcher.attach(|_, _| Ok(()))?;
     Ok(watcher)
-}
-
-fn now() -> (Duration, Instant) {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    (since.unwrap_or_default(), Instant::now())
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::store::{Capability, LostWindow};
+use super::store::{Capability, Figure, LostWindow};
 use crate::postgres::totals::Totals;
 
 /// Shared by all parts.
@@ -31,6 +31,12 @@ pub struct Snapshot {
     pub wall: Counts,
     /// Calls of Postgres.
     pub calls: Counts,
+    /// TCP connections.
+    pub connections: Counts,
+    /// System calls.
+    pub syscalls: Counts,
+    /// What else is added up of windows that were written.
+    pub sums: BTreeMap<Figure, u64>,
     /// Samples lost, by cause.
     pub lost_by: BTreeMap<String, u64>,
     /// Samples in windows that were written whose stack was cut.
@@ -49,12 +55,12 @@ pub struct Snapshot {
     pub refused: Option<String>,
 }
 
-/// What became of samples, or of calls, since the start.
+/// What became of samples, calls or connections since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// In windows that were written.
     pub shown: u64,
-    /// Lost, with windows that were, and within those that were written; of calls, what may be ones.
+    /// Lost, with windows that were, and within those that were written; of calls and connections, what may be ones.
     pub lost: u64,
 }
 
@@ -133,6 +139,8 @@ impl Snapshot {
             Capability::OffCpu => &mut self.off_cpu,
             Capability::Wall => &mut self.wall,
             Capability::Queries => &mut self.calls,
+            Capability::Tcp => &mut self.connections,
+            Capability::Syscalls => &mut self.syscalls,
         }
     }
 

@@ -23,13 +23,14 @@ use super::{
     slot::Slot,
     status::Status,
     store::{Capability, Sampled, Store},
+    tables,
     writer::Writer,
 };
 use crate::{
     error::{Error, Exit},
     kernel,
     record::ending::runtime,
-    web,
+    syscalls, tcp, web,
 };
 
 /// How often the capabilities are looked after.
@@ -67,7 +68,9 @@ pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
 /// What would fail anyway is refused, with what mends it.
 fn require(settings: &Settings) -> Result<(), Error> {
     check::require_sampling(settings)?;
-    check::require_queries(settings)
+    check::require_queries(settings)?;
+    check::require_table(settings.tcp.as_ref())?;
+    check::require_table(settings.syscalls.as_ref())
 }
 
 struct Signals {
@@ -101,6 +104,8 @@ struct Supervisor {
     writer: Writer,
     sampling: Slot<sampling::Plan>,
     queries: Slot<queries::Plan>,
+    tcp: Slot<tables::Plan<tcp::Keeper>>,
+    syscalls: Slot<tables::Plan<syscalls::Keeper>>,
     budget: Budget<Capability>,
     overhead: Overhead,
     told: String,
@@ -127,6 +132,8 @@ impl Supervisor {
             )?,
             sampling: Slot::new(Arc::clone(&status)),
             queries: Slot::new(Arc::clone(&status)),
+            tcp: Slot::new(Arc::clone(&status)),
+            syscalls: Slot::new(Arc::clone(&status)),
             status,
             budget: budget(&settings),
             overhead: Overhead::begin(Duration::ZERO),
@@ -136,9 +143,11 @@ impl Supervisor {
             log,
         };
         let windows = supervisor.writer.windows();
-        let (sampling, queries) = supervisor.plans();
-        supervisor.sampling.begin(sampling, windows.clone())?;
-        supervisor.queries.begin(queries, windows)?;
+        let plans = supervisor.plans();
+        supervisor.sampling.begin(plans.sampling, windows.clone())?;
+        supervisor.queries.begin(plans.queries, windows.clone())?;
+        supervisor.tcp.begin(plans.tcp, windows.clone())?;
+        supervisor.syscalls.begin(plans.syscalls, windows)?;
         for line in check::lines(&supervisor.settings, &Refusals::default()) {
             tracing::info!("{line}");
         }
@@ -176,14 +185,9 @@ impl Supervisor {
         manager::stopping("ending");
         self.sampling.stop();
         self.queries.stop();
-        let Self {
-            writer,
-            status,
-            sampling,
-            queries,
-            ..
-        } = self;
-        drop((sampling, queries));
+        self.tcp.stop();
+        self.syscalls.stop();
+        let Self { writer, status, .. } = self;
         writer.finish();
         tracing::info!("ended: {}", status.snapshot().line());
         Ok(Exit::Done)
@@ -191,43 +195,59 @@ impl Supervisor {
 
     /// Time in BPF programs since the start.
     fn bpf_time(&self) -> Duration {
-        self.sampling.bpf_time() + self.queries.bpf_time()
+        self.sampling.bpf_time()
+            + self.queries.bpf_time()
+            + self.tcp.bpf_time()
+            + self.syscalls.bpf_time()
     }
 
     /// What the capabilities are to do, as far as the budget allows.
-    fn plans(&self) -> (Option<sampling::Plan>, Option<queries::Plan>) {
+    fn plans(&self) -> Plans {
         let (settings, allowed) = (&self.settings, self.budget.allowed());
+        let (window, is_shed) = (settings.window, |shed| allowed.shed.contains(&shed));
         let sampling = settings.sampling.clone().map(|sampling| sampling::Plan {
             frequency_hz: allowed.frequency_hz.unwrap_or(sampling.frequency_hz),
             sampling,
-            window: settings.window,
+            window,
         });
-        let queries = settings.queries.clone().map(|queries| queries::Plan {
-            queries,
-            window: settings.window,
-        });
-        let keeps = |capability| !allowed.shed.contains(&capability);
-        (
-            sampling.filter(|_| keeps(Capability::Sampling)),
-            queries.filter(|_| keeps(Capability::Queries)),
-        )
+        let queries = settings.queries.clone();
+        let queries = queries.map(|queries| queries::Plan { queries, window });
+        let (tcp, syscalls) = (settings.tcp.clone(), settings.syscalls.clone());
+        Plans {
+            sampling: sampling.filter(|_| !is_shed(Capability::Sampling)),
+            queries: queries.filter(|_| !is_shed(Capability::Queries)),
+            tcp: tcp
+                .filter(|_| !is_shed(Capability::Tcp))
+                .map(|targets| tables::Plan::new(targets, window)),
+            syscalls: syscalls
+                .filter(|_| !is_shed(Capability::Syscalls))
+                .map(|targets| tables::Plan::new(targets, window)),
+        }
     }
 
     fn look_after(&mut self) {
-        let (sampling, queries) = self.plans();
-        self.sampling.look_after(sampling, self.writer.windows());
-        self.queries.look_after(queries, self.writer.windows());
+        let (plans, windows) = (self.plans(), self.writer.windows());
+        self.sampling.look_after(plans.sampling, windows.clone());
+        self.queries.look_after(plans.queries, windows.clone());
+        self.tcp.look_after(plans.tcp, windows.clone());
+        self.syscalls.look_after(plans.syscalls, windows);
         self.tell();
     }
 
     /// Brings the capabilities in line with the settings, without a pause where they go on.
     fn change(&mut self, what: Changes) {
-        let (sampling, queries) = self.plans();
+        let (plans, windows) = (self.plans(), self.writer.windows());
         if what.sampling {
-            self.sampling.change(sampling, self.writer.windows());
+            self.sampling.change(plans.sampling, windows.clone());
         }
         if what.queries {
-            self.queries.change(queries, self.writer.windows());
+            self.queries.change(plans.queries, windows.clone());
+        }
+        if what.tcp {
+            self.tcp.change(plans.tcp, windows.clone());
+        }
+        if what.syscalls {
+            self.syscalls.change(plans.syscalls, windows);
         }
     }
 
@@ -271,9 +291,10 @@ impl Supervisor {
         let mut changes = Changes {
             sampling: !is_same(settings.sampling != before.sampling),
             queries: !is_same(settings.queries != before.queries),
+            tcp: !is_same(settings.tcp != before.tcp),
+            syscalls: !is_same(settings.syscalls != before.syscalls),
         };
-        let has = |settings: &Settings| settings.queries.is_some();
-        if settings.sampling == before.sampling && has(settings) == has(&before) {
+        if settings.sampling == before.sampling && optional(settings) == optional(&before) {
             self.budget.set_limit(settings.overhead_max_ppm);
         } else {
             self.budget = budget(settings);
@@ -316,9 +337,14 @@ impl Supervisor {
 
     /// Only if the capabilities have done something since.
     fn feed_watchdog(&mut self) {
-        // Both are looked at each time.
-        let alive = [self.sampling.is_alive(), self.queries.is_alive()];
-        if alive == [true, true] {
+        // All are looked at each time.
+        let alive = [
+            self.sampling.is_alive(),
+            self.queries.is_alive(),
+            self.tcp.is_alive(),
+            self.syscalls.is_alive(),
+        ];
+        if alive == [true; 4] {
             manager::alive();
         } else {
             tracing::error!(
@@ -341,17 +367,30 @@ impl Supervisor {
     }
 }
 
+/// What each capability is to do, if anything.
+struct Plans {
+    sampling: Option<sampling::Plan>,
+    queries: Option<queries::Plan>,
+    tcp: Option<tables::Plan<tcp::Keeper>>,
+    syscalls: Option<tables::Plan<syscalls::Keeper>>,
+}
+
 /// Which capabilities have something else to do.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each capability")]
 struct Changes {
     sampling: bool,
     queries: bool,
+    tcp: bool,
+    syscalls: bool,
 }
 
 impl Changes {
     const ALL: Self = Self {
         sampling: true,
         queries: true,
+        tcp: true,
+        syscalls: true,
     };
 }
 
@@ -371,13 +410,22 @@ fn budget(settings: &Settings) -> Budget<Capability> {
     let frequency_hz = sampling
         .filter(is_sampled)
         .map(|sampling| sampling.frequency_hz);
+    Budget::new(settings.overhead_max_ppm, frequency_hz, optional(settings))
+}
+
+/// What can be shed, in that order.
+fn optional(settings: &Settings) -> Vec<Capability> {
     // What following switches costs does not depend on a rate: it can only be stopped.
-    let waits = sampling.filter(|sampling| sampling.sampled != Sampled::Cpu);
-    let optional = settings.queries.iter().map(|_| Capability::Queries);
-    let optional = optional
-        .chain(waits.map(|_| Capability::Sampling))
-        .collect();
-    Budget::new(settings.overhead_max_ppm, frequency_hz, optional)
+    let waits = settings.sampling.as_ref();
+    let waits = waits.is_some_and(|sampling| sampling.sampled != Sampled::Cpu);
+    let all = [
+        (Capability::Syscalls, settings.syscalls.is_some()),
+        (Capability::Tcp, settings.tcp.is_some()),
+        (Capability::Queries, settings.queries.is_some()),
+        (Capability::Sampling, waits),
+    ];
+    let on = all.into_iter().filter(|(_, is_on)| *is_on);
+    on.map(|(capability, _)| capability).collect()
 }
 
 fn ticks(period: Duration) -> Interval {

@@ -16,14 +16,13 @@ use std::{
 use super::{
     config::Retention,
     status::Status,
-    store::{Capability, LostWindow, Store, WindowName, milliseconds},
+    store::{Capability, Figure, LostWindow, Store, Table, WindowName, milliseconds},
 };
 use crate::{
     config::Mode,
     error::Error,
     export::Exports,
     output::{self, Format, Options},
-    postgres::Window,
     record::Captured,
     symbolize::Cache,
 };
@@ -47,9 +46,10 @@ pub(crate) enum Content {
         /// Tells apart the tables of files that its places refer to.
         table: u64,
     },
-    /// Calls of Postgres.
-    Queries {
-        window: Box<Window>,
+    /// Queries, connections or system calls.
+    Table {
+        capability: Capability,
+        table: Box<dyn Table>,
         /// When it began, by the wall clock after the Unix epoch.
         started: Duration,
     },
@@ -63,15 +63,15 @@ impl Content {
                 Mode::Wall => Capability::Wall,
                 Mode::OnCpu | Mode::Syscalls => Capability::Sampling,
             },
-            Self::Queries { .. } => Capability::Queries,
+            Self::Table { capability, .. } => *capability,
         }
     }
 
-    /// Samples or calls in it.
+    /// Samples, calls or connections in it.
     fn events(&self) -> u64 {
         match self {
             Self::Sampling { captured, .. } => captured.account.shown,
-            Self::Queries { window, .. } => window.calls(),
+            Self::Table { table, .. } => table.events(),
         }
     }
 }
@@ -80,13 +80,15 @@ impl Content {
 struct Made {
     name: WindowName,
     bytes: Vec<u8>,
-    /// Samples or calls in it, and those that were lost meanwhile.
+    /// Samples, calls or connections in it, and those that were lost meanwhile.
     events: u64,
     lost: u64,
     /// Samples lost, by cause.
     lost_by: BTreeMap<&'static str, u64>,
     /// Samples whose stack was cut.
     cut_stacks: u64,
+    /// What is added up of tables.
+    sums: Vec<(Figure, u64)>,
 }
 
 /// The way to the thread. The thread ends when every clone of this is gone.
@@ -96,7 +98,7 @@ pub(crate) struct Windows {
     lost: Arc<Lost>,
 }
 
-/// Windows lost since the last one that was written, by capability: how many, and samples or calls in them.
+/// Windows lost since the last one that was written, by capability: how many, and what was in them.
 struct Lost {
     pending: Mutex<BTreeMap<(Capability, LostWindow), (u64, u64)>>,
     status: Arc<Status>,
@@ -317,29 +319,33 @@ impl Work {
                     lost_by: lost.map(|(cause, count)| (cause.text(), *count)).collect(),
                     cut_stacks: known.saturating_sub(account.complete()),
                     bytes: output::render(&profile, Format::Pprof, &Options::default())?,
+                    sums: Vec::new(),
                 })
             }
-            Content::Queries {
-                mut window,
+            Content::Table {
+                capability,
+                mut table,
                 started,
             } => {
                 let begin_ms = milliseconds(started);
-                let times = (begin_ms, begin_ms + milliseconds(window.duration));
-                let name = WindowName::new(capability, times, &window.title);
-                // What happened, whether it can be written or not.
-                self.lost.status.queries().add(&window);
-                self.exports.offer_queries(&window, started);
-                for (note, count) in notes {
-                    window.note(note, count);
+                let times = (begin_ms, begin_ms + milliseconds(table.duration()));
+                let name = WindowName::new(capability, times, table.title());
+                if let Some(window) = table.queries() {
+                    // What happened, whether it can be written or not.
+                    self.lost.status.queries().add(window);
+                    self.exports.offer_queries(window, started);
                 }
-                let bytes = window.to_bytes()?;
+                for (note, count) in notes {
+                    table.note(note, count);
+                }
                 Ok(Made {
                     name,
-                    bytes,
-                    events: window.calls(),
-                    lost: window.lost(),
+                    bytes: table.to_bytes()?,
+                    events: table.events(),
+                    lost: table.lost(),
                     lost_by: BTreeMap::new(),
                     cut_stacks: 0,
+                    sums: table.sums(),
                 })
             }
         }
@@ -358,6 +364,9 @@ impl Work {
                 *now.lost_by.entry((*cause).to_owned()).or_default() += count;
             }
             now.cut_stacks += made.cut_stacks;
+            for (figure, sum) in &made.sums {
+                *now.sums.entry(*figure).or_default() += sum;
+            }
         });
     }
 
@@ -408,7 +417,8 @@ fn lost_notes(
 ) -> impl Iterator<Item = (String, u64)> + use<'_> {
     let event = match capability {
         Capability::Sampling | Capability::OffCpu | Capability::Wall => "sample",
-        Capability::Queries => "call",
+        Capability::Queries | Capability::Syscalls => "call",
+        Capability::Tcp => "connection",
     };
     lost.iter().flat_map(move |(cause, (windows, events))| {
         let text = cause.text();

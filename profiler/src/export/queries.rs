@@ -16,12 +16,15 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::otlp::{key_value, nanoseconds, resource, signed, text};
-use crate::postgres::{
-    Window,
-    latencies::Latencies,
-    measured::Measured,
-    protocol::{Side, SqlState},
-    sql::{Fingerprint, summary},
+use crate::{
+    daemon::store::Table,
+    postgres::{
+        Window,
+        latencies::Latencies,
+        measured::Measured,
+        protocol::{Side, SqlState},
+        sql::{Fingerprint, summary},
+    },
 };
 
 /// Most statements of a window that are sent each for itself: those with the most time. The others are one.
@@ -52,7 +55,7 @@ pub(super) fn request(
 ) -> Option<ExportMetricsServiceRequest> {
     let times = Times {
         begin: nanoseconds(started),
-        end: nanoseconds(started + window.duration),
+        end: nanoseconds(started + window.duration()),
     };
     let sides = [Side::Client, Side::Server].into_iter();
     let scopes: Vec<ScopeMetrics> = sides
@@ -63,7 +66,7 @@ pub(super) fn request(
     }
     Some(ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
-            resource: Some(resource(&window.title, host)),
+            resource: Some(resource(window.title(), host)),
             scope_metrics: scopes,
             schema_url: SCHEMA.to_owned(),
         }],

@@ -118,6 +118,16 @@ impl Kernel {
         }
     }
 
+    /// Takes a sum out, which nobody must write to any more. Says whether it is gone.
+    pub fn forget_cell(&mut self, key: &CellKey) -> bool {
+        self.calls.cells.remove(&Key(*key)).is_ok()
+    }
+
+    /// Likewise, the number of an error.
+    pub fn forget_call_error(&mut self, key: &ErrorKey) -> bool {
+        self.calls.errors.remove(&KeyOfError(*key)).is_ok()
+    }
+
     /// Errors by their number so far.
     pub fn call_errors(&self) -> BTreeMap<ErrorKey, u64> {
         let entries = self.calls.errors.iter().filter_map(Result::ok);

@@ -120,6 +120,24 @@ impl Kernel {
             .is_ok()
     }
 
+    /// It is gone, so that there is room for others.
+    pub fn forget_socket(&mut self, cookie: u64) {
+        // One that is not there is as good.
+        let _ = self.connections.cookies.remove(&cookie);
+    }
+
+    /// Ports whose connections are followed, and whose they are.
+    pub fn listeners(&self) -> Vec<(Listener, u32)> {
+        let entries = self.connections.listeners.iter().filter_map(Result::ok);
+        entries.map(|(place, tgid)| (place.0, tgid)).collect()
+    }
+
+    /// What comes to this port is nobody's any more.
+    pub fn forget_listener(&mut self, listener: Listener) {
+        // As above.
+        let _ = self.connections.listeners.remove(&Place(listener));
+    }
+
     /// Events that were missed because they happened while the same program ran on the same CPU.
     pub fn missed_tcp(&self) -> u64 {
         let programs = PROGRAMS

@@ -21,6 +21,7 @@ use super::{
     texts::Texts,
 };
 use crate::{
+    daemon::store::Table,
     output::{self, OutputError},
     report,
 };
@@ -33,8 +34,8 @@ const VERSION: u32 = 1;
 pub struct Window {
     version: u32,
     /// Whom.
-    pub(crate) title: String,
-    pub(crate) duration: Duration,
+    title: String,
+    duration: Duration,
     groups: Vec<Group>,
     transactions: Transactions,
     sessions: Sessions,
@@ -128,30 +129,6 @@ impl Window {
         })
     }
 
-    /// How many calls it has.
-    pub(crate) fn calls(&self) -> u64 {
-        self.calls
-    }
-
-    /// What was lost, by cause.
-    pub(crate) fn lost(&self) -> u64 {
-        self.account.lost.values().sum()
-    }
-
-    /// Says something of it, with how often.
-    pub(crate) fn note(&mut self, note: String, count: u64) {
-        *self.account.notes.entry(note).or_default() += count;
-    }
-
-    /// As it is stored.
-    ///
-    /// # Errors
-    ///
-    /// None that is known: memory takes every byte.
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, OutputError> {
-        output::gzip(&serde_json::to_vec(self)?)
-    }
-
     /// Reads one back.
     ///
     /// # Errors
@@ -166,6 +143,36 @@ impl Window {
             let text = format!("a window of version {}", window.version);
             Err(io::Error::other(text))
         }
+    }
+}
+
+impl Table for Window {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn duration(&self) -> Duration {
+        self.duration
+    }
+
+    fn events(&self) -> u64 {
+        self.calls
+    }
+
+    fn lost(&self) -> u64 {
+        self.account.lost.values().sum()
+    }
+
+    fn note(&mut self, note: String, count: u64) {
+        *self.account.notes.entry(note).or_default() += count;
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>, OutputError> {
+        output::gzip(&serde_json::to_vec(self)?)
+    }
+
+    fn queries(&self) -> Option<&Window> {
+        Some(self)
     }
 }
 
@@ -253,7 +260,7 @@ impl Sum {
 mod tests {
     use std::time::Duration;
 
-    use super::{Sum, Window};
+    use super::{Sum, Table, Window};
     use crate::postgres::{
         example::{statistics, stored},
         report::{self, Selection, SortBy},

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use profiler_common::outcome::Counter;
+use serde::{Deserialize, Serialize};
 
 use super::tally::Sum;
 use crate::output::account::{COST_BPF, COST_PROCESS};
@@ -28,16 +29,16 @@ const NOTES: [Counter; 8] = [
 ];
 
 /// The account of one recording.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Account {
     /// Calls entered, those under way when the recording began included.
     pub(super) entered: u64,
     /// Of those, in the sums.
     pub(super) counted: u64,
     /// Of those, not, by cause.
-    pub(super) lost: BTreeMap<&'static str, u64>,
+    pub(super) lost: BTreeMap<String, u64>,
     /// What else is to be said, with how often.
-    pub(super) notes: BTreeMap<&'static str, u64>,
+    pub(super) notes: BTreeMap<String, u64>,
     /// Time inside our BPF programs, where it was measured.
     pub(super) bpf: Option<Duration>,
     /// CPU time of the profiler.
@@ -47,28 +48,61 @@ pub(super) struct Account {
 impl Account {
     /// The account, `begun` being calls that were noted as under way when the recording began.
     pub(super) fn new(counters: &BTreeMap<Counter, u64>, total: &Sum, begun: u64) -> Self {
-        let counted = |counter: &Counter| counters.get(counter).copied().unwrap_or(0);
-        let by = |list: &[Counter]| -> BTreeMap<&'static str, u64> {
+        let mut account = Self::of_window(counters, total, begun);
+        account.counted += total.open;
+        account.set_unexplained(counters, account.counted, begun);
+        account
+    }
+
+    /// That of a part of one, of what was counted in it: calls that are still open are the next part's.
+    pub(super) fn of_window(counters: &BTreeMap<Counter, u64>, total: &Sum, begun: u64) -> Self {
+        let by = |list: &[Counter]| -> BTreeMap<String, u64> {
             let all = list
                 .iter()
-                .map(|counter| (counter.text(), counted(counter)));
+                .map(|counter| (counter.text().to_owned(), counted(counters, *counter)));
             all.filter(|(_, count)| *count > 0).collect()
         };
-        let entered = counted(&Counter::CallsEntered) + begun;
-        let in_sums = total.returned() + total.not_returned();
-        let mut lost = by(&LOST);
-        let unexplained = entered.abs_diff(in_sums + lost.values().sum::<u64>());
-        if unexplained > 0 {
-            lost.insert("unexplained", unexplained);
-        }
         Self {
-            entered,
-            counted: in_sums,
-            lost,
+            entered: counted(counters, Counter::CallsEntered) + begun,
+            counted: total.returned() + total.cell.ended,
+            lost: by(&LOST),
             notes: by(&NOTES),
             bpf: None,
             process: Duration::ZERO,
         }
+    }
+
+    /// Says how far what was entered and what became of it are apart, of a whole recording that has ended.
+    pub(super) fn set_unexplained(
+        &mut self,
+        counters: &BTreeMap<Counter, u64>,
+        in_sums: u64,
+        begun: u64,
+    ) {
+        let lost: u64 = LOST.iter().map(|cause| counted(counters, *cause)).sum();
+        let entered = counted(counters, Counter::CallsEntered) + begun;
+        let unexplained = entered.abs_diff(in_sums + lost);
+        if unexplained > 0 {
+            self.lost.insert("unexplained".to_owned(), unexplained);
+        }
+    }
+
+    /// Adds that of another part.
+    pub(super) fn merge(&mut self, other: Self) {
+        let add = |sums: &mut BTreeMap<String, u64>, more: BTreeMap<String, u64>| {
+            for (cause, count) in more {
+                *sums.entry(cause).or_default() += count;
+            }
+        };
+        self.entered += other.entered;
+        self.counted += other.counted;
+        add(&mut self.lost, other.lost);
+        add(&mut self.notes, other.notes);
+        self.process += other.process;
+        self.bpf = match (self.bpf, other.bpf) {
+            (Some(mine), Some(others)) => Some(mine + others),
+            (mine, others) => mine.or(others),
+        };
     }
 
     /// In words, one fact a line.
@@ -91,6 +125,10 @@ impl Account {
         ));
         lines
     }
+}
+
+fn counted(counters: &BTreeMap<Counter, u64>, counter: Counter) -> u64 {
+    counters.get(&counter).copied().unwrap_or(0)
 }
 
 fn calls(count: u64) -> String {

@@ -8,6 +8,9 @@ use crate::wait;
 
 /// The name of a call.
 pub(super) fn call(number: u32) -> String {
+    if number == super::OTHER_CALLS {
+        return "all others".to_owned();
+    }
     let plain = number & !COMPAT;
     let index = usize::try_from(plain).ok();
     if number & COMPAT != 0 {

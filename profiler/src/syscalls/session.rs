@@ -1,37 +1,32 @@
-//! The shell: attaches, waits, reads the sums at the end (and in between, where asked for), writes.
+//! `profiler syscalls`: attaches, waits, reads the sums at the end (and in between, where asked for), writes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use profiler_common::syscalls::{CallSettings, CallerEvent, CellKey, KIND_CALLER_END, wanted};
+use profiler_common::syscalls::wanted;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::{
     Form,
     account::Account,
-    csv,
-    descriptors::Files,
-    json, names,
-    report::{self, Named, Report, Selection},
-    seed, stacks, table,
+    csv, json,
+    report::{self, Report, Selection},
+    stacks, table,
     tally::Tally,
+    watcher::Watcher,
 };
 use crate::{
     artifact::Artifact,
     config::{self, Mode, PythonThreads},
     error::{Error, Exit},
-    kernel::{Kernel, Record, Ring, Wanted, call_offsets},
+    kernel::Record,
     preflight,
     process::Processes,
     record::{
-        aggregate::{Aggregate, Timeline, comm_text},
+        aggregate::{Aggregate, Timeline},
         carry::Carry,
         command::Held,
         ending::{End, Ending, at, event_loop},
         finish,
-        ring_watch::RingWatch,
         running::{Running, conclude},
         showing::show_view,
         stacks::Stacks,
@@ -64,17 +59,9 @@ struct Session {
     config: config::Syscalls,
     artifact: Artifact,
     stacks_artifact: Option<Artifact>,
-    kernel: Kernel,
-    ring: Ring,
+    watcher: Watcher,
     state: State,
-    files: Files,
-    /// Names of threads that ended.
-    threads: BTreeMap<u32, String>,
     held: Option<Held>,
-    /// Calls noted as under way at the beginning.
-    begun: u64,
-    /// Threads whose call of those was over by the time that it was noted, and that made none since.
-    returned_unseen: BTreeSet<u32>,
     title: String,
     started: Instant,
     started_at: (std::time::SystemTime, u64),
@@ -87,32 +74,20 @@ impl Session {
         for &pid in &config.targets.pids {
             processes.observe(pid);
         }
-        let mut call_settings = CallSettings {
-            wanted: config.wanted,
-            ..call_offsets()?
-        };
-        names::mark_descriptor_calls(&mut call_settings);
         let settings = targets::settings(&config.targets)?;
-        let (mut kernel, ring, shared) = Kernel::load_with(
-            &settings,
-            &Wanted {
-                calls: call_settings,
-                ..Wanted::default()
-            },
-        )?;
-        let pythons = kernel.pythons()?;
+        let (mut watcher, shared) = Watcher::load(&settings, config.wanted)?;
+        let pythons = watcher.kernel.pythons()?;
         let artifact = Artifact::open(&config.destination)?;
         let stacks_artifact = config.stacks.as_ref().map(|(to, _)| Artifact::open(to));
         let stacks_artifact = stacks_artifact.transpose()?;
         let held = targets::hold_command(&config.targets)?;
-        let alive = targets::name(&mut kernel, &config.targets, held.as_ref())?;
+        let alive = targets::name(&mut watcher.kernel, &config.targets, held.as_ref())?;
         let title = title(&config, &processes, held.as_ref());
         Ok(Self {
             config,
             artifact,
             stacks_artifact,
-            kernel,
-            ring,
+            watcher,
             state: State {
                 stacks: Stacks::new(shared, pythons),
                 waits: Waits::default(),
@@ -124,11 +99,7 @@ impl Session {
                 malformed: 0,
                 carry: Carry::default(),
             },
-            files: Files::default(),
-            threads: BTreeMap::new(),
             held,
-            begun: 0,
-            returned_unseen: BTreeSet::new(),
             title,
             started: Instant::now(),
             started_at: finish::now(),
@@ -137,46 +108,27 @@ impl Session {
 
     /// Attaches, then lets the command go.
     fn start(&mut self) -> Result<Option<Running>, Error> {
-        self.kernel.attach_lifecycle()?;
+        let kernel = &mut self.watcher.kernel;
+        kernel.attach_lifecycle()?;
         let State {
             alive, processes, ..
         } = &mut self.state;
         let observe = |pid| processes.observe(pid);
-        targets::add_descendants(&mut self.kernel, &self.config.targets, alive, observe)?;
-        if self.wants(wanted::STACKS) {
+        targets::add_descendants(kernel, &self.config.targets, alive, observe)?;
+        if self.watcher.wants(wanted::STACKS) {
             self.state.stacks.update(&mut self.state.processes)?;
         }
-        self.kernel.attach_calls()?;
+        self.watcher.kernel.attach_calls()?;
         self.started = Instant::now();
         self.started_at = finish::now();
-        self.seed()?;
+        let held = self.held.as_ref().map(Held::pid);
+        let named = self.state.named().into_iter();
+        let there = named.filter(|pid| Some(*pid) != held);
+        self.watcher.seed(there, self.started_at.1)?;
         match self.held.take() {
             Some(held) => targets::release(held, &self.config.targets).map(Some),
             None => Ok(None),
         }
-    }
-
-    fn wants(&self, bit: u32) -> bool {
-        self.config.wanted & bit != 0
-    }
-
-    /// Notes the calls that threads of named processes are in already.
-    fn seed(&mut self) -> Result<(), Error> {
-        let now_ns = self.started_at.1;
-        let held = self.held.as_ref().map(Held::pid);
-        for pid in self.state.named() {
-            if Some(pid) == held {
-                continue;
-            }
-            for tid in seed::threads(pid) {
-                if let Some(call) = seed::call(pid, tid, now_ns)
-                    && self.kernel.begin_caller(tid, call)?
-                {
-                    self.begun += 1;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Waits for the end.
@@ -184,7 +136,7 @@ impl Session {
         &mut self,
         mut command: Option<Running>,
     ) -> Result<(End, Option<Running>), Error> {
-        let ring = RingWatch::begin(&self.ring)?;
+        let ring = self.watcher.watch_ring()?;
         let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
         let mut poll = interval_at(tokio::time::Instant::now() + POLL, POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -221,16 +173,9 @@ impl Session {
     }
 
     fn drain(&mut self) -> Result<(), Error> {
-        let Self {
-            ring,
-            state,
-            files,
-            threads,
-            ..
-        } = self;
+        let Self { watcher, state, .. } = self;
         let mut result = Ok(());
-        ring.drain(|record| match record {
-            Record::Caller(event) => learn(event, files, threads),
+        watcher.drain(|record| match record {
             Record::Sample(sample) => {
                 let leaf = stacks::leaf(sample.header.syscall);
                 state.timed(&sample, &leaf);
@@ -243,49 +188,15 @@ impl Session {
             }
         });
         result?;
-        if self.config.wanted & wanted::STACKS != 0 {
+        if watcher.wants(wanted::STACKS) {
             state.stacks.update(&mut state.processes)?;
         }
         Ok(())
     }
 
-    /// The sums so far, with the calls that threads are in, up to now.
-    fn tally(&mut self, now_ns: u64) -> Tally {
-        let mut tally = Tally::default();
-        self.returned_unseen.clear();
-        self.kernel.cells(|key, cell| tally.sum(*key).add(cell));
-        let by_thread = self.wants(wanted::BY_THREAD);
-        for (tid, call) in self.kernel.callers() {
-            if by_thread && let Some(name) = seed::thread_name(call.tgid, tid) {
-                self.threads.insert(tid, name);
-            }
-            if !stacks::is_inside(&call) {
-                continue;
-            }
-            if seed::has_returned(tid, &call) {
-                self.returned_unseen.insert(tid);
-                continue;
-            }
-            let key = CellKey {
-                tgid: call.tgid,
-                number: call.number,
-                tid: if by_thread { tid } else { 0 },
-                descriptor: call.descriptor,
-                inode: call.inode,
-            };
-            if call.descriptor >= 0 {
-                self.files.learn(&stacks::descriptor_of(tid, &call));
-            }
-            let sum = tally.sum(key);
-            sum.open += 1;
-            sum.open_ns += now_ns.saturating_sub(call.since_ns);
-        }
-        tally
-    }
-
     /// Shows what came since the last time; not so where nobody reads it any more.
     fn view(&mut self, shown: &mut (Instant, Tally)) -> Result<bool, Error> {
-        let tally = self.tally(finish::monotonic_ns());
+        let (tally, _) = self.watcher.tally(finish::monotonic_ns());
         let now = Instant::now();
         let report = Report {
             title: self.title.clone(),
@@ -305,11 +216,7 @@ impl Session {
             sort: self.config.sort,
             limit: self.config.limit,
         };
-        let named = Named {
-            threads: &self.threads,
-            files: &self.files,
-        };
-        let (rows, more) = report::rows(tally, selection, &named);
+        let (rows, more) = report::rows(tally, selection, &self.watcher.named());
         Report {
             title: self.title.clone(),
             duration: self.started.elapsed(),
@@ -317,7 +224,7 @@ impl Session {
             rows,
             more,
             total: report::total(tally),
-            errors: report::errors(&self.kernel.call_errors()),
+            errors: report::errors(&self.watcher.kernel.call_errors()),
             account: None,
         }
     }
@@ -325,14 +232,14 @@ impl Session {
     /// Ends the count and writes it.
     fn finish(mut self) -> Result<(), Error> {
         let (duration, end_ns) = (self.started.elapsed(), finish::monotonic_ns());
-        self.kernel.stop();
+        self.watcher.kernel.stop();
         self.drain()?;
-        let tally = self.tally(end_ns);
+        let (tally, _) = self.watcher.tally(end_ns);
         let mut report = self.report(&tally);
         report.duration = duration;
-        let begun = self.begun - self.returned_unseen.len() as u64;
-        let mut account = Account::new(&self.kernel.counters()?, &report.total, begun);
-        account.bpf = self.kernel.bpf_time();
+        let counters = self.watcher.kernel.counters()?;
+        let mut account = Account::new(&counters, &report.total, self.watcher.begun());
+        account.bpf = self.watcher.bpf_time();
         account.process = finish::process_cpu_time();
         report.account = Some(account);
         let text = match self.config.form {
@@ -344,24 +251,16 @@ impl Session {
         let Some((artifact, stacks)) = self.stacks_artifact.zip(self.config.stacks) else {
             return Ok(());
         };
-        stacks::add_rest(&mut self.state.aggregate, &self.kernel, end_ns);
+        stacks::add_rest(&mut self.state.aggregate, &self.watcher.kernel, end_ns);
         stacks::write(stacks::Recording {
             targets: self.config.targets,
             format: stacks.1,
             artifact,
-            kernel: self.kernel,
+            kernel: self.watcher.kernel,
             state: self.state,
             started_at: self.started_at,
             duration,
         })
-    }
-}
-
-fn learn(event: &CallerEvent, files: &mut Files, threads: &mut BTreeMap<u32, String>) {
-    if event.kind == KIND_CALLER_END {
-        threads.insert(event.tid, comm_text(&event.comm));
-    } else {
-        files.learn(event);
     }
 }
 

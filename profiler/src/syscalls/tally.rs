@@ -1,6 +1,6 @@
 //! Sums of calls: merging them, taking differences, quantiles, order. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
 use profiler_common::syscalls::{BUCKETS, Cell, CellKey, bucket_begin};
@@ -61,20 +61,25 @@ impl Sum {
         pairs.for_each(|(sum, more)| *sum += more);
     }
 
-    fn merge(&mut self, more: &Self) {
+    pub(super) fn merge(&mut self, more: &Self) {
         self.add(&more.cell);
         self.open += more.open;
         self.open_ns += more.open_ns;
     }
 
-    /// What came since `earlier`. The longest call of that time is known as well as the histogram is.
+    /// What came since `earlier`. The longest call of that time is known as well as the histogram is, unless it is the
+    /// longest of all.
     fn since(&self, earlier: &Self) -> Self {
         let (now, then) = (&self.cell, &earlier.cell);
         let mut histogram = now.histogram;
         let pairs = histogram.iter_mut().zip(&then.histogram);
         pairs.for_each(|(now, then)| *now -= then);
         let longest = histogram.iter().rposition(|count| *count > 0);
-        let max_ns = longest.map_or(0, |index| (bucket_begin(index + 1) - 1).min(now.max_ns));
+        let max_ns = if now.max_ns > then.max_ns {
+            now.max_ns
+        } else {
+            longest.map_or(0, |index| (bucket_begin(index + 1) - 1).min(now.max_ns))
+        };
         Self {
             cell: Cell {
                 calls: now.calls - then.calls,
@@ -149,6 +154,55 @@ impl Tally {
     /// The sum of a key.
     pub(super) fn sum(&mut self, key: CellKey) -> &mut Sum {
         self.sums.entry(key).or_default()
+    }
+
+    /// Adds another one.
+    pub(super) fn add(&mut self, more: &Self) {
+        for (key, sum) in &more.sums {
+            self.sum(*key).merge(sum);
+        }
+    }
+
+    /// Takes the calls that threads are in out of it.
+    pub(super) fn take_open(&mut self) -> Self {
+        let mut open = Self::default();
+        for (key, sum) in &mut self.sums {
+            if sum.open > 0 {
+                let taken = open.sum(*key);
+                taken.open = std::mem::take(&mut sum.open);
+                taken.open_ns = std::mem::take(&mut sum.open_ns);
+            }
+        }
+        open
+    }
+
+    /// Adds the sums of these processes up, call by call, under no process. Gives how many sums those were.
+    pub(super) fn sum_up(&mut self, pids: &BTreeSet<u32>) -> u64 {
+        let (gone, left) = std::mem::take(&mut self.sums)
+            .into_iter()
+            .partition(|(key, _)| pids.contains(&key.tgid));
+        self.sums = left;
+        let gone: BTreeMap<CellKey, Sum> = gone;
+        for (key, sum) in &gone {
+            self.sum(CellKey { tgid: 0, ..*key }).merge(sum);
+        }
+        gone.len() as u64
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &CellKey> {
+        self.sums.keys()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    pub(super) fn remove(&mut self, key: &CellKey) {
+        self.sums.remove(key);
+    }
+
+    pub(super) fn into_sums(self) -> BTreeMap<CellKey, Sum> {
+        self.sums
     }
 
     /// What came since `earlier`, without what did not happen meanwhile.
@@ -262,6 +316,26 @@ pub(super) mod tests {
             prop_assert_eq!(came.cell.total_ns, truth.cell.total_ns);
             prop_assert!(came.cell.max_ns >= truth.cell.max_ns);
         }
+    }
+
+    /// Processes that are summed up lose no call; what is open is a picture of one moment.
+    #[test]
+    fn summing_up_loses_nothing() {
+        let mut tally = Tally::default();
+        for tgid in 1..=3 {
+            let key = CellKey {
+                tgid,
+                ..CellKey::default()
+            };
+            tally.sum(key).add(&cell(&[10, 20]));
+            tally.sum(key).open = 1;
+        }
+        let open = tally.take_open();
+        assert_eq!((open.total().open, tally.total().open), (3, 0));
+        assert_eq!(tally.sum_up(&[1, 2].into()), 2);
+        assert_eq!((tally.len(), tally.total().returned()), (2, 6));
+        tally.add(&open);
+        assert_eq!(tally.total().not_returned(), 3);
     }
 
     /// Without calls there is no quantile; one call is all of them.

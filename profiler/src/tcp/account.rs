@@ -3,12 +3,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use profiler_common::outcome::Counter;
+use serde::{Deserialize, Serialize};
 
 use super::connections::Connections;
 use crate::output::account::{COST_BPF, COST_PROCESS};
 
+/// Lost: see [`SOCKETS_MAX`](profiler_common::limits::SOCKETS_MAX).
+pub(super) const UNFOLLOWED: &str = "connection there before not followed, table full";
+/// Note: of sockets in it only their events are known. Entering another namespace wants `CAP_SYS_ADMIN`.
+pub(super) const UNLISTED: &str = "network namespace that could not be looked into";
+
 /// The account of one recording.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Account {
     /// Connections begun or accepted in the recording, as the kernel side counted.
     pub(super) begun: u64,
@@ -17,9 +23,9 @@ pub(super) struct Account {
     /// Connections that were there before.
     pub(super) before: u64,
     /// What was lost, by cause.
-    pub(super) lost: BTreeMap<&'static str, u64>,
+    pub(super) lost: BTreeMap<String, u64>,
     /// What else is to be said, with how often.
-    pub(super) notes: BTreeMap<&'static str, u64>,
+    pub(super) notes: BTreeMap<String, u64>,
     /// Time inside our BPF programs, where the kernel tells.
     pub(super) bpf: Option<Duration>,
     /// CPU time of the profiler.
@@ -33,39 +39,47 @@ impl Account {
         connections: &Connections,
         missed: u64,
     ) -> Self {
-        let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
-        let begun = counted(Counter::ConnectionsBegun);
-        let overflowed = connections.overflowed;
         let before = connections
             .list()
             .iter()
             .filter(|connection| connection.before.is_some())
             .count() as u64;
-        let mut lost = BTreeMap::from([
-            (Counter::SocketsFull.text(), counted(Counter::SocketsFull)),
-            ("connection not listed, list full", overflowed),
-            ("event lost, ring buffer full", counted(Counter::EventLost)),
-            ("event missed, another one was under way", missed),
-            (
-                "connection begun and not told",
-                begun.saturating_sub(connections.begun),
-            ),
-        ]);
-        lost.retain(|_, count| *count > 0);
-        let mut notes = BTreeMap::from([(
-            "event of a connection that is not listed",
-            connections.strangers,
-        )]);
-        notes.retain(|_, count| *count > 0);
-        Self {
-            begun,
-            listed: connections.begun - overflowed.min(connections.begun),
-            before,
-            lost,
-            notes,
-            bpf: None,
-            process: Duration::ZERO,
+        let counts = Counts::new(counters, connections, missed);
+        let mut account = counts.account();
+        account.before = before;
+        account
+    }
+
+    /// Counts something as lost, if it happened.
+    pub(super) fn lose(&mut self, cause: &str, count: u64) {
+        if count > 0 {
+            *self.lost.entry(cause.to_owned()).or_default() += count;
         }
+    }
+
+    /// Says something, if it happened.
+    pub(super) fn note(&mut self, note: &str, count: u64) {
+        if count > 0 {
+            *self.notes.entry(note.to_owned()).or_default() += count;
+        }
+    }
+
+    /// Adds that of another part.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.begun += other.begun;
+        self.listed += other.listed;
+        self.before += other.before;
+        for (cause, count) in &other.lost {
+            self.lose(cause, *count);
+        }
+        for (note, count) in &other.notes {
+            self.note(note, *count);
+        }
+        self.process += other.process;
+        self.bpf = match (self.bpf, other.bpf) {
+            (Some(mine), Some(others)) => Some(mine + others),
+            (mine, others) => mine.or(others),
+        };
     }
 
     /// In words, one fact a line.
@@ -90,6 +104,69 @@ impl Account {
             self.process.as_secs_f64()
         ));
         lines
+    }
+}
+
+/// What has been counted so far: it only grows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// Connections told of, begun since the watch did; and those of them that found no room.
+    told: u64,
+    overflowed: u64,
+    /// Connections begun as the kernel side counted, and not told.
+    untold: u64,
+    sockets_full: u64,
+    events_lost: u64,
+    missed: u64,
+    strangers: u64,
+}
+
+impl Counts {
+    /// Until now. The counters are read before the ring is emptied, so that what is counted has been told.
+    pub(super) fn new(
+        counters: &BTreeMap<Counter, u64>,
+        connections: &Connections,
+        missed: u64,
+    ) -> Self {
+        let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
+        Self {
+            told: connections.begun,
+            overflowed: connections.overflowed.min(connections.begun),
+            untold: counted(Counter::ConnectionsBegun).saturating_sub(connections.begun),
+            sockets_full: counted(Counter::SocketsFull),
+            events_lost: counted(Counter::EventLost),
+            missed,
+            strangers: connections.strangers,
+        }
+    }
+
+    /// What came since then.
+    pub(super) fn since(self, then: Self) -> Self {
+        Self {
+            told: self.told.saturating_sub(then.told),
+            overflowed: self.overflowed.saturating_sub(then.overflowed),
+            untold: self.untold.saturating_sub(then.untold),
+            sockets_full: self.sockets_full.saturating_sub(then.sockets_full),
+            events_lost: self.events_lost.saturating_sub(then.events_lost),
+            missed: self.missed.saturating_sub(then.missed),
+            strangers: self.strangers.saturating_sub(then.strangers),
+        }
+    }
+
+    /// The account of it, without costs and without those that were there before.
+    pub(super) fn account(self) -> Account {
+        let mut account = Account {
+            begun: self.told + self.untold,
+            listed: self.told - self.overflowed.min(self.told),
+            ..Account::default()
+        };
+        account.lose(Counter::SocketsFull.text(), self.sockets_full);
+        account.lose("connection not listed, list full", self.overflowed);
+        account.lose("event lost, ring buffer full", self.events_lost);
+        account.lose("event missed, another one was under way", self.missed);
+        account.lose("connection begun and not told", self.untold);
+        account.note("event of a connection that is not listed", self.strangers);
+        account
     }
 }
 
@@ -120,7 +197,7 @@ mod tests {
         let account = Account::new(&counters, &connections, 0);
         assert_eq!(
             account.lost,
-            BTreeMap::from([("connection begun and not told", 2)])
+            BTreeMap::from([("connection begun and not told".to_owned(), 2)])
         );
     }
 }

@@ -78,7 +78,10 @@ pub(super) fn state_text(state: u8) -> &'static str {
 }
 
 /// Which side we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Role {
     Client,
     Server,
@@ -124,6 +127,13 @@ pub(super) struct Connection {
     first: Option<End>,
     /// It was there when the recording ended.
     is_there: bool,
+    /// The kernel's number of its socket, where it was listed as one that was there before; else 0.
+    pub(super) cookie: u64,
+    /// Lists in a row in which it should have been and was not.
+    absences: u32,
+    /// Of windows: an earlier one has told of it, and how long connecting took.
+    pub(super) is_told: bool,
+    pub(super) is_connect_told: bool,
 }
 
 impl Connection {
@@ -218,12 +228,13 @@ impl Connections {
     }
 
     /// A connection that was there when the recording began.
-    pub(super) fn there_before(&mut self, listed: &Listed, owner: Socket) {
+    pub(super) fn there_before(&mut self, listed: &Listed, cookie: u64, owner: Socket) {
         // Told of already: it changed while it was listed.
         if self.by_ends.contains_key(&listed.ends) {
             return;
         }
         let mut connection = new(listed.ends, owner);
+        connection.cookie = cookie;
         connection.state = listed.state;
         connection.figures = listed.figures;
         connection.before = Some(listed.figures);
@@ -239,6 +250,7 @@ impl Connections {
         };
         let connection = &mut self.list[at];
         if connection.ended.is_none() {
+            connection.absences = 0;
             connection.is_there = true;
             connection.ends = listed.ends;
             connection.state = listed.state;
@@ -340,6 +352,60 @@ impl Connections {
         Some(at)
     }
 
+    /// Ends what was missing in this list of its namespace and in the one before: its end was not told. One that is
+    /// missing once may be on its way, and told of next.
+    pub(super) fn miss(&mut self, was_listed: impl Fn(u32) -> bool, now_ns: u64) {
+        for connection in &mut self.list {
+            if connection.is_there || !was_listed(connection.ends.net) {
+                connection.is_there = false;
+                continue;
+            }
+            connection.absences += 1;
+            if connection.absences > 1 {
+                connection.ended.get_or_insert((now_ns, End::Unseen));
+            }
+        }
+    }
+
+    /// Takes those out that ended before that time, and hands them on.
+    pub(super) fn settle(&mut self, before_ns: u64, mut each: impl FnMut(&Connection)) {
+        let is_over = |one: &Connection| one.ended.is_some_and(|(at, _)| at < before_ns);
+        if !self.list.iter().any(is_over) {
+            return;
+        }
+        let list = std::mem::take(&mut self.list);
+        let mut places = Vec::with_capacity(list.len());
+        for connection in list {
+            if is_over(&connection) {
+                each(&connection);
+                places.push(None);
+            } else {
+                places.push(Some(self.list.len()));
+                self.list.push(connection);
+            }
+        }
+        let keep = |at: &mut usize| match places.get(*at).copied().flatten() {
+            Some(place) => {
+                *at = place;
+                true
+            }
+            None => false,
+        };
+        self.by_socket.retain(|_, at| keep(at));
+        self.by_ends.retain(|_, at| keep(at));
+    }
+
+    /// Hands those on that are open, and begins anew with them: what they have by now is no part of what comes.
+    pub(super) fn roll(&mut self, mut each: impl FnMut(&Connection)) {
+        let open = self.list.iter_mut().filter(|one| one.ended.is_none());
+        for connection in open {
+            each(connection);
+            connection.before = Some(connection.figures);
+            connection.is_told = true;
+            connection.is_connect_told = connection.connect_ns().is_some();
+        }
+    }
+
     /// How many there are by how they ended, or by their state.
     pub(super) fn fates(&self) -> BTreeMap<String, u64> {
         let mut fates = BTreeMap::new();
@@ -371,6 +437,10 @@ fn new(ends: Ends, owner: Socket) -> Connection {
         resets_received: 0,
         first: None,
         is_there: false,
+        cookie: 0,
+        absences: 0,
+        is_told: false,
+        is_connect_told: false,
     }
 }
 
@@ -513,6 +583,55 @@ mod tests {
         assert!(connections.list().iter().all(|c| c.ended.is_some()));
     }
 
+    /// A connection is in every window in which it lived, each time with what it carried in it; it is begun in one and
+    /// ended in one.
+    #[test]
+    fn windows_follow_a_connection() {
+        let mut connections = Connections::default();
+        connections.take(&change(1, 10, CLOSE, SYN_SENT));
+        let told = |connections: &mut Connections| {
+            let mut told = Vec::new();
+            let mut each = |one: &super::Connection| {
+                told.push((one.bytes().0, one.before.is_none(), one.ended.is_some()));
+            };
+            connections.settle(1_000, &mut each);
+            connections.roll(&mut each);
+            told
+        };
+        assert_eq!(told(&mut connections), [(0, true, false)]);
+        let mut event = change(1, 30, SYN_SENT, ESTABLISHED);
+        event.figures.bytes_sent = 100;
+        connections.take(&event);
+        assert_eq!(connections.list()[0].connect_ns(), Some(20));
+        assert_eq!(told(&mut connections), [(100, false, false)]);
+        assert!(connections.list()[0].is_connect_told);
+        let mut event = change(1, 50, LAST_ACK, CLOSE);
+        event.figures.bytes_sent = 130;
+        connections.take(&event);
+        // Of one that has just ended something may still be told: it is settled later.
+        let mut later = change(2, 995, SYN_RECV, ESTABLISHED);
+        connections.take(&later);
+        (later.old, later.new, later.time_ns) = (ESTABLISHED, CLOSE, 1_000);
+        connections.take(&later);
+        assert_eq!(told(&mut connections), [(30, false, true)]);
+        assert_eq!(connections.list().len(), 1);
+        // Its address is free for another one, and so are its ends.
+        connections.take(&change(1, 2_000, CLOSE, SYN_SENT));
+        assert_eq!((connections.list().len(), connections.strangers), (2, 0));
+    }
+
+    /// Who is missing in two lists of its namespace has ended, unseen; who was not looked for has not.
+    #[test]
+    fn missing_twice_is_gone() {
+        let mut connections = Connections::default();
+        connections.take(&change(1, 10, SYN_RECV, ESTABLISHED));
+        connections.miss(|_| false, 20);
+        connections.miss(|_| true, 30);
+        assert_eq!(connections.list()[0].ended, None);
+        connections.miss(|net| net == 1, 40);
+        assert_eq!(connections.list()[0].ended, Some((40, End::Unseen)));
+    }
+
     /// What was there before counts from what it had; what is still there has its queues.
     #[test]
     fn listed_connections() {
@@ -532,7 +651,7 @@ mod tests {
             },
             queues: (0, 0),
         };
-        connections.there_before(&listed, Socket::default());
+        connections.there_before(&listed, 1, Socket::default());
         listed.figures.bytes_sent = 150;
         listed.queues = (3, 4);
         listed.state = CLOSE_WAIT;

@@ -1,9 +1,15 @@
 //! The report as comma-separated values: connections, or peers with `--by-peer`. No field needs quotation marks.
 //! The account follows in lines that begin with `#`. Pure.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
-use super::{Rows, connections::Connection, peers, table::Report};
+use super::{
+    Rows,
+    account::Account,
+    connections::Connection,
+    peers::{self, Peer},
+    table::Report,
+};
 
 const CONNECTIONS: &str = "net,local,remote,role,pid,state,open,before,age_ns,connect_ns,accept_ns,sent,received,segments_out,\
                            segments_in,retransmits,rtt_us,min_rtt_us,resets_sent,resets_received,receive_queue,\
@@ -23,33 +29,46 @@ pub(super) fn render(report: &Report<'_>) -> String {
             }
         }
         Rows::Peers => {
-            let _ = writeln!(text, "{PEERS}");
-            for one in peers::group(report.connections.list()) {
-                let fields = [
-                    one.name.clone(),
-                    one.role.text().to_owned(),
-                    one.begun.to_string(),
-                    format!("{:.3}", one.per_second(report.duration)),
-                    one.failed.to_string(),
-                    one.reset.to_string(),
-                    one.open.to_string(),
-                    or_empty(one.life_ns(50)),
-                    or_empty(one.life_ns(95)),
-                    or_empty(one.connect_ns(50)),
-                    or_empty(one.connect_ns(95)),
-                    one.sent.to_string(),
-                    one.received.to_string(),
-                    one.retransmits.to_string(),
-                    one.exchanges.to_string(),
-                ];
-                let _ = writeln!(text, "{}", fields.join(","));
-            }
+            let peers = peers::group(report.connections.list());
+            return of_peers(&peers, report.duration, report.account);
         }
     }
-    for line in report.account.lines() {
+    push_account(&mut text, report.account);
+    text
+}
+
+/// A line for each peer, and the account.
+pub(super) fn of_peers(peers: &[Peer], duration: Duration, account: &Account) -> String {
+    let mut text = format!("{PEERS}\n");
+    for one in peers {
+        let fields = [
+            one.name.clone(),
+            one.role.text().to_owned(),
+            one.begun.to_string(),
+            format!("{:.3}", one.per_second(duration)),
+            one.failed.to_string(),
+            one.reset.to_string(),
+            one.open.to_string(),
+            or_empty(one.life_ns(50)),
+            or_empty(one.life_ns(95)),
+            or_empty(one.connect_ns(50)),
+            or_empty(one.connect_ns(95)),
+            one.sent.to_string(),
+            one.received.to_string(),
+            one.retransmits.to_string(),
+            one.exchanges.to_string(),
+        ];
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", fields.join(","));
+    }
+    push_account(&mut text, account);
+    text
+}
+
+fn push_account(text: &mut String, account: &Account) {
+    for line in account.lines() {
         let _ = writeln!(text, "# {line}");
     }
-    text
 }
 
 fn connection(connection: &Connection, end_ns: u64) -> String {

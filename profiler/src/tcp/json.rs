@@ -6,13 +6,15 @@
 //! accepted), `sent` and `received` (bytes of data in the recording, each once), `segments_out`, `segments_in`,
 //! `retransmits` (in the recording), `requests_at_most` (the lesser number of segments with data each way), `rtt_us`,
 //! `min_rtt_us`, `resets_sent`, `resets_received`, `receive_queue`, `send_queue` (at the end, of open ones); `peers`, the
-//! groups of `--by-peer`, with `finding` where there is one; `account`. What is not known is null.
+//! groups of `--by-peer`, with `finding` where there is one; `account`. What is not known is null. Of what the daemon
+//! kept (`--since`), `connections` is null, and `ends` says how many ended how.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
+    account::Account,
     connections::Connection,
     peers::{self, Peer},
     table::Report,
@@ -23,24 +25,13 @@ use crate::output::OutputError;
 pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
     let connections = report.sorted();
     let peers = peers::group(report.connections.list());
-    let account = report.account;
     let value = json!({
         "version": 1,
         "title": report.title,
         "duration_ns": ns(report.duration),
         "connections": connections.iter().map(|one| connection(one, report.end_ns)).collect::<Vec<_>>(),
         "peers": peers.iter().map(|one| peer(one, report.duration)).collect::<Vec<_>>(),
-        "account": {
-            "before": account.before,
-            "begun": account.begun,
-            "listed": account.listed,
-            "lost": account.lost,
-            "notes": account.notes,
-            "cost": {
-                "bpf_ns": account.bpf.map(ns),
-                "process_ns": ns(account.process),
-            },
-        },
+        "account": account(report.account),
     });
     let mut text = serde_json::to_string_pretty(&value)?;
     text.push('\n');
@@ -79,7 +70,21 @@ fn connection(connection: &Connection, end_ns: u64) -> Value {
     })
 }
 
-fn peer(peer: &Peer, duration: Duration) -> Value {
+pub(super) fn account(account: &Account) -> Value {
+    json!({
+        "before": account.before,
+        "begun": account.begun,
+        "listed": account.listed,
+        "lost": account.lost,
+        "notes": account.notes,
+        "cost": {
+            "bpf_ns": account.bpf.map(ns),
+            "process_ns": ns(account.process),
+        },
+    })
+}
+
+pub(super) fn peer(peer: &Peer, duration: Duration) -> Value {
     json!({
         "peer": peer.name,
         "role": peer.role.text(),
@@ -100,6 +105,6 @@ fn peer(peer: &Peer, duration: Duration) -> Value {
     })
 }
 
-fn ns(duration: Duration) -> u64 {
+pub(super) fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -3,18 +3,27 @@
 //! The kernel side tells of every connection begun, closed, reset or sent again while it is watched; `sockets` lists
 //! those that are open at the beginning and at the end, in each network namespace of the targets, and whose they are.
 //! `connections` puts both together, `peers` groups them; `table`, `json` and `csv` show them. These are pure;
-//! `session` is the shell.
+//! `watcher` is the shell: it reads the kernel side, for `session`, which waits and writes, and for `keeper`, which makes
+//! a `window` after the other for the daemon; `history` adds those up again, `shown` for a page.
 
 mod account;
 mod connections;
 mod csv;
 #[cfg(test)]
 mod example;
+mod history;
 mod json;
+mod keeper;
 mod peers;
 mod session;
+pub(crate) mod shown;
 mod table;
+mod times;
+mod watcher;
+mod window;
 
+pub use history::{History, tell};
+pub(crate) use keeper::Keeper;
 pub use session::run;
 
 /// How the result is shown.

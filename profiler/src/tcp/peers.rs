@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::connections::{Connection, End, Role};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    connections::{Connection, End, Role},
+    times::Times,
+};
 
 /// Connections per second to one peer from which on they are worth a word.
 const CHURN_PER_SECOND: f64 = 5.0;
@@ -12,7 +17,7 @@ const CHURN_LEAST: u64 = 20;
 const CHURN_LIFE_NS: u64 = 1_000_000_000;
 
 /// All connections with one peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Peer {
     /// A client's peer with its port, a server's without, as `ADDRESS -> our PORT`.
     pub(super) name: String,
@@ -26,11 +31,11 @@ pub(super) struct Peer {
     /// Connections still open.
     pub(super) open: u64,
     /// All of them, those that were there before too.
-    connections: u64,
-    /// Lives of those begun and ended, in order, ns.
-    lives_ns: Vec<u64>,
-    /// Times to connect, in order, ns.
-    connects_ns: Vec<u64>,
+    pub(super) connections: u64,
+    /// Lives of those begun and ended, ns.
+    lives: Times,
+    /// Times to connect, ns.
+    connects: Times,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) retransmits: u64,
@@ -40,13 +45,56 @@ pub(super) struct Peer {
 
 impl Peer {
     /// A quantile of the lives of connections that were begun and ended in the recording, ns.
-    pub(super) fn life_ns(&self, percent: usize) -> Option<u64> {
-        quantile(&self.lives_ns, percent)
+    pub(super) fn life_ns(&self, percent: u64) -> Option<u64> {
+        self.lives.quantile(percent)
     }
 
     /// A quantile of the times to connect, ns.
-    pub(super) fn connect_ns(&self, percent: usize) -> Option<u64> {
-        quantile(&self.connects_ns, percent)
+    pub(super) fn connect_ns(&self, percent: u64) -> Option<u64> {
+        self.connects.quantile(percent)
+    }
+
+    /// Of nobody yet.
+    pub(super) fn empty(name: String, role: Role) -> Self {
+        Self {
+            name,
+            role,
+            begun: 0,
+            failed: 0,
+            reset: 0,
+            open: 0,
+            connections: 0,
+            lives: Times::default(),
+            connects: Times::default(),
+            sent: 0,
+            received: 0,
+            retransmits: 0,
+            exchanges: 0,
+        }
+    }
+
+    /// Adds those with another peer, or of another process.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.begun += other.begun;
+        self.failed += other.failed;
+        self.reset += other.reset;
+        self.open += other.open;
+        self.connections += other.connections;
+        self.lives.merge(other.lives);
+        self.connects.merge(other.connects);
+        self.sent += other.sent;
+        self.received += other.received;
+        self.retransmits += other.retransmits;
+        self.exchanges += other.exchanges;
+    }
+
+    /// With times that take little room.
+    pub(super) fn coarse(self) -> Self {
+        Self {
+            lives: self.lives.coarse(),
+            connects: self.connects.coarse(),
+            ..self
+        }
     }
 
     /// Connections begun in a second.
@@ -86,12 +134,6 @@ impl Peer {
     }
 }
 
-/// The value that `percent` of the list are at most.
-fn quantile(sorted: &[u64], percent: usize) -> Option<u64> {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted.get(rank.saturating_sub(1)).copied()
-}
-
 /// Groups, the busiest first.
 pub(super) fn group(connections: &[Connection]) -> Vec<Peer> {
     let mut peers: BTreeMap<(Role, String), Peer> = BTreeMap::new();
@@ -99,19 +141,20 @@ pub(super) fn group(connections: &[Connection]) -> Vec<Peer> {
         let name = name(connection);
         let peer = peers
             .entry((connection.role, name.clone()))
-            .or_insert_with(|| empty(name, connection.role));
+            .or_insert_with(|| Peer::empty(name, connection.role));
         add(peer, connection);
     }
-    let mut peers: Vec<Peer> = peers.into_values().collect();
-    for peer in &mut peers {
-        peer.lives_ns.sort_unstable();
-        peer.connects_ns.sort_unstable();
-    }
+    sorted(peers.into_values().collect())
+}
+
+/// In order, the busiest first.
+pub(super) fn sorted(mut peers: Vec<Peer>) -> Vec<Peer> {
     peers.sort_by_key(|peer| std::cmp::Reverse((peer.begun, peer.open)));
     peers
 }
 
-fn name(connection: &Connection) -> String {
+/// Whom a connection is with.
+pub(super) fn name(connection: &Connection) -> String {
     let ends = &connection.ends;
     match connection.role {
         Role::Client | Role::Unknown => ends.remote.to_string(),
@@ -119,25 +162,8 @@ fn name(connection: &Connection) -> String {
     }
 }
 
-fn empty(name: String, role: Role) -> Peer {
-    Peer {
-        name,
-        role,
-        begun: 0,
-        failed: 0,
-        reset: 0,
-        open: 0,
-        connections: 0,
-        lives_ns: Vec::new(),
-        connects_ns: Vec::new(),
-        sent: 0,
-        received: 0,
-        retransmits: 0,
-        exchanges: 0,
-    }
-}
-
-fn add(peer: &mut Peer, connection: &Connection) {
+/// Adds a connection, as far as it has not been told yet.
+pub(super) fn add(peer: &mut Peer, connection: &Connection) {
     let (sent, received) = connection.bytes();
     peer.connections += 1;
     peer.sent += sent;
@@ -145,14 +171,20 @@ fn add(peer: &mut Peer, connection: &Connection) {
     peer.retransmits += u64::from(connection.segments().2);
     peer.exchanges += u64::from(connection.exchanges());
     peer.begun += u64::from(connection.before.is_none());
-    peer.connects_ns.extend(connection.connect_ns());
+    if let Some(ns) = connection.connect_ns()
+        && !connection.is_connect_told
+    {
+        peer.connects.add(ns);
+    }
     match connection.ended {
         None => peer.open += 1,
         Some((_, End::Refused | End::Failed(_) | End::GivenUp)) => peer.failed += 1,
         Some((_, End::TimedOut)) if connection.established_ns.is_none() => peer.failed += 1,
         Some((at, end)) => {
             peer.reset += u64::from(matches!(end, End::ResetByPeer | End::ResetByUs));
-            peer.lives_ns.extend(connection.age_ns(at));
+            if let Some(ns) = connection.age_ns(at) {
+                peer.lives.add(ns);
+            }
         }
     }
 }

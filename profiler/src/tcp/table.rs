@@ -9,7 +9,7 @@ use super::{
     Rows,
     account::Account,
     connections::{Connection, Connections, Role, state_text},
-    peers,
+    peers::{self, Peer},
 };
 use crate::output::figures::bytes;
 
@@ -46,31 +46,40 @@ impl Report<'_> {
 pub(super) fn render(report: &Report<'_>) -> String {
     let seconds = report.duration.as_secs_f64();
     let mut text = format!("TCP connections of {} in {seconds:.2} s\n\n", report.title);
-    let (table, more) = match report.rows {
+    let peers = peers::group(report.connections.list());
+    let table = match report.rows {
         Rows::Connections => connections(report),
-        Rows::Peers => by_peer(report),
+        Rows::Peers => of_peers(&peers, report.duration, report.limit),
     };
-    for line in table.to_string().lines() {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    if more > 0 {
-        let _ = writeln!(text, " ({more} more: --limit)");
-    }
+    push(&mut text, &table);
     text.push('\n');
     for (fate, count) in report.connections.fates() {
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{fate}: {count} connections");
     }
-    for peer in peers::group(report.connections.list()) {
-        if let Some(diagnosis) = peer.diagnosis(report.duration) {
-            let _ = writeln!(text, "finding: {diagnosis}");
-        }
-    }
+    push_findings(&mut text, &peers, report.duration);
     text.push('\n');
     for line in report.account.lines() {
         let _ = writeln!(text, "{line}");
     }
     text
+}
+
+/// A table, without the blanks that it has at the ends of its lines, and how many rows were left out.
+pub(super) fn push(text: &mut String, (table, more): &(Table, usize)) {
+    for line in table.to_string().lines() {
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    if *more > 0 {
+        let _ = writeln!(text, " ({more} more: --limit)");
+    }
+}
+
+/// What the numbers mean, where they mean something.
+pub(super) fn push_findings(text: &mut String, peers: &[Peer], duration: Duration) {
+    for diagnosis in peers.iter().filter_map(|peer| peer.diagnosis(duration)) {
+        let _ = writeln!(text, "finding: {diagnosis}");
+    }
 }
 
 fn connections(report: &Report<'_>) -> (Table, usize) {
@@ -136,7 +145,8 @@ fn resets(connection: &Connection) -> String {
     }
 }
 
-fn by_peer(report: &Report<'_>) -> (Table, usize) {
+/// A row for each peer, as many as are wanted, and how many more there are.
+pub(super) fn of_peers(peers: &[Peer], duration: Duration, limit: usize) -> (Table, usize) {
     const LABELS: usize = 2;
     let mut table = Table::new();
     table.load_style(NOTHING).set_header([
@@ -157,14 +167,13 @@ fn by_peer(report: &Report<'_>) -> (Table, usize) {
         "requests",
         "share",
     ]);
-    let peers = peers::group(report.connections.list());
     let exchanges = peers.iter().map(|peer| peer.exchanges).sum();
-    for peer in peers.iter().take(report.limit) {
+    for peer in peers.iter().take(limit) {
         table.add_row([
             peer.name.clone(),
             peer.role.text().to_owned(),
             peer.begun.to_string(),
-            format!("{:.1}", peer.per_second(report.duration)),
+            format!("{:.1}", peer.per_second(duration)),
             peer.failed.to_string(),
             peer.reset.to_string(),
             peer.open.to_string(),
@@ -180,7 +189,7 @@ fn by_peer(report: &Report<'_>) -> (Table, usize) {
         ]);
     }
     align(&mut table, LABELS);
-    (table, peers.len().saturating_sub(report.limit))
+    (table, peers.len().saturating_sub(limit))
 }
 
 /// In per cent.

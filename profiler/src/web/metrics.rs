@@ -17,7 +17,7 @@ use super::{own::Own, statements};
 use crate::{
     daemon::{
         status::{Snapshot, State},
-        store::Sampled,
+        store::{Figure, Sampled},
     },
     export::{Health, Target},
     postgres::totals::Shown,
@@ -166,6 +166,7 @@ fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
     profiler.counter("postgres_calls", help, snapshot.calls.shown);
     let help = "Calls of Postgres, or what may be ones, that are in no window";
     profiler.counter("postgres_calls_lost", help, snapshot.calls.lost);
+    tables(profiler, snapshot);
     let help = "Samples whose stack was cut";
     profiler.counter("stacks_truncated", help, snapshot.cut_stacks);
     let windows = &snapshot.windows;
@@ -188,6 +189,50 @@ fn windows(profiler: &mut Section<'_>, snapshot: &Snapshot) {
     if let Some(newest_ms) = windows.newest_ms {
         let help = "End of the newest window after the Unix epoch";
         profiler.gauge("newest_window_timestamp_seconds", help, newest_ms / 1000);
+    }
+}
+
+/// Connections and system calls.
+fn tables(profiler: &mut Section<'_>, snapshot: &Snapshot) {
+    let sum = |figure| snapshot.sums.get(&figure).copied().unwrap_or(0);
+    let events = [
+        ("opened", Figure::Opened),
+        ("closed", Figure::Closed),
+        ("failed", Figure::Failed),
+        ("reset", Figure::Reset),
+    ];
+    let events = events.map(|(event, figure)| (vec![("event", event.to_owned())], sum(figure)));
+    let help = "TCP connections of targets by what became of them, in windows that were written";
+    profiler.counters("tcp_connections", help, events.to_vec());
+    let counters = [
+        (
+            "tcp_retransmits",
+            "Segments that targets sent again",
+            sum(Figure::Retransmitted),
+        ),
+        (
+            "tcp_connections_lost",
+            "TCP connections, or events of them, that are in no window",
+            snapshot.connections.lost,
+        ),
+        (
+            "syscalls",
+            "System calls of targets in windows that were written",
+            snapshot.syscalls.shown,
+        ),
+        (
+            "syscall_errors",
+            "Of those, the ones that returned an error",
+            sum(Figure::CallErrors),
+        ),
+        (
+            "syscalls_lost",
+            "System calls that are in no window",
+            snapshot.syscalls.lost,
+        ),
+    ];
+    for (name, help, value) in counters {
+        profiler.counter(name, help, value);
     }
 }
 
@@ -281,7 +326,7 @@ pub(super) fn to_text(open_metrics: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BTreeMap, Health, Own, Snapshot, State, Target, render, to_text};
+    use super::{BTreeMap, Figure, Health, Own, Snapshot, State, Target, render, to_text};
     use crate::{
         daemon::{
             status::Counts,
@@ -302,6 +347,8 @@ mod tests {
         };
         let on = State::On("host".to_owned());
         snapshot.capabilities.insert(Capability::Sampling, on);
+        snapshot.sums.insert(Figure::Opened, 9);
+        snapshot.syscalls.lost = 4;
         snapshot.windows.kept = 7;
         snapshot.windows.newest_ms = Some(2000);
         snapshot.windows.lost.insert(LostWindow::DiskFull, 1);
@@ -332,6 +379,9 @@ mod tests {
             "profiler_samples_lost_total{reason=\"ring buffer full\"} 5",
             "profiler_windows_lost_total{reason=\"disk full\"} 1",
             "profiler_stored_windows 7.0",
+            "profiler_tcp_connections_total{event=\"opened\"} 9",
+            "profiler_tcp_retransmits_total 0",
+            "profiler_syscalls_lost_total 4",
             "profiler_overhead_ratio 0.0025",
             "profiler_capability_up{capability=\"sampling\"} 1.0",
             "profiler_newest_window_timestamp_seconds 2.0",

@@ -24,6 +24,7 @@ mod query;
 mod routes;
 mod statements;
 mod svg;
+mod tables;
 
 use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
 

@@ -28,9 +28,9 @@ struct Row<'a> {
 }
 
 /// A number as it is sorted and as it is read.
-struct Cell {
-    value: u64,
-    text: String,
+pub(super) struct Cell {
+    pub(super) value: u64,
+    pub(super) text: String,
 }
 
 impl<'a> Table<'a> {
@@ -62,12 +62,12 @@ fn row(row: &ShownRow) -> Row<'_> {
     }
 }
 
-fn cell(value: u64, text: String) -> Cell {
+pub(super) fn cell(value: u64, text: String) -> Cell {
     Cell { value, text }
 }
 
 /// In milliseconds, so that a column reads as one.
-fn time(ns: u64) -> String {
+pub(super) fn time(ns: u64) -> String {
     let us = ns / 1000;
     format!("{}.{:03} ms", grouped(us / 1000), us % 1000)
 }

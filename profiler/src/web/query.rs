@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     cli::report::parse_at,
-    daemon::store::{Sampled, Span, instant_text},
+    daemon::store::{Sampled, Span, Who, instant_text},
     report::Wanted,
 };
 
@@ -32,6 +32,16 @@ pub(super) struct Asked {
     pub(super) wanted: Wanted,
     /// Unless whichever there is.
     pub(super) sampled: Option<Sampled>,
+}
+
+impl Asked {
+    /// Whose rows of a table.
+    pub(super) fn who(&self) -> Who {
+        Who {
+            pids: self.wanted.pids.clone(),
+            comm: self.wanted.comm.as_ref().map(|(_, compiled)| *compiled),
+        }
+    }
 }
 
 impl Query {

@@ -33,12 +33,13 @@ use super::{
     own::Own,
     queries::Table,
     query::{Asked, Query},
-    svg,
+    svg, tables,
 };
 use crate::{
     error::Error,
     output::{self, Format, Options},
-    postgres::shown::{self, Shown},
+    postgres::shown,
+    syscalls, tcp,
 };
 
 /// Longest time for reading windows, for one answer.
@@ -99,6 +100,8 @@ fn router(guard: Guard, sources: Sources) -> Router {
         .route("/", get(overview))
         .route("/flamegraph.svg", get(flamegraph))
         .route("/queries", get(statements))
+        .route("/tcp", get(connections))
+        .route("/syscalls", get(calls))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route(
@@ -209,24 +212,71 @@ async fn statements(State(site): Shared, Parameters(query): Parameters<Query>) -
         Err(why) => return words(StatusCode::BAD_REQUEST, &why),
     };
     let (state, span) = (site.sources.state.clone(), asked.span);
-    let read = in_turn(&site, move || {
-        let deadline = Instant::now() + READING;
-        shown::of_span(&state, span, &mut || Instant::now() < deadline)
+    let read = read(&site, "queries", move |go_on| {
+        shown::of_span(&state, span, go_on)
     });
-    let shown = match read.await {
-        Some(Ok(Some(shown))) => shown,
-        // Nothing kept of that time is nothing to show, not a failure.
-        Some(Err(Error::NoWindows { .. })) => Shown::default(),
-        Some(Err(error)) => return words(status_of(&error), &error.to_string()),
-        Some(Ok(None)) => {
-            return words(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many windows for one table: choose a shorter time, or use `profiler queries --since`",
-            );
-        }
-        None => return busy(),
+    match read.await {
+        Ok(shown) => page(&Table::of(&query, span, &shown)),
+        Err(response) => response,
+    }
+}
+
+async fn connections(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
+    let asked = match query.resolve(Timestamp::now()) {
+        Ok(asked) => asked,
+        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
     };
-    match Table::of(&query, asked.span, &shown).render() {
+    let (state, span, who) = (site.sources.state.clone(), asked.span, asked.who());
+    let read = read(&site, "tcp", move |go_on| {
+        tcp::shown::of_span(&state, span, &who, go_on)
+    });
+    match read.await {
+        Ok(shown) => page(&tables::connections(&query, span, &shown)),
+        Err(response) => response,
+    }
+}
+
+async fn calls(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
+    let asked = match query.resolve(Timestamp::now()) {
+        Ok(asked) => asked,
+        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
+    };
+    let (state, span, who) = (site.sources.state.clone(), asked.span, asked.who());
+    let read = read(&site, "syscalls", move |go_on| {
+        syscalls::shown::of_span(&state, span, &who, go_on)
+    });
+    match read.await {
+        Ok(shown) => page(&tables::calls(&query, span, &shown)),
+        Err(response) => response,
+    }
+}
+
+/// Reads windows of a table, as long as that may take; what could not be read is the answer.
+async fn read<T: Default + Send + 'static>(
+    site: &Arc<Site>,
+    verb: &str,
+    of_span: impl FnOnce(&mut dyn FnMut() -> bool) -> Result<Option<T>, Error> + Send + 'static,
+) -> Result<T, Response> {
+    let read = in_turn(site, move || {
+        let deadline = Instant::now() + READING;
+        of_span(&mut || Instant::now() < deadline)
+    });
+    match read.await {
+        Some(Ok(Some(shown))) => Ok(shown),
+        // Nothing kept of that time is nothing to show, not a failure.
+        Some(Err(Error::NoWindows { .. })) => Ok(T::default()),
+        Some(Err(error)) => Err(words(status_of(&error), &error.to_string())),
+        Some(Ok(None)) => {
+            let what = "too many windows for one table: choose a shorter time, or use";
+            let text = format!("{what} `profiler {verb} --since`");
+            Err(words(StatusCode::SERVICE_UNAVAILABLE, &text))
+        }
+        None => Err(busy()),
+    }
+}
+
+fn page(page: &impl Template) -> Response {
+    match page.render() {
         Ok(html) => Html(html).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -10,6 +10,7 @@
 
 mod bench;
 mod daemon;
+mod daemon_tables;
 mod django;
 mod drivers;
 mod filters;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::bench::{Bench, Target, bench, text};
 
 /// What the programs have in common.
-const COMMON: &str = r#"
+pub(crate) const COMMON: &str = r#"
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

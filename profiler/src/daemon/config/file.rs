@@ -85,6 +85,7 @@ nested!(
     Log,
     Sampling,
     Queries,
+    Watched,
     Targets,
     Web,
     ExportQueue
@@ -100,6 +101,8 @@ tables! {
         log: Log,
         sampling: Sampling,
         queries: Queries,
+        tcp: Watched,
+        syscalls: Watched,
         web: Web,
         export: Vec<Destination>,
         export_queue: ExportQueue,
@@ -132,6 +135,11 @@ tables! {
     Queries {
         enabled: bool,
         tls: Tls,
+        targets: Targets,
+    }
+    /// `[tcp]` and `[syscalls]`.
+    Watched {
+        enabled: bool,
         targets: Targets,
     }
     Targets {

@@ -61,6 +61,10 @@ pub struct Settings {
     pub sampling: Option<Sampling>,
     /// Calls of Postgres, if they are watched.
     pub queries: Option<Queries>,
+    /// Whose TCP connections are watched, with what descends from them, if anybody's are.
+    pub tcp: Option<Targets>,
+    /// Likewise, whose system calls are counted.
+    pub syscalls: Option<Targets>,
     /// The page and the metrics, if they are served.
     pub web: Option<Web>,
     /// Where windows are sent.
@@ -234,6 +238,8 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
         log,
         sampling,
         queries,
+        tcp,
+        syscalls,
         web,
         export,
         export_queue,
@@ -268,6 +274,8 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
         },
         sampling: resolve_sampling(sampling.unwrap_or_default())?,
         queries: resolve_queries(queries.unwrap_or_default())?,
+        tcp: resolve_watched("tcp", tcp)?,
+        syscalls: resolve_watched("syscalls", syscalls)?,
         web: leaving::web(web.unwrap_or_default())?,
         export: leaving::export(
             export.unwrap_or_default(),
@@ -278,16 +286,28 @@ fn resolve(file: File, state_default: Option<PathBuf>) -> Result<Settings, Strin
 
 /// Off unless somebody is named: what everybody sends is nobody's business.
 fn resolve_queries(section: file::Queries) -> Result<Option<Queries>, String> {
-    let targets = section.targets.map(resolve_targets).unwrap_or_default();
-    let is_named = targets != Targets::default();
-    if section.enabled == Some(true) && !is_named {
-        return Err("queries.enabled is true, and queries.targets names nobody".to_owned());
-    }
-    let queries = Queries {
+    let watched = file::Watched {
+        enabled: section.enabled,
+        targets: section.targets,
+    };
+    let targets = resolve_watched("queries", Some(watched))?;
+    Ok(targets.map(|targets| Queries {
         tls: section.tls.unwrap_or_default(),
         targets,
-    };
-    Ok((section.enabled.unwrap_or(true) && is_named).then_some(queries))
+    }))
+}
+
+/// Likewise.
+fn resolve_watched(name: &str, section: Option<file::Watched>) -> Result<Option<Targets>, String> {
+    let file::Watched { enabled, targets } = section.unwrap_or_default();
+    let targets = targets.map(resolve_targets).unwrap_or_default();
+    let is_named = targets != Targets::default();
+    if enabled == Some(true) && !is_named {
+        return Err(format!(
+            "{name}.enabled is true, and {name}.targets names nobody"
+        ));
+    }
+    Ok((enabled.unwrap_or(true) && is_named).then_some(targets))
 }
 
 /// Each switch between any two threads costs something where waits are recorded: of the whole host only by name.
@@ -452,5 +472,23 @@ mod tests {
         assert_eq!(on.tls, crate::postgres::Tls::Auto);
         let off = named.replace("tls =", "enabled = false\ntls =");
         assert_eq!(queries(&off), Ok(None));
+    }
+
+    /// So are connections and system calls.
+    #[test]
+    fn tables_want_targets() {
+        let none = settings("").unwrap();
+        assert_eq!((none.tcp, none.syscalls), (None, None));
+        for name in ["tcp", "syscalls"] {
+            let nobody = settings(&format!("[{name}]\nenabled = true")).unwrap_err();
+            assert_eq!(
+                nobody,
+                format!("{name}.enabled is true, and {name}.targets names nobody")
+            );
+        }
+        let both = "[tcp]\ntargets = { pids = [7] }\n[syscalls]\ntargets = { units = ['nginx'] }";
+        let both = settings(both).unwrap();
+        assert_eq!(both.tcp.unwrap().description(), "pid 7");
+        assert_eq!(both.syscalls.unwrap().description(), "unit nginx");
     }
 }

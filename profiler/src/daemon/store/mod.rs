@@ -6,6 +6,7 @@
 mod name;
 mod read;
 pub(crate) mod retention;
+mod table;
 
 use std::{
     fs::{self, File},
@@ -19,9 +20,11 @@ use rustix::fs::{FlockOperation, flock};
 pub(crate) use self::name::instant_text;
 #[cfg(test)]
 pub(crate) use self::read::UNREADABLE;
+pub(crate) use self::table::{Link, Table, pack, unpack};
 pub use self::{
     name::{Capability, Sampled, WindowName},
     read::{Selection, Span, each, open, sampled, select},
+    table::{Figure, Who},
 };
 use super::config::Retention;
 use crate::artifact::{self, Artifact, ArtifactError, Destination};

@@ -74,11 +74,22 @@ pub enum Capability {
     Wall,
     /// Calls of Postgres, by statement.
     Queries,
+    /// TCP connections, by peer.
+    Tcp,
+    /// System calls.
+    Syscalls,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sampling, Self::OffCpu, Self::Wall, Self::Queries];
+    pub const ALL: [Self; 6] = [
+        Self::Sampling,
+        Self::OffCpu,
+        Self::Wall,
+        Self::Queries,
+        Self::Tcp,
+        Self::Syscalls,
+    ];
 
     /// Its name in files, logs and the configuration.
     pub fn name(self) -> &'static str {
@@ -87,6 +98,8 @@ impl Capability {
             Self::OffCpu => "off-cpu",
             Self::Wall => "wall",
             Self::Queries => "queries",
+            Self::Tcp => "tcp",
+            Self::Syscalls => "syscalls",
         }
     }
 
@@ -94,7 +107,7 @@ impl Capability {
     fn suffix(self) -> &'static str {
         match self {
             Self::Sampling | Self::OffCpu | Self::Wall => "pb.gz",
-            Self::Queries => "json.gz",
+            Self::Queries | Self::Tcp | Self::Syscalls => "json.gz",
         }
     }
 }

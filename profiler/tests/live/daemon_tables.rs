@@ -1,0 +1,189 @@
+//! Connections and system calls that the daemon keeps: the sums of its windows are what the programs did.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{ChildStdout, Command},
+    thread::sleep,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    bench::{Bench, Target, bench, text},
+    service::Daemon,
+    tcp::COMMON,
+};
+
+/// A program that waits for a word before it does anything.
+struct Program {
+    target: Target,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Program {
+    fn start(bench: &Bench, source: &str, wrap: &str) -> Self {
+        let source = format!("{COMMON}{source}");
+        let program = bench.compile("tabled", &source, &["-lpthread", "-w"]);
+        let script = format!("{wrap} exec {}", program.display());
+        let mut target = if wrap.is_empty() {
+            Target::start(&program, &[])
+        } else {
+            Target::spawn(Command::new("unshare").args(["-n", "sh", "-c", &script]))
+        };
+        let lines = BufReader::new(target.0.stdout.take().expect("a pipe"));
+        let mut program = Self { target, lines };
+        program.says("ready");
+        program
+    }
+
+    fn go(&mut self) {
+        let stdin = self.target.0.stdin.as_mut().expect("a pipe");
+        stdin.write_all(b"!").expect("it listens");
+    }
+
+    fn says(&mut self, wanted: &str) {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("it talks");
+        assert_eq!(line.trim_end(), wanted);
+    }
+}
+
+fn sections(capability: &str, pid: &str) -> String {
+    format!(
+        "[sampling]\nenabled = false\n[windows]\nlength = '1s'\n[overhead]\nmax = '100%'\n\
+         [{capability}]\ntargets = {{ pids = [{pid}] }}\n"
+    )
+}
+
+/// What was kept, without a loss.
+fn kept(bench: &Bench, verb: &str, more: &[&str]) -> Value {
+    let state = bench.path("state").display().to_string();
+    let arguments = [verb, "--since", "1h", "--state", &state, "--json"];
+    let output = bench.profiler(&[&arguments, more].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    println!("{:#}", report["account"]);
+    assert_eq!(report["account"]["lost"], json!({}));
+    report
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().expect("a number")
+}
+
+/// Every call is in one window, those that several windows pass during too; processes that have ended are no exception.
+#[test]
+fn system_calls_are_kept() {
+    let Some(bench) = bench() else { return };
+    let source = r#"
+#include <sys/syscall.h>
+#include <sys/wait.h>
+int main(void) {
+  go(); char b[8];
+  for (int i = 0; i < 5; i++) { for (int j = 0; j < 100; j++) syscall(SYS_getppid); for (int j = 0; j < 10; j++) syscall(SYS_read, -1, b, 8); ms(300); }
+  ms(2500);
+  for (int i = 0; i < 100; i++) { pid_t child = fork(); if (!child) { for (int j = 0; j < 7; j++) syscall(SYS_getuid); _exit(0); } waitpid(child, 0, 0); }
+  puts("done"); fflush(stdout); pause();
+}
+"#;
+    let mut program = Program::start(&bench, source, "");
+    let pid = program.target.pid();
+    let daemon = Daemon::start(&bench, &sections("syscalls", &pid));
+    program.go();
+    program.says("done");
+    sleep(Duration::from_millis(2500));
+    let windows = daemon.stop();
+    assert!(windows.len() >= 6, "{windows:#?}");
+    let report = kept(&bench, "syscalls", &[]);
+    let row = |call: &str| {
+        let rows = report["calls"].as_array().expect("a list");
+        let row = rows.iter().find(|row| row["call"] == call);
+        row.unwrap_or_else(|| panic!("no {call} in {report:#}"))
+    };
+    let figures = |call: &str| {
+        let row = row(call);
+        ["returned", "errors", "before", "open", "ended"].map(|key| number(&row[key]))
+    };
+    assert_eq!(figures("getppid"), [500, 0, 0, 0, 0]);
+    // The one that waited for the word was under way.
+    assert_eq!(figures("read"), [51, 50, 1, 0, 0]);
+    assert_eq!(figures("clock_nanosleep"), [6, 0, 0, 0, 0]);
+    assert_eq!(figures("getuid"), [700, 0, 0, 0, 0]);
+    assert_eq!(figures("exit_group"), [0, 0, 0, 0, 100]);
+    assert_eq!(figures("pause"), [0, 0, 0, 1, 0]);
+    let slept = row("clock_nanosleep");
+    let time_ns = number(&slept["time_ns"]);
+    assert!((4_000_000_000..4_300_000_000).contains(&time_ns), "{slept}");
+    assert!(number(&slept["max_ns"]) >= 2_500_000_000, "{slept}");
+    let errors = report["errors"].as_array().expect("a list");
+    assert!(errors.contains(&json!({"call": "read", "error": "EBADF", "times": 50})));
+    let account = &report["account"];
+    assert_eq!(account["entered"], account["counted"], "{account:#}");
+    // Whose they are is known.
+    let own = kept(&bench, "syscalls", &["--pid", &pid, "--comm", "tabl*"]);
+    let has = |report: &Value, call: &str| {
+        let rows = report["calls"].as_array().expect("a list");
+        rows.iter().any(|row| row["call"] == call)
+    };
+    assert!(has(&own, "getppid") && !has(&own, "getuid"), "{own:#}");
+    assert_eq!(
+        kept(&bench, "syscalls", &["--comm", "other"])["calls"],
+        json!([])
+    );
+}
+
+/// A connection that lives through all windows is one with all of its bytes; short ones are all there, with their ends.
+#[test]
+fn connections_are_kept() {
+    let Some(bench) = bench() else { return };
+    let source = r#"
+int main(void) {
+  int l = listening(4000, 100), c = connected("127.0.0.1", 4000), a = accept(l, 0, 0); go();
+  char b[4096] = { 0 };
+  for (int i = 0; i < 12; i++) {
+    write(c, b, 100); whole(a, b, 100);
+    int s = connected("127.0.0.1", 4000), t = accept(l, 0, 0); write(s, b, 10); whole(t, b, 10); close(s); read(t, b, 1); close(t);
+    ms(300);
+  }
+  connected("127.0.0.1", 4001);
+  puts("done"); fflush(stdout); pause();
+}
+"#;
+    let mut program = Program::start(&bench, source, "ip link set lo up &&");
+    let pid = program.target.pid();
+    // In the program's network namespace, as a daemon is on its host.
+    let mut inside = Command::new("nsenter");
+    inside.args(["-t", &pid, "-n", env!("CARGO_BIN_EXE_profiler")]);
+    std::fs::create_dir(bench.path("state")).expect("a folder");
+    let daemon = Daemon::spawn(&bench, &sections("tcp", &pid), &mut inside);
+    program.go();
+    program.says("done");
+    sleep(Duration::from_millis(2500));
+    let windows = daemon.stop();
+    assert!(windows.len() >= 5, "{windows:#?}");
+    let report = kept(&bench, "tcp", &[]);
+    let figures = |role: &str, peer: &str| {
+        let peers = report["peers"].as_array().expect("a list");
+        let found = (peers.iter()).find(|one| one["role"] == role && one["peer"] == peer);
+        let found = found.unwrap_or_else(|| panic!("no {role} {peer} in {report:#}"));
+        ["begun", "failed", "open", "sent", "received"].map(|key| number(&found[key]))
+    };
+    assert_eq!(figures("client", "127.0.0.1:4000"), [12, 0, 0, 120, 0]);
+    // It was there before: which side connected is not known.
+    assert_eq!(figures("?", "127.0.0.1:4000"), [0, 0, 1, 1200, 0]);
+    let server = figures("server", "127.0.0.1 -> our 4000");
+    assert_eq!(server, [12, 0, 1, 0, 1320]);
+    assert_eq!(figures("client", "127.0.0.1:4001"), [1, 1, 0, 0, 0]);
+    let account = &report["account"];
+    // The hour before the first window has none.
+    let notes = account["notes"].as_object().expect("an object");
+    let is_gap = |note: &String| note.starts_with("no window from ");
+    assert!(notes.keys().all(is_gap), "{account:#}");
+    let counts = ["before", "begun", "listed"].map(|key| number(&account[key]));
+    assert_eq!(counts, [2, 25, 25]);
+    let ends = json!({"closed by us": 12, "closed by peer": 12, "refused": 1});
+    assert_eq!(report["ends"], ends);
+    let other = kept(&bench, "tcp", &["--pid", "1"]);
+    assert_eq!(other["peers"], json!([]));
+}
