@@ -25,7 +25,7 @@ Examples:
   profiler tcp -p 4711 -d 1h --events      a line for each connect, close, reset and segment sent again
   profiler tcp -p 4711 --descendants       a server and its workers
   profiler tcp --all --json -o tcp.json    every connection of the host
-  profiler tcp --since 1h                  what the daemon kept, by peer; --pid and --comm choose whose
+  profiler tcp --since 1h                  what the daemon kept, by peer (--pid, --comm)
 
 Bytes are those of the data, each once, within the recording. `age` is `> TIME` of connections that were there before.
 `connect` is the time from a client's first segment to the answer, `accept` the time that a server's waited

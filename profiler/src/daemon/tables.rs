@@ -109,6 +109,8 @@ struct Session<K> {
     windows: Windows,
     pulse: Arc<Pulse>,
     keeper: K,
+    /// Time in BPF programs of those before it.
+    bpf_ended: Duration,
     follower: Follower,
     /// When the window began: by the wall clock after the Unix epoch, and by the monotonic one.
     began: (Duration, Instant),
@@ -118,14 +120,10 @@ struct Session<K> {
 
 impl<K: Keeper> Session<K> {
     fn attach(plan: Plan<K>, windows: Windows, pulse: Arc<Pulse>) -> Result<Self, Error> {
-        let settings = Settings {
-            filters: FILTER_TARGETS,
-            offsets: kernel_offsets()?,
-            ..Settings::UNSET
-        };
         let mut session = Self {
             began: now(),
-            keeper: K::begin(&settings)?,
+            keeper: begin()?,
+            bpf_ended: Duration::ZERO,
             follower: Follower::with_descendants(plan.targets.clone()),
             notes: BTreeMap::new(),
             plan,
@@ -154,9 +152,10 @@ impl<K: Keeper> Session<K> {
         let mut housekeeping = interval(HOUSEKEEPING);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let ring = self.keeper.watch_ring()?;
+        let mut ring = self.keeper.watch_ring()?;
         loop {
             let window_end = self.began.1 + self.plan.window;
+            let mut renewed = false;
             tokio::select! {
                 ready = ring.readable() => {
                     ready?;
@@ -169,15 +168,24 @@ impl<K: Keeper> Session<K> {
                 _ = housekeeping.tick() => {
                     self.follow()?;
                     self.keeper.look();
-                    self.pulse.set_bpf_time(self.keeper.bpf_time());
+                    self.pulse.set_bpf_time(Some(self.bpf_time()));
                 }
                 () = at(Some(window_end)) => self.offer()?,
                 command = commands.recv() => match command {
-                    Some(Command::Plan(plan, windows)) => self.change(*plan, windows)?,
+                    Some(Command::Plan(plan, windows)) => {
+                        renewed = self.change(*plan, windows)?;
+                    }
                     Some(Command::Stop) | None => return Ok(()),
                 },
             }
+            if renewed {
+                ring = self.keeper.watch_ring()?;
+            }
         }
+    }
+
+    fn bpf_time(&self) -> Duration {
+        self.bpf_ended + self.keeper.bpf_time().unwrap_or_default()
     }
 
     /// Brings the kernel side's table of targets up to date.
@@ -207,16 +215,23 @@ impl<K: Keeper> Session<K> {
         Ok(())
     }
 
-    fn change(&mut self, plan: Plan<K>, windows: Windows) -> Result<(), Error> {
+    /// Says whether it had to begin anew.
+    fn change(&mut self, plan: Plan<K>, windows: Windows) -> Result<bool, Error> {
+        // What those have forked who are targets no more is known to the kernel side only.
+        let renews = plan.targets != self.plan.targets;
+        if renews {
+            self.keeper.end();
+        }
         self.offer()?;
-        let before = std::mem::replace(&mut self.plan, plan);
-        if before.targets != self.plan.targets {
-            // It finds those who are targets no more, too.
+        self.plan = plan;
+        self.windows = windows;
+        if renews {
+            self.bpf_ended = self.bpf_time();
+            self.keeper = begin()?;
             self.follower = Follower::with_descendants(self.plan.targets.clone());
             self.follow()?;
         }
-        self.windows = windows;
-        Ok(())
+        Ok(renews)
     }
 
     /// Hands the window on and begins the next.
@@ -238,6 +253,14 @@ impl<K: Keeper> Session<K> {
             notes: std::mem::take(&mut self.notes),
         })
     }
+}
+
+fn begin<K: Keeper>() -> Result<K, Error> {
+    K::begin(&Settings {
+        filters: FILTER_TARGETS,
+        offsets: kernel_offsets()?,
+        ..Settings::UNSET
+    })
 }
 
 /// The wall clock after the Unix epoch, and the monotonic one.
