@@ -311,7 +311,7 @@ fn copy<const ROOM: usize>(passed: &Passed, record: *mut Record<ROOM>) {
     let bytes = unsafe { (&raw mut (*record).bytes).cast::<u8>() };
     if ROOM == WHOLE_BYTES {
         (header.head, header.tail) = wire::copy_buffer(passed.buffer, passed.length, bytes);
-    } else if passed.length <= ROOM as u64 && wire::read_user(bytes, passed.length, passed.buffer) {
+    } else if wire::read_bounded::<ROOM>(bytes, passed.length, passed.buffer) {
         header.head = passed.length as u32;
     }
     // SAFETY: five bytes of the room; where none were copied the head is not longer than nothing.

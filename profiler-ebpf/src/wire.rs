@@ -406,7 +406,7 @@ pub(crate) fn copy_buffer(address: u64, length: u64, to: *mut u8) -> (u32, u32) 
         return copy_ends::<CROWDED_BYTES, CROWDED_BYTES>(address, length, to);
     }
     if length <= WHOLE_BYTES as u64 {
-        let is_read = read_user(to, length, address);
+        let is_read = read_bounded::<WHOLE_BYTES>(to, length, address);
         return (if is_read { length as u32 } else { 0 }, 0);
     }
     copy_ends::<HEAD_BYTES, TAIL_BYTES>(address, length, to)
@@ -467,6 +467,16 @@ fn copy_vectors(vectors: u64, length: u64, scratch: &mut WireScratch) {
         filled += part;
     }
     scratch.header.head = filled as u32;
+}
+
+/// Copies memory of the running process that is no longer than there is room, or nothing.
+#[inline(always)]
+pub(crate) fn read_bounded<const ROOM: usize>(to: *mut u8, length: u64, from: u64) -> bool {
+    // Volatile, so that what is checked is what is used: of a length that lies on the stack and is checked in one
+    // register and passed in another Linux 6.1 does not know the bound.
+    // SAFETY: a local variable.
+    let length = unsafe { ptr::read_volatile(&raw const length) };
+    length <= ROOM as u64 && read_user(to, length, from)
 }
 
 /// Copies memory of the running process.

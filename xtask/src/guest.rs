@@ -5,6 +5,7 @@ mod image;
 mod initramfs;
 mod judge;
 mod kernel;
+mod ladder;
 mod machine;
 mod steps;
 

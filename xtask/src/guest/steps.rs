@@ -8,14 +8,16 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::ladder::{LIBRARY, STEPS};
+
 /// One step, which fails as soon as a line of it does.
 pub(super) struct Step {
     pub(super) name: &'static str,
     /// Steps that have to come before it.
-    needs: &'static [&'static str],
+    pub(super) needs: &'static [&'static str],
     /// A step that takes longer hangs.
     pub(super) limit: Duration,
-    shell: &'static str,
+    pub(super) shell: &'static str,
 }
 
 /// How a step ended.
@@ -23,220 +25,6 @@ pub(super) struct Outcome {
     pub(super) status: i32,
     pub(super) seconds: f64,
 }
-
-/// Known to each step.
-const LIBRARY: &str = "\
-refuse() { if \"$@\" >/dev/null 2>&1; then echo \"should fail: $*\"; exit 1; fi; }
-keep() { cp \"$@\" /host/out/; }
-everything() {
-  find / -xdev \\( -path /host -o -path /usr/lib/modules -o -path /tmp -o -path /var/tmp -o -path /var/log \\
-    -o -path /root -o -path /var/lib/postgresql -o -path /var/lib/systemd \\) -prune -o -print | sort
-}
-trap 'test $? = 0 || journalctl --no-pager -n 40 -o short-monotonic' EXIT
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-cd /root
-";
-
-const fn step(
-    name: &'static str,
-    needs: &'static [&'static str],
-    limit_s: u64,
-    shell: &'static str,
-) -> Step {
-    Step {
-        name,
-        needs,
-        limit: Duration::from_secs(limit_s),
-        shell,
-    }
-}
-
-/// In their order.
-static STEPS: &[Step] = &[
-    step(
-        "install",
-        &[],
-        120,
-        "everything > before
-dpkg -i /host/profiler.deb
-refuse systemctl is-active profiler
-refuse systemctl is-enabled profiler
-getent passwd profiler
-refuse test -e /var/lib/profiler
-profiler --version
-",
-    ),
-    step("doctor", &["install"], 120, "profiler doctor\n"),
-    step(
-        "busy",
-        &[],
-        60,
-        "systemd-run --quiet --unit=busy sh -c 'while :; do :; done'
-systemd-run --quiet --unit=calls dd if=/dev/zero of=/dev/null bs=1
-systemctl is-active busy calls
-",
-    ),
-    step(
-        "record",
-        &["install", "busy"],
-        180,
-        "profiler record --unit busy -d 5 -o busy.folded
-profiler report busy.folded -o busy.svg
-keep busy.folded busy.svg
-",
-    ),
-    step(
-        "wall",
-        &["install", "busy"],
-        180,
-        "profiler record --unit busy --wall -d 3 -o wall.folded
-keep wall.folded
-",
-    ),
-    step(
-        "syscalls",
-        &["install", "busy"],
-        180,
-        "profiler syscalls --unit calls -d 3 --json -o syscalls.json
-keep syscalls.json
-systemctl stop calls
-",
-    ),
-    step(
-        "postgres",
-        &[],
-        300,
-        "echo 'host all all 127.0.0.1/32 trust' > /etc/postgresql/15/main/pg_hba.conf
-echo 'local all all trust' >> /etc/postgresql/15/main/pg_hba.conf
-systemctl start postgresql@15-main
-pgbench -U postgres -i -q postgres
-systemd-run --quiet --unit=bench --setenv=PGSSLMODE=disable pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
-systemctl is-active bench
-",
-    ),
-    step(
-        "queries",
-        &["install", "postgres"],
-        240,
-        "profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 8 --json -o queries.json
-keep queries.json
-",
-    ),
-    step(
-        "tcp",
-        &["install", "postgres"],
-        240,
-        "systemd-run --quiet --unit=anew pgbench -U postgres -h 127.0.0.1 -C -S -T 3600 postgres
-profiler tcp -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 5 --json -o tcp.json
-keep tcp.json
-systemctl stop anew bench
-",
-    ),
-    // As Debian's server and clients speak with each other, unless told otherwise.
-    step(
-        "tls",
-        &["install", "postgres"],
-        240,
-        "systemd-run --quiet --unit=secret --setenv=PGSSLMODE=require pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
-profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) --tls auto -d 8 --json -o tls.json
-keep tls.json
-systemctl stop secret
-",
-    ),
-    step(
-        "start",
-        &["install", "busy"],
-        300,
-        "mkdir -p /etc/systemd/system/profiler.service.d /etc/profiler/profiler.d
-# An emulated processor is some thirty times slower than the one that the budget is for.
-printf '[Service]\\nCPUQuota=\\n' > /etc/systemd/system/profiler.service.d/emulated.conf
-printf '[windows]\\nlength = \"5s\"\\n[overhead]\\nmax = \"100%%\"\\n' > /etc/profiler/profiler.d/emulated.toml
-systemctl daemon-reload
-cp /usr/share/doc/profiler/examples/perf-events.conf /etc/sysctl.d/
-systemctl restart systemd-sysctl
-profiler daemon --check
-systemctl start profiler
-systemctl is-active profiler
-systemctl show profiler -p MainPID -p StatusText -p NRestarts -p User
-test $(stat -c %U /var/lib/profiler) = profiler
-",
-    ),
-    step(
-        "confined",
-        &["start"],
-        60,
-        "systemd-analyze security profiler --no-pager --threshold 31\n",
-    ),
-    step(
-        "windows",
-        &["start"],
-        240,
-        "for i in $(seq 20); do
-  profiler report --since 10m --unit busy -o windows.folded && grep -q '^sh;' windows.folded && break
-  sleep 3
-done
-profiler report --since 10m -o windows.svg
-keep windows.folded windows.svg
-",
-    ),
-    step(
-        "reload",
-        &["start"],
-        120,
-        "before=$(systemctl show -p MainPID --value profiler)
-systemctl reload profiler
-systemctl is-active profiler
-test $(systemctl show -p MainPID --value profiler) = $before
-journalctl -u profiler -o cat --no-pager | tail -5
-",
-    ),
-    step(
-        "watchdog",
-        &["start"],
-        240,
-        "before=$(systemctl show -p MainPID --value profiler)
-kill -STOP $before
-for i in $(seq 200); do
-  now=$(systemctl show -p MainPID --value profiler)
-  if test $now != 0 && test $now != $before && systemctl is-active profiler; then break; fi
-  sleep 1
-done
-journalctl -u profiler -o cat --no-pager | grep -i watchdog
-test $(systemctl show -p NRestarts --value profiler) = 1
-refuse kill -0 $before
-",
-    ),
-    step(
-        "stop",
-        &["start"],
-        120,
-        "systemctl stop profiler
-test $(systemctl show -p Result --value profiler) = success
-journalctl -u profiler -o short-monotonic --no-pager > journal.txt
-keep journal.txt
-",
-    ),
-    step(
-        "remove",
-        &["install"],
-        120,
-        "dpkg -r profiler
-refuse command -v profiler
-test -e /etc/profiler/profiler.toml
-",
-    ),
-    step(
-        "purge",
-        &["remove"],
-        120,
-        "dpkg -P profiler
-rm /etc/sysctl.d/perf-events.conf
-everything > after
-diff before after
-refuse getent passwd profiler
-",
-    ),
-];
 
 /// All, or those of these names, with what they need.
 pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Step>> {

@@ -1,0 +1,258 @@
+//! The steps, in their order: each a few lines of a shell, which know [`LIBRARY`].
+
+use std::time::Duration;
+
+use super::steps::Step;
+
+/// Known to each step.
+pub(super) const LIBRARY: &str = "\
+refuse() { if \"$@\" >/dev/null 2>&1; then echo \"should fail: $*\"; exit 1; fi; }
+keep() { cp \"$@\" /host/out/; }
+everything() {
+  find / -xdev \\( -path /host -o -path /usr/lib/modules -o -path /tmp -o -path /var/tmp -o -path /var/log \\
+    -o -path /root -o -path /var/lib/postgresql -o -path /var/lib/systemd \\) -prune -o -print | sort
+}
+dropins=/etc/systemd/system/profiler.service.d
+queries=/etc/profiler/profiler.d/queries.toml
+trap 'test $? = 0 || journalctl --no-pager -n 40 -o short-monotonic' EXIT
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+cd /root
+";
+
+const fn step(
+    name: &'static str,
+    needs: &'static [&'static str],
+    limit_s: u64,
+    shell: &'static str,
+) -> Step {
+    Step {
+        name,
+        needs,
+        limit: Duration::from_secs(limit_s),
+        shell,
+    }
+}
+
+/// In their order.
+pub(super) static STEPS: &[Step] = &[
+    step(
+        "install",
+        &[],
+        120,
+        "everything > before
+dpkg -i /host/profiler.deb
+refuse systemctl is-active profiler
+refuse systemctl is-enabled profiler
+getent passwd profiler
+refuse test -e /var/lib/profiler
+profiler --version
+",
+    ),
+    step("doctor", &["install"], 120, "profiler doctor\n"),
+    step(
+        "busy",
+        &[],
+        60,
+        "systemd-run --quiet --unit=busy sh -c 'while :; do :; done'
+systemd-run --quiet --unit=calls dd if=/dev/zero of=/dev/null bs=1
+systemctl is-active busy calls
+",
+    ),
+    step(
+        "record",
+        &["install", "busy"],
+        180,
+        "profiler record --unit busy -d 5 -o busy.folded
+profiler report busy.folded -o busy.svg
+keep busy.folded busy.svg
+",
+    ),
+    step(
+        "wall",
+        &["install", "busy"],
+        180,
+        "profiler record --unit busy --wall -d 3 -o wall.folded
+keep wall.folded
+",
+    ),
+    step(
+        "syscalls",
+        &["install", "busy"],
+        180,
+        "profiler syscalls --unit calls -d 3 --json -o syscalls.json
+keep syscalls.json
+systemctl stop calls
+",
+    ),
+    step(
+        "postgres",
+        &[],
+        300,
+        "echo 'host all all 127.0.0.1/32 trust' > /etc/postgresql/15/main/pg_hba.conf
+echo 'local all all trust' >> /etc/postgresql/15/main/pg_hba.conf
+systemctl start postgresql@15-main
+pgbench -U postgres -i -q postgres
+systemd-run --quiet --unit=bench --setenv=PGSSLMODE=disable pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
+systemctl is-active bench
+",
+    ),
+    step(
+        "queries",
+        &["install", "postgres"],
+        240,
+        "profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 8 --json -o queries.json
+keep queries.json
+",
+    ),
+    step(
+        "tcp",
+        &["install", "postgres"],
+        240,
+        "systemd-run --quiet --unit=anew pgbench -U postgres -h 127.0.0.1 -C -S -T 3600 postgres
+profiler tcp -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 5 --json -o tcp.json
+keep tcp.json
+systemctl stop anew bench
+",
+    ),
+    // As Debian's server and clients speak with each other, unless told otherwise.
+    step(
+        "tls",
+        &["install", "postgres"],
+        240,
+        "systemd-run --quiet --unit=secret --setenv=PGSSLMODE=require pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
+profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) --tls auto -d 8 --json -o tls.json
+keep tls.json
+systemctl stop secret
+",
+    ),
+    // An emulated processor is some thirty times slower than the one that the unit's budget is for.
+    step(
+        "configure",
+        &["install"],
+        60,
+        "mkdir -p $dropins /etc/profiler/profiler.d
+printf '[Service]\nCPUQuota=\n' > $dropins/emulated.conf
+printf '[windows]\nlength = \"5s\"\n[overhead]\nmax = \"100%%\"\n' > /etc/profiler/profiler.d/emulated.toml
+printf '[queries]\ntargets = { units = [\"postgresql@15-main\"] }\n' > $queries
+systemctl daemon-reload
+",
+    ),
+    // Debian's kernels refuse perf events to whoever lacks CAP_SYS_ADMIN, as their default: what the unit says then, and
+    // likewise where somebody has taken a capability from it.
+    step(
+        "refused",
+        &["configure"],
+        240,
+        "test $(cat /proc/sys/kernel/perf_event_paranoid) = 3
+refuse systemctl start profiler
+systemctl stop profiler
+journalctl -u profiler -o cat --no-pager > refused.txt
+grep 'hint: kernel.perf_event_paranoid is 3.*sudo sysctl kernel.perf_event_paranoid=2.*perf-events.conf' refused.txt
+caps=+bpf,+perfmon,+sys_ptrace,+dac_read_search,+syslog,+checkpoint_restore
+few=\"setpriv --reuid profiler --regid profiler --clear-groups --inh-caps $caps --ambient-caps $caps\"
+$few profiler daemon --check --config /etc/profiler/profiler.toml > check.txt || true
+grep 'sampling: impossible here, .*kernel.perf_event_paranoid is 3' check.txt
+$few profiler doctor > doctor.txt || true
+grep 'kernel.perf_event_paranoid=2' doctor.txt
+profiler daemon --check --config /etc/profiler/profiler.toml | grep 'perf events: by CAP_SYS_ADMIN'
+printf '[Service]\nAmbientCapabilities=~CAP_PERFMON\nCapabilityBoundingSet=~CAP_PERFMON\n' > $dropins/less.conf
+systemctl daemon-reload
+refuse systemctl start profiler
+systemctl stop profiler
+journalctl -u profiler -o cat --no-pager | grep 'cannot record: capabilities: needs CAP_PERFMON'
+rm $dropins/less.conf
+systemctl daemon-reload
+keep refused.txt check.txt
+",
+    ),
+    step(
+        "start",
+        &["configure", "busy"],
+        300,
+        "cp /usr/share/doc/profiler/examples/perf-events.conf /etc/sysctl.d/
+systemctl restart systemd-sysctl
+test $(cat /proc/sys/kernel/perf_event_paranoid) = 2
+profiler daemon --check
+systemctl start profiler
+systemctl is-active profiler
+systemctl show profiler -p MainPID -p StatusText -p NRestarts -p User
+grep CapEff:.000001c400080004 /proc/$(systemctl show -p MainPID --value profiler)/status
+test $(stat -c %U /var/lib/profiler) = profiler
+",
+    ),
+    step(
+        "confined",
+        &["start"],
+        60,
+        "systemd-analyze security profiler --no-pager --threshold 31\n",
+    ),
+    step(
+        "windows",
+        &["start"],
+        240,
+        "for i in $(seq 20); do
+  profiler report --since 10m --unit busy -o windows.folded && grep -q '^sh;' windows.folded && break
+  sleep 3
+done
+profiler report --since 10m -o windows.svg
+keep windows.folded windows.svg
+",
+    ),
+    step(
+        "reload",
+        &["start"],
+        120,
+        "before=$(systemctl show -p MainPID --value profiler)
+systemctl reload profiler
+systemctl is-active profiler
+test $(systemctl show -p MainPID --value profiler) = $before
+journalctl -u profiler -o cat --no-pager | tail -5
+",
+    ),
+    step(
+        "watchdog",
+        &["start"],
+        240,
+        "before=$(systemctl show -p MainPID --value profiler)
+kill -STOP $before
+for i in $(seq 200); do
+  now=$(systemctl show -p MainPID --value profiler)
+  if test $now != 0 && test $now != $before && systemctl is-active profiler; then break; fi
+  sleep 1
+done
+journalctl -u profiler -o cat --no-pager | grep -i watchdog
+test $(systemctl show -p NRestarts --value profiler) = 1
+refuse kill -0 $before
+",
+    ),
+    step(
+        "stop",
+        &["start"],
+        120,
+        "systemctl stop profiler
+test $(systemctl show -p Result --value profiler) = success
+journalctl -u profiler -o short-monotonic --no-pager > journal.txt
+keep journal.txt
+",
+    ),
+    step(
+        "remove",
+        &["install"],
+        120,
+        "dpkg -r profiler
+refuse command -v profiler
+test -e /etc/profiler/profiler.toml
+",
+    ),
+    step(
+        "purge",
+        &["remove"],
+        120,
+        "dpkg -P profiler
+rm -f /etc/sysctl.d/perf-events.conf
+everything > after
+diff before after
+refuse getent passwd profiler
+",
+    ),
+];
