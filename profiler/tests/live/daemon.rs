@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     thread::sleep,
@@ -399,11 +401,13 @@ fn queries_are_kept() {
     let Some(bench) = bench() else { return };
     let postgres = server();
     pgbench(&postgres, &["--quiet", "--initialize", "--scale=1"]);
+    let socket = bench.path("web.sock");
     let sections = |length: &str| {
         format!(
             "[sampling]\nenabled = false\n[windows]\nlength = '{length}'\n\
-             [queries]\ntargets = {{ pids = [{}] }}\n",
-            postgres.server.id()
+             [queries]\ntargets = {{ pids = [{}] }}\n[web]\nlisten = 'unix:{}'\n",
+            postgres.server.id(),
+            socket.display()
         )
     };
     let daemon = Daemon::start(&bench, &sections("300ms"));
@@ -411,6 +415,11 @@ fn queries_are_kept() {
     let mut calls = pgbench(&postgres, &load);
     daemon.reload(&sections("500ms"));
     calls += pgbench(&postgres, &load);
+    wait_for_metrics(
+        &socket,
+        "SELECT abalance FROM pgbench_accounts WHERE aid = $1",
+        calls,
+    );
     let state = daemon.state.clone();
     let windows = daemon.stop();
     assert!(windows.len() > 4, "{windows:#?}");
@@ -429,4 +438,40 @@ fn queries_are_kept() {
         table.contains("SELECT abalance") && table.contains("calls seen: "),
         "{table}"
     );
+}
+
+/// Waits until the metrics of a statement, by its fingerprint, tell so many calls, and each of them with its latency.
+#[track_caller]
+fn wait_for_metrics(socket: &Path, statement: &str, calls: u64) {
+    let mut text = String::new();
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100));
+        text = metrics(socket);
+        let is_of =
+            |line: &&str| line.starts_with("postgres_query_info{") && line.contains(statement);
+        let Some(info) = text.lines().find(is_of) else {
+            continue;
+        };
+        let labels = info
+            .split('{')
+            .nth(1)
+            .and_then(|rest| rest.split(",query=").next());
+        let labels = labels.expect("it has some");
+        let told = |name: &str| text.contains(&format!("{name}{{{labels}}} {calls}\n"));
+        if told("postgres_query_calls_total") && told("postgres_query_rows_total") {
+            let timed = format!("postgres_query_duration_seconds_count{{{labels}}} ");
+            assert!(text.contains(&timed), "{text}");
+            return;
+        }
+    }
+    panic!("never {calls} calls of {statement} in\n{text}");
+}
+
+fn metrics(socket: &Path) -> String {
+    let mut stream = UnixStream::connect(socket).expect("somebody listens");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).expect("it is read");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    text(&answer)
 }
