@@ -7,6 +7,8 @@
 #[cfg(target_arch = "bpf")]
 mod arch;
 #[cfg(target_arch = "bpf")]
+mod buffer;
+#[cfg(target_arch = "bpf")]
 mod descriptor;
 #[cfg(target_arch = "bpf")]
 mod filter;

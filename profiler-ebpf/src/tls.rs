@@ -21,7 +21,7 @@ use profiler_common::{
 };
 
 use crate::{
-    arch, filter,
+    arch, buffer, filter,
     maps::{
         EVENTS, TLS_CALLS, TLS_STREAMS, TlsCall, TlsKey, TlsStream, WireSocket, count, wire_setting,
     },
@@ -310,8 +310,8 @@ fn copy<const ROOM: usize>(passed: &Passed, record: *mut Record<ROOM>) {
     // SAFETY: within the record.
     let bytes = unsafe { (&raw mut (*record).bytes).cast::<u8>() };
     if ROOM == WHOLE_BYTES {
-        (header.head, header.tail) = wire::copy_buffer(passed.buffer, passed.length, bytes);
-    } else if wire::read_bounded::<ROOM>(bytes, passed.length, passed.buffer) {
+        (header.head, header.tail) = buffer::copy_buffer(passed.buffer, passed.length, bytes);
+    } else if buffer::read_bounded::<ROOM>(bytes, passed.length, passed.buffer) {
         header.head = passed.length as u32;
     }
     // SAFETY: five bytes of the room; where none were copied the head is not longer than nothing.

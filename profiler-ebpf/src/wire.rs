@@ -9,25 +9,25 @@ use core::{ffi::c_void, mem::transmute, ptr};
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::{bpf_ktime_get_ns, bpf_loop, generated},
+    helpers::{bpf_ktime_get_ns, bpf_loop},
 };
 use profiler_common::{
     outcome::Counter,
     wire::{
-        CROWDED_BYTES, CROWDED_MIN, HEAD_BYTES, KIND_WIRE, PIECES_MAX, RECEIVED, SENT, TAIL_BYTES,
-        VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES, WIRE_HEADER_BYTES, WireHeader, WireInterest,
-        family, source,
+        KIND_WIRE, PIECES_MAX, RECEIVED, SENT, TAIL_BYTES, VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES,
+        WIRE_HEADER_BYTES, WireHeader, WireInterest, family, source,
     },
 };
 
 use crate::{
     arch,
+    buffer::{copy_buffer, read_user},
     descriptor::SocketFile,
     filter,
     filter::Target,
     maps::{
         EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SOCKETS, WireScratch, WireSocket,
-        count, is_crowded, tcp_setting, wire_setting,
+        count, tcp_setting, wire_setting,
     },
     task::{Task, read_at, user_at},
     tcp, tls,
@@ -399,35 +399,6 @@ pub(crate) fn hide_password(first: [u8; 5], header: &mut WireHeader) {
     }
 }
 
-/// Copies a buffer, or its first and last bytes, to where there is room for [`WHOLE_BYTES`]; gives how many of each.
-#[inline(always)]
-pub(crate) fn copy_buffer(address: u64, length: u64, to: *mut u8) -> (u32, u32) {
-    if length > CROWDED_MIN as u64 && is_crowded() {
-        return copy_ends::<CROWDED_BYTES, CROWDED_BYTES>(address, length, to);
-    }
-    if length <= WHOLE_BYTES as u64 {
-        let is_read = read_bounded::<WHOLE_BYTES>(to, length, address);
-        return (if is_read { length as u32 } else { 0 }, 0);
-    }
-    copy_ends::<HEAD_BYTES, TAIL_BYTES>(address, length, to)
-}
-
-/// Copies the first and the last bytes of a buffer that is longer.
-#[inline(always)]
-fn copy_ends<const HEAD: usize, const TAIL: usize>(
-    address: u64,
-    length: u64,
-    to: *mut u8,
-) -> (u32, u32) {
-    if !read_user(to, HEAD as u64, address) {
-        return (0, 0);
-    }
-    // SAFETY: within the room.
-    let behind = unsafe { to.add(HEAD) };
-    let is_read = read_user(behind, TAIL as u64, address + length - TAIL as u64);
-    (HEAD as u32, if is_read { TAIL as u32 } else { 0 })
-}
-
 /// Copies bytes of several buffers, one behind the other.
 #[inline(always)]
 fn copy_vectors(vectors: u64, length: u64, scratch: &mut WireScratch) {
@@ -467,29 +438,6 @@ fn copy_vectors(vectors: u64, length: u64, scratch: &mut WireScratch) {
         filled += part;
     }
     scratch.header.head = filled as u32;
-}
-
-/// Copies memory of the running process that is no longer than there is room, or nothing.
-#[inline(always)]
-pub(crate) fn read_bounded<const ROOM: usize>(to: *mut u8, length: u64, from: u64) -> bool {
-    // Volatile, so that what is checked is what is used: of a length that lies on the stack and is checked in one
-    // register and passed in another Linux 6.1 does not know the bound.
-    // SAFETY: a local variable.
-    let length = unsafe { ptr::read_volatile(&raw const length) };
-    length <= ROOM as u64 && read_user(to, length, from)
-}
-
-/// Copies memory of the running process.
-#[inline(always)]
-pub(crate) fn read_user(to: *mut u8, length: u64, from: u64) -> bool {
-    // SAFETY: the destination is a live map value with that much room, which the verifier checks; the helper checks
-    // the source.
-    let result =
-        unsafe { generated::bpf_probe_read_user(to.cast(), length as u32, from as *const _) };
-    if result != 0 {
-        count(Counter::WireUnreadable);
-    }
-    result == 0
 }
 
 #[inline(always)]
