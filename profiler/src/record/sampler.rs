@@ -251,7 +251,7 @@ impl Sampler {
         // The window that ends and the one that begins meet in one moment, however long this takes.
         let ended_at = now();
         let duration = Duration::from_nanos(ended_at.1.saturating_sub(self.started_at.1));
-        self.close_spans(ended_at.1, sampling);
+        self.close_spans(ended_at.1, sampling)?;
         let aggregate = mem::replace(&mut self.state.aggregate, Aggregate::new(Timeline::Drop));
         let account = self.account(&counters, &aggregate, sampling);
         let captured = Captured {
@@ -269,9 +269,9 @@ impl Sampler {
     }
 
     /// Makes the window's samples stand for all of its time.
-    fn close_spans(&mut self, end_ns: u64, sampling: Sampling) {
+    fn close_spans(&mut self, end_ns: u64, sampling: Sampling) -> Result<(), Error> {
         if !self.waits() {
-            return;
+            return Ok(());
         }
         let boundary = Boundary {
             end_ns,
@@ -280,7 +280,11 @@ impl Sampler {
         };
         let Self { kernel, state, .. } = self;
         self.opened += off_cpu::close_window(kernel, state, boundary);
-        off_cpu::complete(&mut state.aggregate, state.mode, self.min_block);
+        // A span that was over just before its thread was looked at is on the ring only.
+        self.drain()?;
+        let aggregate = &mut self.state.aggregate;
+        off_cpu::complete(aggregate, self.state.mode, self.min_block);
+        Ok(())
     }
 
     fn meta(&self, duration: Duration) -> Meta {
