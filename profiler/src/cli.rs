@@ -226,6 +226,11 @@ fn destination(path: &std::path::Path) -> Destination {
     }
 }
 
+/// Where a table goes: standard output, unless a file is named.
+fn table_destination(output: Option<&std::path::Path>) -> Destination {
+    output.map_or(Destination::Stdout, destination)
+}
+
 /// The format asked for, else the one of the suffix, else (no file, or standard output) none.
 fn format_of(
     format: Option<Format>,
@@ -256,6 +261,13 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 fn parse_glob(text: &str) -> Result<CommGlob, String> {
     CommGlob::compile(text.as_bytes()).map_err(|_| {
         format!("`{text}` can match no process: the kernel keeps 15 bytes of a name; shorten it and end it with *")
+    })
+}
+
+/// Likewise of one that was not looked at when it was read.
+fn compile_glob(glob: &str) -> Result<CommGlob, Error> {
+    CommGlob::compile(glob.as_bytes()).map_err(|_| Error::CommTooLong {
+        glob: glob.to_owned(),
     })
 }
 

@@ -107,7 +107,7 @@ fn record(options: &Options) -> Result<()> {
     interrupt::watch()?;
     setup::toolchain()?;
     setup::tests()?;
-    shell::run(&mut cargo(&["build", "--release", "--package", "profiler"]))?;
+    build()?;
     let mut recorders = vec![Recorder::None, Recorder::Ours];
     if has("perf") {
         recorders.extend([Recorder::PerfDwarf, Recorder::PerfFramePointers]);
@@ -139,6 +139,11 @@ fn record(options: &Options) -> Result<()> {
         println!("\nwrote {}", path.display());
     }
     Ok(())
+}
+
+/// Builds what is measured.
+fn build() -> Result<()> {
+    shell::run(&mut cargo(&["build", "--release", "--package", "profiler"]))
 }
 
 /// Whoever else uses the machine makes the rounds differ.

@@ -6,11 +6,11 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::{
-    TargetArgs, destination, parse_duration,
+    TargetArgs, parse_duration,
     report::{parse_instant, span},
+    table_destination,
 };
 use crate::{
-    artifact::Destination,
     config::{self, Descendants},
     daemon::config::state_directory,
     error::Error,
@@ -102,7 +102,7 @@ impl QueriesArgs {
             span: span(since, self.until),
             selection: self.selection(),
             form: self.form(),
-            destination: self.destination(),
+            destination: table_destination(self.output.as_deref()),
         })
     }
 
@@ -129,11 +129,6 @@ impl QueriesArgs {
         }
     }
 
-    fn destination(&self) -> Destination {
-        let output = self.output.as_deref();
-        output.map_or(Destination::Stdout, destination)
-    }
-
     /// What is meant.
     pub fn resolve(self) -> Result<config::Queries, Error> {
         let mut targets = self.targets.resolve()?;
@@ -148,7 +143,7 @@ impl QueriesArgs {
             selection: self.selection(),
             tls: self.tls,
             form: self.form(),
-            destination: self.destination(),
+            destination: table_destination(self.output.as_deref()),
             interval: self.interval,
         })
     }

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
-use profiler_common::comm::CommGlob;
 
-use super::{destination, format_of, options};
+use super::{compile_glob, destination, format_of, options};
 use crate::{
     artifact::Destination,
     cgroup,
@@ -142,10 +141,7 @@ impl ReportArgs {
     fn wanted(self) -> Result<Wanted, Error> {
         let comm = self
             .comm
-            .map(|glob| match CommGlob::compile(glob.as_bytes()) {
-                Ok(compiled) => Ok((glob, compiled)),
-                Err(_) => Err(Error::CommTooLong { glob }),
-            });
+            .map(|glob| compile_glob(&glob).map(|compiled| (glob, compiled)));
         Ok(Wanted {
             pids: self.pids,
             comm: comm.transpose()?,

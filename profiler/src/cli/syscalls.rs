@@ -4,14 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
-use profiler_common::{comm::CommGlob, syscalls::wanted};
+use profiler_common::syscalls::wanted;
 
 use super::{
-    TargetArgs, destination, format_of, parse_duration,
+    TargetArgs, compile_glob, destination, format_of, parse_duration,
     report::{parse_instant, span},
+    table_destination,
 };
 use crate::{
-    artifact::Destination,
     config,
     daemon::{config::state_directory, store::Who},
     error::Error,
@@ -100,10 +100,7 @@ impl SyscallsArgs {
         let Some(since) = self.since else {
             return Ok(None);
         };
-        let comm = self.targets.comm.as_ref().map(|glob| {
-            let glob = glob.clone();
-            CommGlob::compile(glob.as_bytes()).map_err(|_| Error::CommTooLong { glob })
-        });
+        let comm = self.targets.comm.as_deref().map(compile_glob);
         Ok(Some(History {
             state: self.state.clone().unwrap_or_else(state_directory),
             span: span(since, self.until),
@@ -114,7 +111,7 @@ impl SyscallsArgs {
             sort: self.sort,
             limit: self.limit(),
             form: self.form(),
-            destination: self.destination(),
+            destination: table_destination(self.output.as_deref()),
         }))
     }
 
@@ -129,11 +126,6 @@ impl SyscallsArgs {
             (_, true) => Form::Csv,
             _ => Form::Table,
         }
-    }
-
-    fn destination(&self) -> Destination {
-        let output = self.output.as_deref();
-        output.map_or(Destination::Stdout, destination)
     }
 
     /// What is meant.
@@ -165,7 +157,7 @@ impl SyscallsArgs {
             sort: self.sort,
             limit: self.limit(),
             form: self.form(),
-            destination: self.destination(),
+            destination: table_destination(self.output.as_deref()),
             interval: self.interval,
         })
     }

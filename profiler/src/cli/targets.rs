@@ -3,8 +3,8 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
-use profiler_common::comm::CommGlob;
 
+use super::compile_glob;
 use crate::{
     cgroup,
     config::{Descendants, Targets},
@@ -48,10 +48,7 @@ impl TargetArgs {
         let comm = self
             .comm
             .as_ref()
-            .map(|glob| match CommGlob::compile(glob.as_bytes()) {
-                Ok(compiled) => Ok((glob.clone(), compiled)),
-                Err(_) => Err(Error::CommTooLong { glob: glob.clone() }),
-            });
+            .map(|glob| compile_glob(glob).map(|compiled| (glob.clone(), compiled)));
         let command = (!self.command.is_empty()).then(|| self.command.clone());
         let follow = self.descendants || command.is_some();
         let mut pids = self.pids.clone();

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use profiler_common::comm::CommGlob;
 
 use super::{
-    destination, parse_duration, parse_glob,
+    parse_duration, parse_glob,
     report::{parse_instant, span},
+    table_destination,
 };
 use crate::{
-    artifact::Destination,
     config::{self, Descendants, Targets},
     daemon::{config::state_directory, store::Who},
     error::Error,
@@ -99,7 +99,7 @@ impl TcpArgs {
             },
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
             form: self.form(),
-            destination: self.destination(),
+            destination: table_destination(self.output.as_deref()),
         })
     }
 
@@ -112,17 +112,12 @@ impl TcpArgs {
         }
     }
 
-    fn destination(&self) -> Destination {
-        let output = self.output.as_deref();
-        output.map_or(Destination::Stdout, destination)
-    }
-
     /// What is meant.
     pub fn resolve(self) -> Result<config::Tcp, Error> {
         if self.pids.is_empty() && self.command.is_empty() && !self.all {
             return Err(Error::NoTcpTarget);
         }
-        let (form, destination) = (self.form(), self.destination());
+        let (form, destination) = (self.form(), table_destination(self.output.as_deref()));
         let command = (!self.command.is_empty()).then_some(self.command);
         let descendants = if self.descendants || command.is_some() {
             Descendants::Follow

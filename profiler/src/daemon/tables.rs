@@ -24,6 +24,7 @@ use super::{
 use crate::{
     error::Error,
     kernel::kernel_offsets,
+    process,
     record::{ending::at, ring_watch::RingWatch, targets::descendants},
 };
 
@@ -253,6 +254,18 @@ impl<K: Keeper> Session<K> {
             notes: std::mem::take(&mut self.notes),
         })
     }
+}
+
+/// What processes are called now, or were when they were last looked at.
+pub(crate) fn names_of(
+    pids: impl IntoIterator<Item = u32>,
+    before: &BTreeMap<u32, String>,
+) -> BTreeMap<u32, String> {
+    let named = |pid| {
+        let known = || before.get(&pid).cloned();
+        Some((pid, process::comm(pid).or_else(known)?))
+    };
+    pids.into_iter().filter_map(named).collect()
 }
 
 fn begin<K: Keeper>() -> Result<K, Error> {

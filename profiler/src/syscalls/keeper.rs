@@ -27,7 +27,6 @@ use crate::{
     },
     error::Error,
     kernel::Record,
-    process,
     record::{
         aggregate::comm_text,
         finish::{self, monotonic_ns},
@@ -184,9 +183,11 @@ impl tables::Keeper for Keeper {
         for (note, count) in mem::take(&mut self.notes) {
             *account.notes.entry(note.to_owned()).or_default() += count;
         }
+        // Who has no rows any more is forgotten.
+        self.names = tables::names_of(pids(&tally), &self.names);
         let came = Came {
             errors: mem::take(&mut self.errors),
-            names: self.names_of(&tally),
+            names: self.names.clone(),
             carried: before.open,
             tally,
             account,
@@ -247,28 +248,19 @@ impl Keeper {
             }
         }
     }
-
-    /// What processes with rows are called; who has none any more is forgotten.
-    fn names_of(&mut self, tally: &Tally) -> BTreeMap<u32, String> {
-        let pids: BTreeSet<u32> = tally.keys().map(|key| key.tgid).collect();
-        let mut names = BTreeMap::new();
-        for pid in pids {
-            let known = || self.names.get(&pid).cloned();
-            if let Some(name) = process::comm(pid).or_else(known) {
-                names.insert(pid, name);
-            }
-        }
-        self.names.clone_from(&names);
-        names
-    }
 }
 
 /// Processes with sums that have no thread any more.
 fn gone(tally: &Tally, callers: &BTreeMap<u32, Call>) -> BTreeSet<u32> {
     let with_threads: BTreeSet<u32> = callers.values().map(|call| call.tgid).collect();
-    let pids: BTreeSet<u32> = tally.keys().map(|key| key.tgid).collect();
-    let without = pids.difference(&with_threads).copied();
+    let without = &pids(tally) - &with_threads;
     without
+        .into_iter()
         .filter(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true))
         .collect()
+}
+
+/// Processes with sums.
+fn pids(tally: &Tally) -> BTreeSet<u32> {
+    tally.keys().map(|key| key.tgid).collect()
 }

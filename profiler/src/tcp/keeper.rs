@@ -132,7 +132,8 @@ impl tables::Keeper for Keeper {
         let process = finish::process_cpu_time();
         account.process = process.saturating_sub(mem::replace(&mut self.process, process));
         let groups = mem::take(&mut self.groups);
-        self.look_at_names(&groups);
+        // A process may have another name by now; one without connections needs none.
+        self.names = tables::names_of(groups.pids(), &self.names);
         let link = self.link;
         self.link = link.next();
         let window = Window::new(what, link, groups, &self.names, account);
@@ -157,16 +158,5 @@ impl Keeper {
                 kernel.forget_socket(one.cookie);
             }
         });
-    }
-
-    /// A process may have another name by now; one without connections needs none.
-    fn look_at_names(&mut self, groups: &Groups) {
-        let before = mem::take(&mut self.names);
-        for pid in groups.pids() {
-            let known = || before.get(&pid).cloned();
-            if let Some(name) = process::comm(pid).or_else(known) {
-                self.names.insert(pid, name);
-            }
-        }
     }
 }

@@ -49,6 +49,18 @@ struct Group {
     ends: BTreeMap<String, u64>,
 }
 
+impl Group {
+    fn empty(pid: u32, role: Role, peer: &str) -> Self {
+        Self {
+            pid,
+            comm: String::new(),
+            peer: Peer::empty(peer.to_owned(), role),
+            carried: 0,
+            ends: BTreeMap::new(),
+        }
+    }
+}
+
 /// What connections do while a window lasts.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
@@ -69,13 +81,7 @@ impl Groups {
         let group = self
             .apart
             .entry(key)
-            .or_insert_with_key(|(pid, role, name)| Group {
-                pid: *pid,
-                comm: String::new(),
-                peer: Peer::empty(name.clone(), *role),
-                carried: 0,
-                ends: BTreeMap::new(),
-            });
+            .or_insert_with_key(|(pid, role, name)| Group::empty(*pid, *role, name));
         peers::add(&mut group.peer, connection);
         group.carried += u64::from(connection.is_told);
         self.found += u64::from(connection.before.is_some() && !connection.is_told);
@@ -121,13 +127,8 @@ impl Window {
         let mut others: BTreeMap<Role, Group> = BTreeMap::new();
         for group in rest {
             let role = group.peer.role;
-            let sum = others.entry(role).or_insert_with(|| Group {
-                pid: 0,
-                comm: String::new(),
-                peer: Peer::empty(OTHERS.to_owned(), role),
-                carried: 0,
-                ends: BTreeMap::new(),
-            });
+            let empty = || Group::empty(0, role, OTHERS);
+            let sum = others.entry(role).or_insert_with(empty);
             sum.peer.merge(group.peer);
             sum.carried += group.carried;
             for (end, count) in group.ends {

@@ -246,18 +246,6 @@ fn writes_first(instruction: &Instruction) -> bool {
     ) && !instruction.is_jcc_short_or_near()
 }
 
-/// Whether what stands behind an instruction is not reached from it.
-fn leads_elsewhere(instruction: &Instruction) -> bool {
-    match instruction.flow_control() {
-        FlowControl::UnconditionalBranch
-        | FlowControl::IndirectBranch
-        | FlowControl::Return
-        | FlowControl::Exception => true,
-        FlowControl::Interrupt => instruction.mnemonic() == Mnemonic::Int3,
-        _ => false,
-    }
-}
-
 /// A function as far as it could be followed.
 struct Function {
     start: u64,
@@ -317,24 +305,21 @@ impl Function {
                 let next = instruction.next_ip();
                 self.frames.insert(address, (next, frame));
                 frame = frame.after(&instruction);
-                if leads_elsewhere(&instruction) {
-                    self.ends.push(next);
-                }
-                address = match instruction.flow_control() {
+                let goes_on = match instruction.flow_control() {
                     FlowControl::Call => {
                         if instruction.code() == Code::Call_rel32_64 {
                             self.calls.insert(instruction.near_branch_target());
                         }
-                        next
+                        Some(next)
                     }
-                    FlowControl::Interrupt if instruction.mnemonic() == Mnemonic::Int3 => break,
+                    FlowControl::Interrupt if instruction.mnemonic() == Mnemonic::Int3 => None,
                     FlowControl::Next
                     | FlowControl::IndirectCall
                     | FlowControl::XbeginXabortXend
-                    | FlowControl::Interrupt => next,
+                    | FlowControl::Interrupt => Some(next),
                     FlowControl::ConditionalBranch => {
                         paths.push((instruction.near_branch_target(), frame));
-                        next
+                        Some(next)
                     }
                     FlowControl::UnconditionalBranch => {
                         let target = instruction.near_branch_target();
@@ -342,7 +327,7 @@ impl Function {
                             // A tail call.
                             self.calls.insert(target);
                         }
-                        target
+                        Some(target)
                     }
                     FlowControl::IndirectBranch => {
                         // With nothing on the stack it may be a tail call: what follows is then the beginning
@@ -350,10 +335,15 @@ impl Function {
                         if indirect.is_none() || frame.rule() != Frame::ENTRY.rule() {
                             indirect = Some(frame);
                         }
-                        break;
+                        None
                     }
-                    FlowControl::Return | FlowControl::Exception => break,
+                    FlowControl::Return | FlowControl::Exception => None,
                 };
+                if goes_on != Some(next) {
+                    self.ends.push(next);
+                }
+                let Some(there) = goes_on else { break };
+                address = there;
             }
             self.falls_through |= address == self.end && frame.is_outermost;
         }

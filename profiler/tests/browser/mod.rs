@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
@@ -13,6 +12,8 @@ use std::{
 
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket, client};
+
+use crate::ask;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -157,16 +158,12 @@ impl Drop for Browser {
 
 /// Its pages, once there is one.
 fn pages(port: u16) -> Option<Value> {
-    let mut stream = connect(port);
-    let request =
-        format!("GET /json/list HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
+    let stream = connect(port);
     // It may leave the connection open behind its answer.
     let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
-    let _ = stream.read_to_string(&mut answer);
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    let targets: Value = serde_json::from_str(body).ok()?;
+    let host = format!("Host: 127.0.0.1:{port}");
+    let (_, body) = ask(stream, "GET /json/list", &[&host, "Connection: close"]);
+    let targets: Value = serde_json::from_str(&body).ok()?;
     let pages = targets.as_array()?.iter();
     let pages: Vec<Value> = pages.filter(|one| one["type"] == "page").cloned().collect();
     (!pages.is_empty()).then_some(Value::Array(pages))

@@ -15,6 +15,17 @@ use crate::postgres::dies_with_us;
 /// Between two looks at the program.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A running program, ended and waited for when dropped.
+pub(super) struct Running(pub(super) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What a program took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Used {

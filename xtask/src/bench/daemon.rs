@@ -7,14 +7,14 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::child;
+use super::child::{self, Running};
 use crate::{
     interrupt,
     postgres::{Postgres, dies_with_us},
@@ -42,34 +42,19 @@ struct Reading {
     lost: f64,
 }
 
-/// Ended and waited for when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Ended already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
-        dies_with_us(command);
-        let name = command.get_program().display().to_string();
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Ok(Self(child.with_context(|| format!("cannot run {name}"))?))
-    }
+/// Starts a program that is not heard.
+fn start(command: &mut Command) -> Result<Running> {
+    dies_with_us(command);
+    let name = command.get_program().display().to_string();
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    Ok(Running(
+        child.with_context(|| format!("cannot run {name}"))?,
+    ))
 }
 
 /// Runs the bench: so many windows of each kind count.
 pub(super) fn run(windows: u32) -> Result<()> {
-    shell::run(&mut shell::cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "profiler",
-    ]))?;
+    super::build()?;
     let folder = tempfile::tempdir()?;
     let server = Postgres::start()?;
     let mut init = server.client("pgbench")?;
@@ -88,8 +73,8 @@ pub(super) fn run(windows: u32) -> Result<()> {
         "--time=100000",
     ]);
     let loads = [
-        Running::start(&mut pgbench)?,
-        Running::start(Command::new("python3").args(["-c", BUSY_PYTHON]))?,
+        start(&mut pgbench)?,
+        start(Command::new("python3").args(["-c", BUSY_PYTHON]))?,
     ];
     let busy = measure(pid, &socket, windows)?;
     drop(loads);
@@ -117,7 +102,7 @@ fn daemon(folder: &Path) -> Result<Running> {
     );
     fs::write(&configuration, text)?;
     let mut command = Command::new(shell::root().join("target/release/profiler"));
-    Running::start(command.args(["daemon", "--config"]).arg(configuration))
+    start(command.args(["daemon", "--config"]).arg(configuration))
 }
 
 /// From the end of one window to the end of a later one. The window under way now does not count.

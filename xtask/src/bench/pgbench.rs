@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{syscalls::BPFTRACE, turns::Turns};
+use super::{child::Running, syscalls::BPFTRACE, turns::Turns};
 use crate::{
     postgres::{Postgres, dies_with_us},
     shell::{self, has},
@@ -43,17 +43,6 @@ struct Load {
     what: &'static str,
     arguments: &'static [&'static str],
     watchers: Vec<Watcher>,
-}
-
-/// A running program, ended and waited for when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Ended already is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Watcher {

@@ -14,12 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::recorder::FREQUENCY_HZ;
-use crate::{
-    interrupt,
-    postgres::dies_with_us,
-    setup,
-    shell::{self, cargo},
-};
+use crate::{interrupt, postgres::dies_with_us, setup, shell};
 
 /// Calls down 20 frames, loops and allocates; each tenth of a second tells how many rounds there have been, and the
 /// time by its own clock.
@@ -111,7 +106,7 @@ pub(super) fn run(rounds: u32, seconds: u32) -> Result<()> {
     interrupt::watch()?;
     setup::toolchain()?;
     setup::tests()?;
-    shell::run(&mut cargo(&["build", "--release", "--package", "profiler"]))?;
+    super::build()?;
     let folder = tempfile::tempdir()?;
     let program = folder.path().join("rounds.py");
     fs::write(&program, PROGRAM)?;

@@ -75,12 +75,7 @@ impl Watcher {
 
 /// Runs the bench.
 pub(super) fn run(rounds: u32) -> Result<()> {
-    shell::run(&mut shell::cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "profiler",
-    ]))?;
+    super::build()?;
     let folder = tempfile::tempdir()?;
     let server = Postgres::start_with(&["shared_preload_libraries=pg_stat_statements"])?;
     let mut init = server.client("pgbench")?;

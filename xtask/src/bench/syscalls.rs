@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use super::{pgbench, turns::Turns};
 use crate::{
     interrupt, setup,
-    shell::{self, cargo, has},
+    shell::{self, has},
 };
 
 /// Tells the time of a call, ns, as it measured it itself: the median of pieces that are shorter than a time slice, so
@@ -142,7 +142,7 @@ pub(super) fn run(rounds: u32) -> Result<()> {
     interrupt::watch()?;
     setup::toolchain()?;
     setup::tests()?;
-    shell::run(&mut cargo(&["build", "--release", "--package", "profiler"]))?;
+    super::build()?;
     super::tell_of_company()?;
     for rival in ["strace", "perf", "bpftrace"] {
         if !has(rival) {
