@@ -50,6 +50,8 @@ struct Mapped {
     base: u64,
     /// Functions with call frame information, with whether they are a signal's trampoline.
     functions: Vec<(Range<u64>, bool)>,
+    /// Code whose CFA is found by a register that is neither `rsp` nor `rbp`.
+    by_others: Vec<Range<u64>>,
 }
 
 /// The other unwinder's view of one process.
@@ -74,6 +76,9 @@ enum Verdict {
     /// pointer, and reached the outermost frame; the other takes it for a function that has pushed
     /// nothing, if it is the leaf. V8's own code is such.
     NoInformation,
+    /// They differ at a leaf whose CFA is found by a register that the other is not given, as at the end of
+    /// `_Unwind_RaiseException`. The kernel side reached the outermost frame.
+    OtherRegister,
     /// They differ after the frame of a signal, behind which the other takes the interrupted code for a
     /// call. The kernel side reached the outermost frame.
     Signal,
@@ -110,11 +115,13 @@ impl Witness {
             let bytes = read(file);
             let base = base(mapping, &bytes);
             unwinder.add_module(module(&name, range.clone(), base, &bytes));
+            let (functions, by_others) = functions(&bytes);
             mapped.push(Mapped {
                 range,
                 name,
                 base,
-                functions: functions(&bytes),
+                functions,
+                by_others,
             });
         }
         let cache = CacheX86_64::new();
@@ -166,6 +173,7 @@ impl Witness {
             (Err(_), Some(_)) if beyond => Verdict::EqualAsFarAsCopied,
             _ if sample.stop != StopReason::Outermost => different(),
             _ if after_signal => Verdict::Signal,
+            _ if last == frame.pc && mapped.is_by_other(last) => Verdict::OtherRegister,
             _ if mapped.function(last).is_none() => Verdict::NoInformation,
             _ => different(),
         }
@@ -206,6 +214,15 @@ impl Memory {
         range.contains(&address).then_some(*is_signal)
     }
 
+    /// Whether the CFA of the instruction at an address is found by another register than `rsp` and `rbp`.
+    fn is_by_other(&self, address: u64) -> bool {
+        self.find(address).is_some_and(|mapped| {
+            let address = address - mapped.base;
+            let is_in = |range: &Range<u64>| range.contains(&address);
+            mapped.by_others.iter().any(is_in)
+        })
+    }
+
     fn name(&self, address: u64) -> String {
         match self.find(address) {
             Some(mapped) => format!("{}+{:#x}", mapped.name, address - mapped.base),
@@ -240,19 +257,22 @@ fn base(mapping: &process::Mapping, bytes: &Bytes) -> u64 {
     (mapping.start + offset).wrapping_sub(mapping.file_offset + address)
 }
 
-/// Functions of a file that have call frame information, by address.
-fn functions(bytes: &Bytes) -> Vec<(Range<u64>, bool)> {
+/// Functions of a file that have call frame information, by address, and where the CFA is found by another
+/// register than `rsp` and `rbp`.
+fn functions(bytes: &Bytes) -> (Vec<(Range<u64>, bool)>, Vec<Range<u64>>) {
     let object = object::File::parse(&**bytes).expect("an ELF file");
     let Some(section) = object.section_by_name(".eh_frame") else {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     };
-    let data = section.uncompressed_data().expect("a section");
+    let data = section.uncompressed_data().expect("its data");
     let section_at = gimli::BaseAddresses::default()
         .set_eh_frame(section.address())
         .set_text(0)
         .set_got(0);
     let eh_frame = gimli::EhFrame::new(&data, gimli::LittleEndian);
+    let mut context = gimli::UnwindContext::new();
     let mut functions = Vec::new();
+    let mut by_others = Vec::new();
     let mut entries = eh_frame.entries(&section_at);
     while let Some(entry) = entries.next().expect("whole entries") {
         let gimli::CieOrFde::Fde(partial) = entry else {
@@ -263,9 +283,20 @@ fn functions(bytes: &Bytes) -> Vec<(Range<u64>, bool)> {
             .expect("a whole entry");
         let range = fde.initial_address()..fde.end_address();
         functions.push((range, fde.is_signal_trampoline()));
+        let mut rows = fde
+            .rows(&eh_frame, &section_at, &mut context)
+            .expect("a whole entry");
+        // Hand-written code may have a row that no unwinder reads: those before it count.
+        while let Ok(Some(row)) = rows.next_row() {
+            if let gimli::CfaRule::RegisterAndOffset { register, .. } = row.cfa()
+                && ![gimli::X86_64::RSP, gimli::X86_64::RBP].contains(register)
+            {
+                by_others.push(row.start_address()..row.end_address());
+            }
+        }
     }
     functions.sort_unstable_by_key(|(range, _)| range.start);
-    functions
+    (functions, by_others)
 }
 
 /// A file as the other unwinder wants it.
