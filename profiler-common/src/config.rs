@@ -82,6 +82,10 @@ pub struct KernelOffsets {
     pub task_pid: u32,
     /// `task_struct.thread.fsbase` of x86-64; 0 where the thread pointer is not read
     pub task_thread_pointer: u32,
+    /// `task_struct.se.sum_exec_runtime`
+    pub task_ran: u32,
+    /// Explicit padding, zero.
+    pub padding: u32,
 }
 
 impl Settings {
@@ -109,11 +113,13 @@ impl Settings {
             task_state: 0,
             task_pid: 0,
             task_thread_pointer: 0,
+            task_ran: 0,
+            padding: 0,
         },
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 120 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 128 && align_of::<Settings>() == 8);
 
 /// Value bits of the table of targets.
 pub mod target {

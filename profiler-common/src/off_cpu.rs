@@ -89,6 +89,8 @@ pub struct ThreadTimes {
     pub paid_ns: u64,
     /// Times it left a CPU.
     pub switches: u64,
+    /// How long it had run in its life when it left one last, by the scheduler's account, ns.
+    pub ran_ns: u64,
     /// Bits of [`wait`] of the wait under way.
     pub wait: u32,
     /// Explicit padding, zero.
@@ -116,7 +118,7 @@ impl ThreadTimes {
     }
 }
 
-const _: () = assert!(size_of::<ThreadTimes>() == 144 && align_of::<ThreadTimes>() == 8);
+const _: () = assert!(size_of::<ThreadTimes>() == 152 && align_of::<ThreadTimes>() == 8);
 
 #[cfg(test)]
 mod tests {

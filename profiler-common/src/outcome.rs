@@ -70,6 +70,8 @@ closed_enum! {
         Before = 16 => "off the CPU since before the recording",
         /// One of the first samples of a process, walked on a copy of its stack, which ended before the stack.
         CopyEnd = 17 => "stack longer than its copy",
+        /// The thread waited for its first CPU: it had no stack yet.
+        NotStarted = 18 => "thread not started yet",
     }
 }
 
@@ -79,7 +81,11 @@ impl StopReason {
     pub const fn is_complete(self) -> bool {
         matches!(
             self,
-            Self::FramePointersEnd | Self::KernelThread | Self::Outermost | Self::Exec
+            Self::FramePointersEnd
+                | Self::KernelThread
+                | Self::Outermost
+                | Self::Exec
+                | Self::NotStarted
         )
     }
 }
@@ -164,6 +170,8 @@ closed_enum! {
         WireSocketsFull = 27 => "send or receive not followed, table of sockets full",
         /// Calls of a TLS library that could not be noted because a table was full.
         TlsFull = 28 => "call of a TLS library not followed, table full",
+        /// Threads that left a CPU and were not seen to come to it: the kernel ran no program at that switch.
+        ArrivalUnseen = 29 => "switch to a thread not seen, put where the scheduler's account has it",
     }
 }
 

@@ -73,6 +73,9 @@ fn left(ctx: &RawTracePointContext, target: Target, now: u64) {
     };
     // SAFETY: a live map value, of which this thread's switches are the only writer.
     let times = unsafe { &mut *times };
+    let ran_ns = Task::current().ran_ns().unwrap_or(0);
+    catch_up(times, ran_ns, now);
+    times.ran_ns = ran_ns;
     // User space may have begun the account since this switch did.
     times.in_state_ns[State::Running as usize] += now.saturating_sub(times.since_ns);
     times.since_ns = now;
@@ -107,6 +110,7 @@ pub(crate) fn begin(tgid: u32, tid: u32, state: State, now: u64) {
         lost_ns: 0,
         paid_ns: 0,
         switches: 0,
+        ran_ns: 0,
         wait: 0,
         padding: 0,
         comm: [0; 16],
@@ -176,13 +180,32 @@ fn came(task: Task, now: u64) {
         return;
     };
     // SAFETY: a live map value, of which this thread's switches are the only writer.
-    let times = unsafe { &mut *times };
+    arrived(task, unsafe { &mut *times }, now);
+}
+
+/// The running thread was perhaps not seen to come: some virtual machines' kernels run no program at switches away from
+/// one of their own processes. Then it came as long ago as it has run since it left.
+#[inline(always)]
+fn catch_up(times: &mut ThreadTimes, ran_ns: u64, now: u64) {
+    if times.state == State::Running as u32 {
+        return;
+    }
+    count(Counter::ArrivalUnseen);
+    let came = now.saturating_sub(ran_ns.saturating_sub(times.ran_ns));
+    arrived(Task::current(), times, came.max(times.since_ns));
+}
+
+/// A followed thread runs from now on.
+#[inline(always)]
+fn arrived(task: Task, times: &mut ThreadTimes, now: u64) {
+    let tid = times.tid;
     let state = times.state;
     if state == State::Running as u32 || state > State::Uninterruptible as u32 {
         return;
     }
     // User space may have begun the account since this switch did.
-    let span = now.saturating_sub(times.since_ns);
+    let since = times.since_ns;
+    let span = now.saturating_sub(since);
     times.in_state_ns[(state & 3) as usize] += span;
     times.since_ns = now;
     times.state = State::Running as u32;
@@ -194,7 +217,12 @@ fn came(task: Task, now: u64) {
         times.below_threshold_ns[(state & 3) as usize] += span;
         return;
     }
-    if !tell(tid, span) {
+    let is_told = if times.switches == 0 && LEFT.get_ptr(tid).is_none() {
+        tell_first(task, times, (since, span))
+    } else {
+        tell(tid, span)
+    };
+    if !is_told {
         times.lost_ns += span;
     }
 }
@@ -202,7 +230,7 @@ fn came(task: Task, now: u64) {
 /// Sends what the thread left with, and for how long it was gone.
 #[inline(always)]
 fn tell(tid: u32, span: u64) -> bool {
-    count(Counter::SpansTaken);
+    // One that found no room is counted already.
     let Some(left) = LEFT.get_ptr_mut(tid) else {
         return false;
     };
@@ -214,7 +242,29 @@ fn tell(tid: u32, span: u64) -> bool {
     }
     let bytes = HEADER_BYTES + on_cpu::words(header).min(WORDS_MAX) * size_of::<u64>();
     // SAFETY: `stacks` adjoins `header` and `bytes` ends within it.
-    let record = unsafe { core::slice::from_raw_parts(left.cast::<u8>(), bytes) };
+    send(unsafe { core::slice::from_raw_parts(left.cast::<u8>(), bytes) })
+}
+
+/// Sends the wait of a new thread for its first CPU: it has left none with anything.
+#[inline(always)]
+fn tell_first(task: Task, times: &ThreadTimes, (since, span): (u64, u64)) -> bool {
+    let mut header = on_cpu::header_of(times.tgid, times.tid, ORIGIN_INTERRUPT);
+    header.kind = KIND_OFF_CPU;
+    header.time_ns = since;
+    header.duration_ns = span;
+    header.comm = task.comm().unwrap_or_default();
+    header.state = State::Runnable as u8;
+    // Not one that a limit kept from being taken.
+    header.wait = wait::STACK;
+    header.stop = StopReason::NotStarted as u8;
+    let header = (&raw const header).cast::<u8>();
+    // SAFETY: a local value without padding.
+    send(unsafe { core::slice::from_raw_parts(header, HEADER_BYTES) })
+}
+
+#[inline(always)]
+fn send(record: &[u8]) -> bool {
+    count(Counter::SpansTaken);
     let sent = EVENTS.output_untyped::<[u8]>(record, u64::from(BPF_RB_NO_WAKEUP));
     if sent.is_err() {
         count(Counter::RingFull);
@@ -232,6 +282,7 @@ pub(crate) fn ended(tid: u32) {
     let times = unsafe { &mut *times };
     // SAFETY: always callable. CLOCK_MONOTONIC.
     let now = unsafe { bpf_ktime_get_ns() };
+    catch_up(times, Task::current().ran_ns().unwrap_or(0), now);
     times.in_state_ns[State::Running as usize] += now - times.since_ns;
     times.since_ns = now;
     times.comm = bpf_get_current_comm().unwrap_or_default();

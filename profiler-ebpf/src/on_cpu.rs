@@ -7,6 +7,7 @@ use aya_ebpf::{
     programs::PerfEventContext,
 };
 use profiler_common::{
+    limits::COMM_LEN,
     outcome::Counter,
     sample::{
         GIL_UNKNOWN, HEADER_BYTES, KIND_SAMPLE, KIND_SAMPLE_REST, ORIGIN_INTERRUPT, ORIGIN_USER,
@@ -45,15 +46,24 @@ pub(crate) fn sample(ctx: &PerfEventContext) {
 /// A record of the running task, without its stacks.
 #[inline(always)]
 pub(crate) fn header(target: Target, origin: u8) -> SampleHeader {
+    let mut header = header_of(target.tgid, target.tid, origin);
+    // SAFETY: always callable. CLOCK_MONOTONIC.
+    header.time_ns = unsafe { bpf_ktime_get_ns() };
+    header.comm = bpf_get_current_comm().unwrap_or_default();
+    header
+}
+
+/// A record of a thread, without its stacks, time and name.
+#[inline(always)]
+pub(crate) fn header_of(tgid: u32, tid: u32, origin: u8) -> SampleHeader {
     SampleHeader {
         kind: KIND_SAMPLE,
         // SAFETY: always callable.
         cpu: unsafe { bpf_get_smp_processor_id() },
-        // SAFETY: always callable. CLOCK_MONOTONIC.
-        time_ns: unsafe { bpf_ktime_get_ns() },
-        tgid: target.tgid,
-        tid: target.tid,
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        time_ns: 0,
+        tgid,
+        tid,
+        comm: [0; COMM_LEN],
         kernel_len: 0,
         user_len: 0,
         stop: 0,

@@ -90,6 +90,18 @@ impl Task {
         self.read(setting!(offsets.task_tgid))
     }
 
+    /// How long it has run in its life, ns: exact when it leaves a CPU.
+    #[inline(always)]
+    pub(crate) fn ran_ns(self) -> Option<u64> {
+        self.read(setting!(offsets.task_ran))
+    }
+
+    /// Its name.
+    #[inline(always)]
+    pub(crate) fn comm(self) -> Option<[u8; COMM_LEN]> {
+        self.read(setting!(offsets.task_comm))
+    }
+
     /// The name of its process, which is that of the main thread.
     #[inline(always)]
     pub(crate) fn process_comm(self) -> Option<[u8; COMM_LEN]> {

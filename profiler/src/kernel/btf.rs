@@ -345,5 +345,7 @@ fn offsets_in(btf: &Btf<'_>) -> Result<KernelOffsets, BtfError> {
         task_state: task("__state").or_else(|_| task("state"))?,
         task_pid: task("pid")?,
         task_thread_pointer: thread_pointer(btf),
+        task_ran: task("se")? + btf.member_offset("sched_entity", "sum_exec_runtime")?,
+        padding: 0,
     })
 }

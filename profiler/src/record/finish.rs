@@ -31,13 +31,14 @@ use crate::{
 };
 
 /// What the kernel side counts that costs no sample.
-pub(super) const NOTED: [Counter; 7] = [
+pub(super) const NOTED: [Counter; 8] = [
     Counter::EventLost,
     Counter::TargetsFull,
     Counter::NoKernelStack,
     Counter::SpacesFull,
     Counter::ThreadsFull,
     Counter::NoSwitchStack,
+    Counter::ArrivalUnseen,
     Counter::PythonsFull,
 ];
 

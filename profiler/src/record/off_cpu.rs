@@ -103,7 +103,14 @@ fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
     (times.tgid, times.tid, times.state) = (pid, tid, state as u32);
     (times.since_ns, times.first_ns) = (now, now);
     times.comm = header.comm;
+    times.ran_ns = ran_ns(&folder).unwrap_or(0);
     Some((times, Left::new(&header, address, &python)))
+}
+
+/// How long a thread has run: the first word of its `schedstat` (Documentation/scheduler/sched-stats.rst), ns.
+fn ran_ns(folder: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("{folder}/schedstat")).ok()?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 /// A thread's name, state and system call now, as a record of a wait.
@@ -149,7 +156,7 @@ pub(super) fn close(
         times.in_state_ns[state] += span;
         let mut name = None;
         if state != State::Running as usize {
-            let left = kernel.left(times.tid);
+            let left = left(kernel, &times);
             if span < min_block_ns {
                 times.below_threshold_ns[state] += span;
             } else if let Some(left) = &left
@@ -181,7 +188,7 @@ pub(super) fn close_window(kernel: &Kernel, state: &mut state::State, boundary: 
     let mut open = 0;
     for times in kernel.thread_times() {
         let is_off = times.state != State::Running as u32;
-        let left = is_off.then(|| kernel.left(times.tid)).flatten();
+        let left = is_off.then(|| left(kernel, &times)).flatten();
         let record = left.as_ref().map(|left| Record::decode(left.bytes()));
         let sample = match record {
             Some(Record::Sample(sample)) => Some(sample),
@@ -210,6 +217,27 @@ pub(super) fn close_window(kernel: &Kernel, state: &mut state::State, boundary: 
     }
     state.carry.forget_gone();
     open
+}
+
+/// What a thread that is off the CPU left it with; a new one waits for its first.
+fn left(kernel: &Kernel, times: &ThreadTimes) -> Option<Left> {
+    kernel
+        .left(times.tid)
+        .or_else(|| (times.switches == 0).then(|| Left::new(&not_started(times), 0, &[])))
+}
+
+/// As the kernel side tells it when the thread comes to its first CPU.
+fn not_started(times: &ThreadTimes) -> SampleHeader {
+    let mut header = SampleHeader::new_zeroed();
+    header.kind = KIND_OFF_CPU;
+    header.time_ns = times.since_ns;
+    (header.tgid, header.tid) = (times.tgid, times.tid);
+    header.comm = comm(times);
+    header.state = State::Runnable as u8;
+    header.wait = wait::STACK;
+    header.stop = StopReason::NotStarted as u8;
+    header.syscall = -1;
+    header
 }
 
 fn comm(times: &ThreadTimes) -> [u8; 16] {

@@ -48,7 +48,13 @@ struct Mapped {
     name: String,
     /// What is added to the file's addresses.
     base: u64,
-    /// Functions with call frame information, with whether they are a signal's trampoline.
+    code: Code,
+}
+
+/// What a file's call frame information tells of its code.
+#[derive(Default)]
+struct Code {
+    /// Functions with call frame information by address, with whether they are a signal's trampoline.
     functions: Vec<(Range<u64>, bool)>,
     /// Code whose CFA is found by a register that is neither `rsp` nor `rbp`.
     by_others: Vec<Range<u64>>,
@@ -115,13 +121,12 @@ impl Witness {
             let bytes = read(file);
             let base = base(mapping, &bytes);
             unwinder.add_module(module(&name, range.clone(), base, &bytes));
-            let (functions, by_others) = functions(&bytes);
+            let code = code(&bytes);
             mapped.push(Mapped {
                 range,
                 name,
                 base,
-                functions,
-                by_others,
+                code,
             });
         }
         let cache = CacheX86_64::new();
@@ -207,10 +212,9 @@ impl Memory {
     fn function(&self, address: u64) -> Option<bool> {
         let mapped = self.find(address)?;
         let address = address - mapped.base - 1;
-        let after = mapped
-            .functions
-            .partition_point(|(range, _)| range.start <= address);
-        let (range, is_signal) = mapped.functions.get(after.checked_sub(1)?)?;
+        let functions = &mapped.code.functions;
+        let after = functions.partition_point(|(range, _)| range.start <= address);
+        let (range, is_signal) = functions.get(after.checked_sub(1)?)?;
         range.contains(&address).then_some(*is_signal)
     }
 
@@ -219,7 +223,7 @@ impl Memory {
         self.find(address).is_some_and(|mapped| {
             let address = address - mapped.base;
             let is_in = |range: &Range<u64>| range.contains(&address);
-            mapped.by_others.iter().any(is_in)
+            mapped.code.by_others.iter().any(is_in)
         })
     }
 
@@ -257,12 +261,11 @@ fn base(mapping: &process::Mapping, bytes: &Bytes) -> u64 {
     (mapping.start + offset).wrapping_sub(mapping.file_offset + address)
 }
 
-/// Functions of a file that have call frame information, by address, and where the CFA is found by another
-/// register than `rsp` and `rbp`.
-fn functions(bytes: &Bytes) -> (Vec<(Range<u64>, bool)>, Vec<Range<u64>>) {
+/// What is read of a file's `.eh_frame`.
+fn code(bytes: &Bytes) -> Code {
     let object = object::File::parse(&**bytes).expect("an ELF file");
     let Some(section) = object.section_by_name(".eh_frame") else {
-        return (Vec::new(), Vec::new());
+        return Code::default();
     };
     let data = section.uncompressed_data().expect("its data");
     let section_at = gimli::BaseAddresses::default()
@@ -271,8 +274,7 @@ fn functions(bytes: &Bytes) -> (Vec<(Range<u64>, bool)>, Vec<Range<u64>>) {
         .set_got(0);
     let eh_frame = gimli::EhFrame::new(&data, gimli::LittleEndian);
     let mut context = gimli::UnwindContext::new();
-    let mut functions = Vec::new();
-    let mut by_others = Vec::new();
+    let mut code = Code::default();
     let mut entries = eh_frame.entries(&section_at);
     while let Some(entry) = entries.next().expect("whole entries") {
         let gimli::CieOrFde::Fde(partial) = entry else {
@@ -282,7 +284,7 @@ fn functions(bytes: &Bytes) -> (Vec<(Range<u64>, bool)>, Vec<Range<u64>>) {
             .parse(UnwindSection::cie_from_offset)
             .expect("a whole entry");
         let range = fde.initial_address()..fde.end_address();
-        functions.push((range, fde.is_signal_trampoline()));
+        code.functions.push((range, fde.is_signal_trampoline()));
         let mut rows = fde
             .rows(&eh_frame, &section_at, &mut context)
             .expect("a whole entry");
@@ -291,12 +293,13 @@ fn functions(bytes: &Bytes) -> (Vec<(Range<u64>, bool)>, Vec<Range<u64>>) {
             if let gimli::CfaRule::RegisterAndOffset { register, .. } = row.cfa()
                 && ![gimli::X86_64::RSP, gimli::X86_64::RBP].contains(register)
             {
-                by_others.push(row.start_address()..row.end_address());
+                code.by_others.push(row.start_address()..row.end_address());
             }
         }
     }
-    functions.sort_unstable_by_key(|(range, _)| range.start);
-    (functions, by_others)
+    code.functions
+        .sort_unstable_by_key(|(range, _)| range.start);
+    code
 }
 
 /// A file as the other unwinder wants it.
