@@ -353,13 +353,13 @@ work()
         for work in ["burn", "compress"] {
             let target = Target::spawn(Command::new(&python).arg(&path).arg(work));
             sleep(Duration::from_millis(500));
-            let folded = bench.folded(&["-p", &target.pid(), "-d", "4s", "--wall", "--threads"]);
+            let folded = bench.folded(&["-p", &target.pid(), "-d", "2s", "--wall", "--threads"]);
             // On a busy machine some spans come without their stack.
             let all = folded.total();
             let waiting = folded.samples(WAITING);
             let runnable = folded.samples("[runnable");
             println!("{version} {work}: {waiting} us of {all} waiting, {runnable} runnable");
-            assert!(all > 6_000_000, "{version}: {all} us in\n{}", folded.text);
+            assert!(all > 3_000_000, "{version}: {all} us in\n{}", folded.text);
             if work == "burn" {
                 // A thread that waits wakes every 5 ms, and on a busy machine gets no CPU then.
                 let (least, most) = (waiting * 100 / all, (waiting + runnable) * 100 / all);
@@ -401,7 +401,7 @@ compress()
     for (version, python) in interpreters() {
         let target = start(&bench, &python, program);
         let pid = target.pid();
-        let arguments = ["record", "-p", &pid, "-d", "2s", "-f", "json", "-o", "-"];
+        let arguments = ["record", "-p", &pid, "-d", "1s", "-f", "json", "-o", "-"];
         let output = bench.profiler(&arguments);
         let profile: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
         let samples = profile["samples"].as_array().expect("a list");
@@ -410,8 +410,8 @@ compress()
             mine.filter_map(|sample| sample["count"].as_u64()).sum()
         };
         println!("{version}: held {}, free {}", of("held"), of("free"));
-        assert!(of("held") > 20 && of("free") > 20, "{version}");
-        let holders = bench.folded(&["-p", &pid, "-d", "2s", "--gil"]);
+        assert!(of("held") > 10 && of("free") > 10, "{version}");
+        let holders = bench.folded(&["-p", &pid, "-d", "1s", "--gil"]);
         let (burning, deflating) = (holders.share("shop.burn ("), holders.share("deflate"));
         assert!(
             burning > 95.0 && deflating < 3.0,

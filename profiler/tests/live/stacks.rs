@@ -1,5 +1,5 @@
 //! Stacks are complete: of everything that distributions, compilers and runtimes build without frame
-//! pointers. Each test records what it started for 10 s at 99 Hz and wants 99.5 % of the
+//! pointers. Each test records what it started for 5 s at 199 Hz and wants 99.5 % of the
 //! stacks to reach their outermost frame.
 
 use std::{process::Command, thread::sleep, time::Duration};
@@ -11,7 +11,7 @@ use crate::{
 
 /// Optimized code without frame pointers, as distributions build it.
 pub(crate) const RELEASE: [&str; 2] = ["-O2", "-fomit-frame-pointer"];
-const TEN_SECONDS: [&str; 4] = ["-d", "10s", "-F", "99"];
+const FIVE_SECONDS: [&str; 4] = ["-d", "5s", "-F", "199"];
 /// What makes the C compiler one of C++.
 pub(crate) const CPP: [&str; 3] = ["-xc++", "-Wl,--no-as-needed", "-lstdc++"];
 
@@ -56,9 +56,9 @@ int main() {
 ";
 
 impl Bench {
-    /// Records the process for 10 s.
-    fn ten_seconds(&self, pid: u32, more: &[&str]) -> Folded {
-        self.folded(&[&["-p", &pid.to_string()], &TEN_SECONDS[..], more].concat())
+    /// Records the process for 5 s.
+    fn five_seconds(&self, pid: u32, more: &[&str]) -> Folded {
+        self.folded(&[&["-p", &pid.to_string()], &FIVE_SECONDS[..], more].concat())
     }
 }
 
@@ -109,7 +109,7 @@ fn postgres_under_load() {
         "--protocol=prepared",
     ]);
     let load = Target::spawn(&mut load);
-    let cluster = bench.ten_seconds(postgres.server.id(), &["--descendants"]);
+    let cluster = bench.five_seconds(postgres.server.id(), &["--descendants"]);
     let children = format!("/proc/{0}/task/{0}/children", postgres.server.id());
     let children = std::fs::read_to_string(children).expect("it lives");
     let is_backend = |pid: &&str| {
@@ -117,7 +117,7 @@ fn postgres_under_load() {
         title.contains("[local]")
     };
     let backend = children.split(' ').find(is_backend).expect("a backend");
-    let one = bench.ten_seconds(backend.parse().expect("a number"), &[]);
+    let one = bench.five_seconds(backend.parse().expect("a number"), &[]);
     drop(load);
     cluster.assert_complete(300);
     one.assert_complete(100);
@@ -130,7 +130,7 @@ fn postgres_under_load() {
 fn cpython() {
     let Some(bench) = bench() else { return };
     let target = Target::spawn(Command::new("/usr/bin/python3").args(["-c", CPYTHON]));
-    let folded = bench.ten_seconds(target.0.id(), &[]);
+    let folded = bench.five_seconds(target.0.id(), &[]);
     folded.assert_complete(300);
     folded.assert_has(";_start;__libc_start_main");
 }
@@ -140,7 +140,7 @@ fn cpython() {
 fn node() {
     let Some(bench) = bench() else { return };
     let target = Target::spawn(Command::new("node").args(["-e", NODE]));
-    bench.ten_seconds(target.0.id(), &[]).assert_complete(300);
+    bench.five_seconds(target.0.id(), &[]).assert_complete(300);
 }
 
 /// A Rust release build, which keeps no frame pointers.
@@ -168,7 +168,7 @@ fn main() { let mut words: Vec<String> = (0..5000).map(|i| format!("word{}", i *
     rustc.arg(bench.path("words")).arg(bench.path("words.rs"));
     assert!(rustc.status().expect("rustc runs").success());
     let target = Target::start(&bench.path("words"), &[]);
-    let folded = bench.ten_seconds(target.0.id(), &[]);
+    let folded = bench.five_seconds(target.0.id(), &[]);
     folded.assert_complete(300);
     folded.assert_has(";main;std::rt::lang_start");
     folded.assert_has("words::count");
@@ -181,7 +181,7 @@ fn cpp_exceptions() {
     let Some(bench) = bench() else { return };
     let program = bench.compile("throws", THROWS, &[&RELEASE[..], &CPP].concat());
     let target = Target::start(&program, &[]);
-    let folded = bench.ten_seconds(target.0.id(), &[]);
+    let folded = bench.five_seconds(target.0.id(), &[]);
     folded.assert_complete(300);
     folded.assert_has(";main;thrower");
     folded.assert_has("_Unwind_RaiseException");
@@ -211,7 +211,7 @@ int main(void) {
 ";
     let program = bench.compile("signalled", source, &RELEASE);
     let target = Target::start(&program, &[]);
-    let folded = bench.ten_seconds(target.0.id(), &[]);
+    let folded = bench.five_seconds(target.0.id(), &[]);
     folded.assert_complete(300);
     folded.assert_has(";main;interrupted;burn;__restore_rt;handler;burn");
 }
@@ -243,7 +243,7 @@ int main(int argc, char **argv) {
 "#;
     let program = bench.compile("spawns", source, &RELEASE);
     let target = Target::start(&program, &[]);
-    let folded = bench.ten_seconds(target.0.id(), &["--descendants"]);
+    let folded = bench.five_seconds(target.0.id(), &["--descendants"]);
     folded.assert_complete(300);
 }
 
@@ -270,7 +270,7 @@ int main(void) { for (;;) sink += deep(200); }
         .concat(),
     );
     let target = Target::start(&program, &[]);
-    let folded = bench.ten_seconds(target.0.id(), &[]);
+    let folded = bench.five_seconds(target.0.id(), &[]);
     folded.assert_complete(300);
     folded.assert_has(&format!(";main{}", ";deep".repeat(201)));
 }
@@ -299,7 +299,7 @@ int main(void) { int *numbers = malloc(4000 * sizeof(int)); char text[100]; for 
         .arg(&file);
     assert!(gcc.status().expect("musl-gcc runs").success());
     let target = Target::start(&program, &[]);
-    bench.ten_seconds(target.0.id(), &[]).assert_complete(300);
+    bench.five_seconds(target.0.id(), &[]).assert_complete(300);
 }
 
 /// A library that is loaded while the recording runs is unwound within a second.
@@ -331,7 +331,7 @@ int main(int argc, char **argv) {
     let library = library.to_str().expect("a plain path");
     let target = Target::start(&program, &[library, "late"]);
     sleep(Duration::from_secs(1));
-    let folded = bench.ten_seconds(target.0.id(), &[]);
+    let folded = bench.five_seconds(target.0.id(), &[]);
     folded.assert_complete(300);
     folded.assert_has(";main;early");
     folded.assert_has(";main;late;late_burn");
@@ -356,7 +356,7 @@ int main(void) {
 ";
     let program = bench.compile("master", source, &RELEASE);
     let target = Target::start(&program, &[]);
-    let folded = bench.ten_seconds(target.0.id(), &["--descendants"]);
+    let folded = bench.five_seconds(target.0.id(), &["--descendants"]);
     folded.assert_complete(300);
     folded.assert_has(";main;work");
     assert!(!folded.text.contains("no room"), "{}", folded.text);
