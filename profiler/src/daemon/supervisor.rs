@@ -19,7 +19,7 @@ use super::{
     outlets::Outlets,
     overhead::Overhead,
     privileges::{self, Reasons},
-    queries, sampling,
+    sampling,
     slot::Slot,
     status::Status,
     store::{Capability, Sampled, Store},
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, Exit},
-    kernel,
+    kernel, postgres,
     record::ending::runtime,
     syscalls, tcp, web,
 };
@@ -103,7 +103,7 @@ struct Supervisor {
     status: Arc<Status>,
     writer: Writer,
     sampling: Slot<sampling::Plan>,
-    queries: Slot<queries::Plan>,
+    queries: Slot<tables::Plan<postgres::Keeper>>,
     tcp: Slot<tables::Plan<tcp::Keeper>>,
     syscalls: Slot<tables::Plan<syscalls::Keeper>>,
     budget: Budget<Capability>,
@@ -210,18 +210,29 @@ impl Supervisor {
             sampling,
             window,
         });
-        let queries = settings.queries.clone();
-        let queries = queries.map(|queries| queries::Plan { queries, window });
+        let queries = settings.queries.clone().map(|queries| tables::Plan {
+            targets: queries.targets,
+            window,
+            how: queries.tls,
+        });
         let (tcp, syscalls) = (settings.tcp.clone(), settings.syscalls.clone());
         Plans {
             sampling: sampling.filter(|_| !is_shed(Capability::Sampling)),
             queries: queries.filter(|_| !is_shed(Capability::Queries)),
             tcp: tcp
                 .filter(|_| !is_shed(Capability::Tcp))
-                .map(|targets| tables::Plan::new(targets, window)),
+                .map(|targets| tables::Plan {
+                    targets,
+                    window,
+                    how: (),
+                }),
             syscalls: syscalls
                 .filter(|_| !is_shed(Capability::Syscalls))
-                .map(|targets| tables::Plan::new(targets, window)),
+                .map(|targets| tables::Plan {
+                    targets,
+                    window,
+                    how: (),
+                }),
         }
     }
 
@@ -370,7 +381,7 @@ impl Supervisor {
 /// What each capability is to do, if anything.
 struct Plans {
     sampling: Option<sampling::Plan>,
-    queries: Option<queries::Plan>,
+    queries: Option<tables::Plan<postgres::Keeper>>,
     tcp: Option<tables::Plan<tcp::Keeper>>,
     syscalls: Option<tables::Plan<syscalls::Keeper>>,
 }

@@ -6,7 +6,8 @@
 //! connections are read so. `backends` reads what a server runs from its memory where a text was sent before the recording,
 //! and `readings` finds the call that it is of. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
 //! `table`, `json` and `csv` show them. All of these are pure. `watcher`
-//! and `session` are the shell. A `window` is what the daemon keeps of it, `history` shows what it has kept. `measured`
+//! is the shell, for `session`, which waits and writes, and for `keeper`, which makes a `window` after the other for the
+//! daemon; `history` shows what was kept. `measured`
 //! hands it on to metrics, `latencies` being their buckets and `totals` all windows since the start.
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub(crate) mod example;
 mod figures;
 mod history;
 mod json;
+mod keeper;
 pub(crate) mod latencies;
 pub(crate) mod measured;
 mod order;
@@ -46,10 +48,7 @@ pub use self::{
     statistics::By,
     window::Window,
 };
-pub(crate) use self::{
-    session::{POLL, require},
-    watcher::Watcher,
-};
+pub(crate) use self::{keeper::Keeper, session::require};
 
 /// Whether what is encrypted is read where it passes through a TLS library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

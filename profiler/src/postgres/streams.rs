@@ -215,7 +215,8 @@ impl Streams {
                 match recognise(&buffers) {
                     // The library gave the connection up.
                     Recognition::Undecided if header.length == 0 && is_within_tls(&header) => {
-                        self.close(header.socket, header.exit_ns, texts, tell);
+                        let ending = (Ending::Closed, header.exit_ns);
+                        self.close(header.socket, ending, texts, tell);
                         return Told::default();
                     }
                     Recognition::Undecided => return Told::default(),
@@ -264,7 +265,8 @@ impl Streams {
             conversation.tell(&mut self.events, texts, &mut tell);
             told.unknown = conversation.unknown(&header).or(told.unknown);
             if header.length == 0 {
-                self.close(header.socket, header.exit_ns, texts, &mut tell);
+                let ending = (Ending::Closed, header.exit_ns);
+                self.close(header.socket, ending, texts, &mut tell);
             } else if is_encrypted {
                 told = self.give_up(&header, Why::PostgresEncrypted);
             }
@@ -313,14 +315,15 @@ impl Streams {
     ) {
         let known = self.followed.get(&header.socket);
         if known.is_some_and(|stream| stream.inode != header.inode) {
-            self.close(header.socket, header.exit_ns, texts, tell);
+            let ending = (Ending::Closed, header.exit_ns);
+            self.close(header.socket, ending, texts, tell);
         }
     }
 
     fn close(
         &mut self,
         socket: u64,
-        time_ns: u64,
+        (ending, time_ns): (Ending, u64),
         texts: &Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
@@ -331,7 +334,7 @@ impl Streams {
             What::Postgres(mut conversation) => {
                 conversation
                     .connection
-                    .end(Ending::Closed, time_ns, &mut self.events);
+                    .end(ending, time_ns, &mut self.events);
                 conversation.tell(&mut self.events, texts, &mut tell);
             }
             What::Undecided(_) => self.sockets.undecided += 1,
@@ -339,18 +342,18 @@ impl Streams {
         }
     }
 
-    /// Ends the connections that a process used last, as it is gone.
-    pub(super) fn process_ended(
+    /// Ends the connections that a process used last, as it is gone or nothing more of it is wanted.
+    pub(super) fn leave(
         &mut self,
         pid: u32,
-        time_ns: u64,
+        ending: (Ending, u64),
         texts: &Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         let of_it = self.followed.iter().filter(|(_, stream)| stream.pid == pid);
         let sockets: Vec<u64> = of_it.map(|(socket, _)| *socket).collect();
         for socket in sockets {
-            self.close(socket, time_ns, texts, &mut tell);
+            self.close(socket, ending, texts, &mut tell);
         }
     }
 

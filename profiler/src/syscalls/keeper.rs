@@ -75,8 +75,9 @@ struct Marks {
 impl tables::Keeper for Keeper {
     const CAPABILITY: Capability = Capability::Syscalls;
     const POLL: Duration = Duration::from_millis(100);
+    type How = ();
 
-    fn begin(settings: &Settings) -> Result<Self, Error> {
+    fn begin(settings: &Settings, (): ()) -> Result<Self, Error> {
         let (mut watcher, _) = Watcher::load(settings, wanted::CALLS | wanted::ERRORS)?;
         watcher.kernel.attach_lifecycle()?;
         watcher.kernel.attach_calls()?;
@@ -130,11 +131,9 @@ impl tables::Keeper for Keeper {
 
     fn add_target(&mut self, pid: u32) -> Result<(), Error> {
         self.watcher.kernel.add_target(pid, target::FOLLOW)?;
+        // What its threads are in.
         self.watcher.seed([pid], monotonic_ns())
     }
-
-    // What its threads are in was noted with it.
-    fn added(&mut self, _pids: &[u32]) {}
 
     // The calls that it is in are counted yet.
     fn remove_target(&mut self, pid: u32) {

@@ -42,8 +42,9 @@ pub(crate) struct Keeper {
 impl tables::Keeper for Keeper {
     const CAPABILITY: Capability = Capability::Tcp;
     const POLL: Duration = Duration::from_millis(20);
+    type How = ();
 
-    fn begin(settings: &Settings) -> Result<Self, Error> {
+    fn begin(settings: &Settings, (): ()) -> Result<Self, Error> {
         let mut watcher = Watcher::load(settings, false)?;
         watcher.kernel.attach_lifecycle()?;
         watcher.kernel.attach_tcp()?;

@@ -2,8 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{ChildStdout, Command},
-    thread::sleep,
+    process::{Child, ChildStdout, Command, Stdio},
+    thread::{scope, sleep},
     time::Duration,
 };
 
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::{Bench, Target, bench, text},
+    postgres::Postgres,
+    queries::{Report, pgbench, server, sql},
     service::Daemon,
     tcp::COMMON,
 };
@@ -169,6 +171,87 @@ int main(void) { go(); for (int i = 0; i < 50; i++) syscall(SYS_getppid); puts("
     assert_eq!((of(&one, "getppid"), of(&two, "getppid")), (0, 50));
     // Its last call was under way when the other one was named.
     assert_eq!(of(&one, "read"), 0);
+}
+
+/// A client that stays connected.
+struct Client(Child);
+
+impl Client {
+    /// Asks for this first.
+    fn start(postgres: &Postgres, query: &str) -> Self {
+        let mut psql = postgres.client("psql").expect("psql is there");
+        let psql = psql.args(["--no-psqlrc", "-qAtX"]).stdin(Stdio::piped());
+        let mut client = Self(psql.stdout(Stdio::null()).spawn().expect("psql runs"));
+        client.ask(query);
+        let count = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE query = '{query};' AND state = 'idle'"
+        );
+        let told = (0..100).find(|_| {
+            sleep(Duration::from_millis(100));
+            sql(postgres, &count).trim() == "1"
+        });
+        assert!(told.is_some(), "the server never ran {query}");
+        client
+    }
+
+    fn ask(&mut self, query: &str) {
+        let stdin = self.0.stdin.as_mut().expect("a pipe");
+        writeln!(stdin, "{query};").expect("it listens");
+    }
+
+    /// Asks for this at last.
+    fn end(mut self, query: &str) {
+        self.ask(query);
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().expect("it is ours").success());
+    }
+}
+
+/// After a reload a server that is named no more is not watched, and neither are the processes that it had forked; of
+/// the other one every call is kept, those of statements that were prepared before the reload among them.
+#[test]
+fn reloads_change_whose_queries_are_kept() {
+    let Some(bench) = bench() else { return };
+    let (one, two) = (server(), server());
+    pgbench(&two, &["--quiet", "--initialize", "--scale=1"]);
+    let pids = format!("{}, {}", one.server.id(), two.server.id());
+    let daemon = Daemon::start(&bench, &sections("queries", &pids));
+    let clients = [&one, &two].map(|server| Client::start(server, "SELECT 1 AS before"));
+    let load = ["--select-only", "--no-vacuum", "--protocol=prepared"];
+    let calls = scope(|scope| {
+        let load = [&load[..], &["--client=2", "--time=5"]].concat();
+        let bench = scope.spawn({
+            let two = &two;
+            move || pgbench(two, &load)
+        });
+        sleep(Duration::from_secs(1));
+        daemon.reload(&sections("queries", &two.server.id().to_string()));
+        daemon.told("READY=1");
+        // The last one of both, and one of the second alone.
+        let before = store::list(&daemon.state).expect("it can be read").len();
+        daemon.windows(before + 2);
+        bench.join().expect("pgbench ends")
+    });
+    assert_eq!(sql(&one, "SELECT 2 AS of_one").trim(), "2");
+    assert_eq!(sql(&two, "SELECT 2 AS of_two").trim(), "2");
+    let [of_one, of_two] = clients;
+    of_one.end("SELECT 1 AS after_of_one");
+    of_two.end("SELECT 1 AS after_of_two");
+    sleep(Duration::from_millis(200));
+    daemon.stop();
+    let report = Report(kept(&bench, "queries", &[]));
+    let of = |text: &str| {
+        let found = report.statements().iter();
+        let calls = found.filter(|one| one["statement"] == text);
+        calls.map(|one| number(&one["calls"])).sum::<u64>()
+    };
+    assert_eq!(of("SELECT $1 AS before"), 2);
+    let select = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";
+    assert_eq!(of(select), calls);
+    let after = ["SELECT $1 AS of_two", "SELECT $1 AS after_of_two"];
+    assert_eq!(after.map(of), [1, 1], "{:#}", report.0);
+    let after = ["SELECT $1 AS of_one", "SELECT $1 AS after_of_one"];
+    assert_eq!(after.map(of), [0, 0], "{:#}", report.0);
 }
 
 /// A connection that lives through all windows is one with all of its bytes; short ones are all there, with their ends.
