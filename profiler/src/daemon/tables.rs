@@ -293,7 +293,9 @@ impl<K: Keeper> Session<K> {
             if left.is_empty() {
                 return Ok(());
             }
-            left.iter().for_each(|pid| self.keeper.remove_target(*pid));
+            for pid in left {
+                self.keeper.remove_target(pid);
+            }
         }
         self.notes.insert(LEFT.to_owned(), 1);
         Ok(())

@@ -1,6 +1,6 @@
 //! `profiler queries`: the statements that clients ask Postgres for, from what goes through their sockets.
 //!
-//! The kernel side copies what targets send and receive. `order` puts it in order, `streams` tells Postgres from other
+//! The kernel side copies what targets send and receive, in a `transfer` for each call. `order` puts it in order, `streams` tells Postgres from other
 //! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `texts` and tells
 //! what happened in events. What passes through TLS libraries are streams of their own; `encrypted` tells which encrypted
 //! connections are read so. `backends` reads what a server runs from its memory where a text was sent before the recording,
@@ -38,6 +38,7 @@ mod streams;
 mod table;
 mod texts;
 pub(crate) mod totals;
+mod transfer;
 mod watcher;
 mod window;
 

@@ -24,9 +24,10 @@ use super::{
     protocol::{Ending, Event},
     report,
     statistics::{By, Statistics},
-    streams::{Streams, Transfer},
+    streams::Streams,
     table,
     texts::Texts,
+    transfer::Transfer,
     window::Window,
 };
 use crate::{
