@@ -20,7 +20,7 @@ use super::{
     overhead::Overhead,
     privileges::{self, Reasons},
     sampling,
-    slot::Slot,
+    slot::{self, Slot, Wanted},
     status::Status,
     store::{Capability, Sampled, Store},
     tables,
@@ -204,7 +204,7 @@ impl Supervisor {
     /// What the capabilities are to do, as far as the budget allows.
     fn plans(&self) -> Plans {
         let (settings, allowed) = (&self.settings, self.budget.allowed());
-        let (window, is_shed) = (settings.window, |shed| allowed.shed.contains(&shed));
+        let window = settings.window;
         let sampling = settings.sampling.clone().map(|sampling| sampling::Plan {
             frequency_hz: allowed.frequency_hz.unwrap_or(sampling.frequency_hz),
             sampling,
@@ -215,24 +215,22 @@ impl Supervisor {
             window,
             how: queries.tls,
         });
-        let (tcp, syscalls) = (settings.tcp.clone(), settings.syscalls.clone());
+        let tcp = settings.tcp.clone().map(|targets| tables::Plan {
+            targets,
+            window,
+            how: (),
+        });
+        let syscalls = settings.syscalls.clone().map(|targets| tables::Plan {
+            targets,
+            window,
+            how: (),
+        });
+        let shed = &allowed.shed;
         Plans {
-            sampling: sampling.filter(|_| !is_shed(Capability::Sampling)),
-            queries: queries.filter(|_| !is_shed(Capability::Queries)),
-            tcp: tcp
-                .filter(|_| !is_shed(Capability::Tcp))
-                .map(|targets| tables::Plan {
-                    targets,
-                    window,
-                    how: (),
-                }),
-            syscalls: syscalls
-                .filter(|_| !is_shed(Capability::Syscalls))
-                .map(|targets| tables::Plan {
-                    targets,
-                    window,
-                    how: (),
-                }),
+            sampling: wanted(sampling, shed),
+            queries: wanted(queries, shed),
+            tcp: wanted(tcp, shed),
+            syscalls: wanted(syscalls, shed),
         }
     }
 
@@ -319,7 +317,8 @@ impl Supervisor {
             // In the background: its queue is written while sampling goes on by the other one.
             std::thread::spawn(move || old.finish());
         }
-        for line in check::lines(&self.settings, &Refusals::default()) {
+        let refusals = Refusals::of_budget(&self.budget.allowed().shed);
+        for line in check::lines(&self.settings, &refusals) {
             tracing::info!("{line}");
         }
         Ok(())
@@ -380,10 +379,19 @@ impl Supervisor {
 
 /// What each capability is to do, if anything.
 struct Plans {
-    sampling: Option<sampling::Plan>,
-    queries: Option<tables::Plan<postgres::Keeper>>,
-    tcp: Option<tables::Plan<tcp::Keeper>>,
-    syscalls: Option<tables::Plan<syscalls::Keeper>>,
+    sampling: Wanted<sampling::Plan>,
+    queries: Wanted<tables::Plan<postgres::Keeper>>,
+    tcp: Wanted<tables::Plan<tcp::Keeper>>,
+    syscalls: Wanted<tables::Plan<syscalls::Keeper>>,
+}
+
+/// What is configured, unless it is among those that are shed.
+fn wanted<P: slot::Plan>(plan: Option<P>, shed: &[Capability]) -> Wanted<P> {
+    match plan {
+        None => Wanted::Off,
+        Some(_) if shed.contains(&P::CAPABILITY) => Wanted::Shed,
+        Some(plan) => Wanted::On(plan),
+    }
 }
 
 /// Which capabilities have something else to do.

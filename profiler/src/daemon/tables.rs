@@ -195,6 +195,9 @@ impl<K: Keeper> Session<K> {
                     Some(Command::Plan(plan, windows)) => {
                         renewed = self.change(*plan, windows)?;
                     }
+                    Some(Command::Note(note)) => {
+                        self.notes.insert(note.to_owned(), 1);
+                    }
                     Some(Command::Stop) | None => return Ok(()),
                 },
             }

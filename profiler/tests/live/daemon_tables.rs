@@ -173,6 +173,32 @@ int main(void) { go(); for (int i = 0; i < 50; i++) syscall(SYS_getppid); puts("
     assert_eq!(of(&one, "read"), 0);
 }
 
+/// What the budget has shed says so in the status, the log and the windows around the pause, and is back when there
+/// is room.
+#[test]
+fn what_is_shed_says_so() {
+    let Some(bench) = bench() else { return };
+    let source = "int main(void) { go(); for (;;) ms(10); }";
+    let mut program = Program::start(&bench, source, "");
+    program.go();
+    let sections = sections("syscalls", &program.target.pid());
+    let daemon = Daemon::start(&bench, &sections.replace("100%", "0.01%"));
+    daemon.told("syscalls SHED by the CPU budget");
+    daemon.logged("CPU budget: syscalls off");
+    daemon.reload(&sections);
+    daemon.logged("syscalls: shed by the CPU budget, until there is room again");
+    daemon.told("STATUS=syscalls: pid");
+    daemon.logged("syscalls is back, within the CPU budget: pid");
+    let before = store::list(&daemon.state).expect("it can be read").len();
+    daemon.windows(before + 2);
+    daemon.stop();
+    let report = kept(&bench, "syscalls", &[]);
+    for when in ["before", "after"] {
+        let note = format!("window {when} a pause, shed by the CPU budget");
+        assert_eq!(report["account"]["notes"][note], 1);
+    }
+}
+
 /// A client that stays connected.
 struct Client(Child);
 
