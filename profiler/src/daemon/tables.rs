@@ -18,7 +18,7 @@ use super::{
     config::Targets,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
-    store::{Capability, Table},
+    store::{Capability, Identity, Table},
     writer::{Content, Job, Windows},
 };
 use crate::{
@@ -325,16 +325,30 @@ impl<K: Keeper> Session<K> {
     }
 }
 
-/// What processes are called now, or were when they were last looked at.
-pub(crate) fn names_of(
+/// Who a process is now.
+pub(crate) fn identity(pid: u32) -> Identity {
+    Identity {
+        comm: process::comm(pid).unwrap_or_default(),
+        cgroup: process::cgroup(pid).unwrap_or_default(),
+    }
+}
+
+/// Who processes are now, or were when they were last looked at.
+pub(crate) fn identities_of(
     pids: impl IntoIterator<Item = u32>,
-    before: &BTreeMap<u32, String>,
-) -> BTreeMap<u32, String> {
-    let named = |pid| {
-        let known = || before.get(&pid).cloned();
-        Some((pid, process::comm(pid).or_else(known)?))
+    before: &BTreeMap<u32, Identity>,
+) -> BTreeMap<u32, Identity> {
+    let known = |pid| {
+        let (now, before) = (identity(pid), before.get(&pid).cloned());
+        let either = |now: String, before: String| if now.is_empty() { before } else { now };
+        let before = before.unwrap_or_default();
+        let known = Identity {
+            comm: either(now.comm, before.comm),
+            cgroup: either(now.cgroup, before.cgroup),
+        };
+        (pid, known)
     };
-    pids.into_iter().filter_map(named).collect()
+    pids.into_iter().map(known).collect()
 }
 
 fn begin<K: Keeper>(plan: &Plan<K>) -> Result<K, Error> {

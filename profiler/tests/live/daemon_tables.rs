@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::{Bench, Target, bench, text},
+    filters::Cgroup,
     postgres::Postgres,
     queries::{Report, pgbench, server, sql},
     service::Daemon,
@@ -75,6 +76,18 @@ fn number(value: &Value) -> u64 {
     value.as_u64().expect("a number")
 }
 
+/// What was kept of the unit is all of the list, and of another one nothing.
+fn assert_of_unit(bench: &Bench, verb: &str, list: &str, cgroup: Option<&Cgroup>) {
+    let Some(cgroup) = cgroup else {
+        println!("units not asked for: no cgroup v2 hierarchy that can be written to");
+        return;
+    };
+    let all = kept(bench, verb, &[]);
+    let unit = kept(bench, verb, &["--unit", &cgroup.unit()]);
+    assert_eq!(unit[list], all[list]);
+    assert_eq!(kept(bench, verb, &["--unit", "other"])[list], json!([]));
+}
+
 /// Every call is in one window, those that several windows pass during too; processes that have ended are no exception.
 #[test]
 fn system_calls_are_kept() {
@@ -90,8 +103,12 @@ int main(void) {
   puts("done"); fflush(stdout); pause();
 }
 "#;
+    let cgroup = Cgroup::make();
     let mut program = Program::start(&bench, source, "");
     let pid = program.target.pid();
+    if let Some(cgroup) = &cgroup {
+        cgroup.add_below(&program.target);
+    }
     let daemon = Daemon::start(&bench, &sections("syscalls", &pid));
     program.go();
     program.says("done");
@@ -136,6 +153,7 @@ int main(void) {
         kept(&bench, "syscalls", &["--comm", "other"])["calls"],
         json!([])
     );
+    assert_of_unit(&bench, "syscalls", "calls", cgroup.as_ref());
 }
 
 /// After a reload whoever is named no more is not counted.
@@ -297,8 +315,12 @@ int main(void) {
   puts("done"); fflush(stdout); pause();
 }
 "#;
+    let cgroup = Cgroup::make();
     let mut program = Program::start(&bench, source, "ip link set lo up &&");
     let pid = program.target.pid();
+    if let Some(cgroup) = &cgroup {
+        cgroup.add_below(&program.target);
+    }
     // In the program's network namespace, as a daemon is on its host.
     let mut inside = Command::new("nsenter");
     inside.args(["-t", &pid, "-n", env!("CARGO_BIN_EXE_profiler")]);
@@ -333,4 +355,5 @@ int main(void) {
     assert_eq!(report["ends"], ends);
     let other = kept(&bench, "tcp", &["--pid", "1"]);
     assert_eq!(other["peers"], json!([]));
+    assert_of_unit(&bench, "tcp", "peers", cgroup.as_ref());
 }
