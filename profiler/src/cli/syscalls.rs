@@ -28,7 +28,7 @@ Examples:
   profiler syscalls -p 4711 --interval 1s        what happens each second, until Ctrl-C with -d 1h
   profiler syscalls -p 4711 --stacks calls.svg   and where in the program, weighted by time
   profiler syscalls --json -o calls.json -- ./app its arguments
-  profiler syscalls --since 1h                   what the daemon kept; --pid and --comm choose whose
+  profiler syscalls --since 1h                   what the daemon kept (--pid, --comm, --unit)
 
 Counts, errors, sums and max are exact, quantiles right to a sixteenth. `no return` counts calls whose thread
 is still in them at the end or ended in them; their time so far is in `time`. `wall %` is time by the time of the
@@ -40,12 +40,12 @@ in which it returned.";
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct SyscallsArgs {
-    /// Whom; of what was kept, -p and --comm
+    /// Whom; of what was kept, -p, --comm and --unit
     #[command(flatten)]
     pub targets: TargetArgs,
     /// Instead of counting, what `profiler daemon` has kept since then: 1h, 90m, 2d, '2026-11-21 18:00', RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_instant,
-          conflicts_with_all = ["all", "cgroup", "unit", "descendants", "command", "duration", "by_thread", "by_fd",
+          conflicts_with_all = ["all", "cgroup", "descendants", "command", "duration", "by_thread", "by_fd",
                                 "errors", "stacks", "interval"])]
     pub since: Option<Timestamp>,
     /// Only to then [default: now]
@@ -107,6 +107,7 @@ impl SyscallsArgs {
             who: Who {
                 pids: self.targets.pids.clone(),
                 comm: comm.transpose()?,
+                unit: self.targets.unit.clone(),
             },
             sort: self.sort,
             limit: self.limit(),

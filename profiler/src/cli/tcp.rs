@@ -25,7 +25,7 @@ Examples:
   profiler tcp -p 4711 -d 1h --events      a line for each connect, close, reset and segment sent again
   profiler tcp -p 4711 --descendants       a server and its workers
   profiler tcp --all --json -o tcp.json    every connection of the host
-  profiler tcp --since 1h                  what the daemon kept, by peer (--pid, --comm)
+  profiler tcp --since 1h                  what the daemon kept, by peer (--pid, --comm, --unit)
 
 Bytes are those of the data, each once, within the recording. `age` is `> TIME` of connections that were there before.
 `connect` is the time from a client's first segment to the answer, `accept` the time that a server's waited
@@ -57,6 +57,9 @@ pub struct TcpArgs {
     /// Of what was kept, only processes whose name matches, e.g. 'postgres*'
     #[arg(long, value_name = "GLOB", requires = "since", value_parser = parse_glob)]
     pub comm: Option<CommGlob>,
+    /// Of what was kept, only processes of this systemd unit
+    #[arg(long, value_name = "NAME", requires = "since")]
+    pub unit: Option<String>,
     /// The daemon's state directory [default: as configured, else /var/lib/profiler]
     #[arg(long, value_name = "DIR", requires = "since")]
     pub state: Option<PathBuf>,
@@ -96,6 +99,7 @@ impl TcpArgs {
             who: Who {
                 pids: self.pids.clone(),
                 comm: self.comm,
+                unit: self.unit.clone(),
             },
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
             form: self.form(),

@@ -6,7 +6,7 @@ use std::{fs, path::Path, time::Duration};
 use super::{
     config::{Settings, Targets, load},
     privileges::{Reasons, is_admin},
-    store::Sampled,
+    store::{Capability, Sampled},
 };
 use crate::{
     artifact::{Artifact, Destination},
@@ -47,6 +47,22 @@ pub(super) struct Refusals {
     queries: Option<String>,
     tcp: Option<String>,
     syscalls: Option<String>,
+}
+
+impl Refusals {
+    /// What the budget has shed for now.
+    pub(super) fn of_budget(shed: &[Capability]) -> Self {
+        let why = |capability| {
+            let is_shed = shed.contains(&capability);
+            is_shed.then(|| "shed by the CPU budget, until there is room again".to_owned())
+        };
+        Self {
+            sampling: why(Capability::Sampling),
+            queries: why(Capability::Queries),
+            tcp: why(Capability::Tcp),
+            syscalls: why(Capability::Syscalls),
+        }
+    }
 }
 
 /// What `kernel.perf_event_paranoid` means for perf events, where it is as Debian sets it.
@@ -104,7 +120,7 @@ fn table_line(
         return format!("{name}: off, nobody is named ({name}.targets)");
     };
     if let Some(refusal) = refusal {
-        return format!("{name}: impossible here, {refusal}");
+        return format!("{name}: {refusal}");
     }
     format!(
         "{name}: on, {}, windows of {:.1} s",
@@ -144,7 +160,7 @@ fn sampling_line(settings: &Settings, refusal: Option<&str>) -> String {
         return "sampling: off, as configured (sampling.enabled)".to_owned();
     };
     if let Some(refusal) = refusal {
-        return format!("sampling: impossible here, {refusal}");
+        return format!("sampling: {refusal}");
     }
     let what = match sampling.sampled {
         Sampled::Cpu => format!("at {} Hz", sampling.frequency_hz),
@@ -188,7 +204,8 @@ pub(super) fn require_table(targets: Option<&Targets>) -> Result<(), Error> {
 fn refusal(required: Result<(), Error>) -> Option<String> {
     let error = required.err()?;
     let hint = error.hint().map(|hint| format!("; {hint}"));
-    Some(format!("{error}{}", hint.unwrap_or_default()))
+    let hint = hint.unwrap_or_default();
+    Some(format!("impossible here, {error}{hint}"))
 }
 
 fn describe_store(settings: &Settings, refusal: Option<&str>) -> String {

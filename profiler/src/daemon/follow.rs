@@ -83,6 +83,13 @@ impl Follower {
         known.filter(|known| known.bits.is_some()).count()
     }
 
+    /// Those.
+    pub(crate) fn pids(&self) -> BTreeSet<u32> {
+        let known = self.known.iter();
+        let targets = known.filter(|(_, known)| known.bits.is_some());
+        targets.map(|(pid, _)| *pid).collect()
+    }
+
     /// Call once a second with every process: its id and the inode number of its folder below `/proc`.
     pub(crate) fn tick(
         &mut self,

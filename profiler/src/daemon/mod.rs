@@ -7,8 +7,9 @@
 //! ```
 //!
 //! - [`config`] is what it is told, [`store`] what it keeps and how that is read back, [`status`] how it fares.
-//! - `supervisor` starts, watches and ends the capabilities, each in a `slot`: `sampling`, `queries`, and the
-//!   `tables` of connections and system calls. `writer` names and writes windows.
+//! - `supervisor` starts, watches and ends the capabilities, each in a `slot`, which by
+//!   `retries` tries again what failed: `sampling`, and the `tables` of
+//!   queries, connections and system calls. `writer` names and writes windows.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
 //! - `outlets` holds what leaves it: the page and the exports.
@@ -23,7 +24,7 @@ mod manager;
 mod outlets;
 mod overhead;
 pub(crate) mod privileges;
-mod queries;
+mod retries;
 mod sampling;
 mod slot;
 pub mod status;

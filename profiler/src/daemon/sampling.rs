@@ -152,6 +152,9 @@ impl Session {
                             ring = self.sampler.watch_ring()?;
                         }
                     }
+                    Some(Command::Note(note)) => {
+                        self.notes.insert(note.to_owned(), 1);
+                    }
                     Some(Command::Stop) | None => return Ok(()),
                 },
             }

@@ -15,16 +15,17 @@ use std::{
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{
+    retries::{Retries, Retry},
     status::{State, Status},
     store::Capability,
     writer::Windows,
 };
 use crate::{error::Error, record::ending::runtime};
 
-/// First pause before a capability that failed is started again; doubled each time.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest such pause. One that has run so long has recovered.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Note of the last window before a capability is shed.
+const SHED_AFTER: &str = "window before a pause, shed by the CPU budget";
+/// Note of the first one when it is back.
+const SHED_BEFORE: &str = "window after a pause, shed by the CPU budget";
 
 /// What a capability is to do.
 pub(crate) trait Plan: Clone + Send + 'static {
@@ -73,8 +74,21 @@ impl<P> Life<P> {
 pub(crate) enum Command<P> {
     /// End this window and go on by another plan.
     Plan(Box<P>, Windows),
+    /// Say this of the window under way.
+    Note(&'static str),
     /// End this window and the thread.
     Stop,
+}
+
+/// What is wanted of a capability.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted<P> {
+    /// That it does this.
+    On(P),
+    /// Nothing.
+    Off,
+    /// That it does nothing for now, for want of CPU time.
+    Shed,
 }
 
 /// Signs of life.
@@ -174,6 +188,9 @@ pub(crate) struct Slot<P> {
     bpf_ended: Duration,
     /// Beats at the last look of the watchdog.
     beats: Option<u64>,
+    retries: Retries,
+    /// It was shed since it last ran.
+    was_shed: bool,
 }
 
 enum Thread<P> {
@@ -182,12 +199,10 @@ enum Thread<P> {
         plan: P,
         running: Running<P>,
         since: Instant,
-        failures: u32,
     },
-    /// It failed so many times in a row.
+    /// It failed.
     Waits {
         until: Instant,
-        failures: u32,
     },
 }
 
@@ -199,17 +214,20 @@ impl<P: Plan> Slot<P> {
             status,
             bpf_ended: Duration::ZERO,
             beats: None,
+            retries: Retries::default(),
+            was_shed: false,
         }
     }
 
     /// Starts it for the first time, where a failure is one of the set-up.
-    pub(crate) fn begin(&mut self, plan: Option<P>, windows: Windows) -> Result<(), Error> {
-        match plan {
-            Some(plan) => {
+    pub(crate) fn begin(&mut self, wanted: Wanted<P>, windows: Windows) -> Result<(), Error> {
+        match wanted {
+            Wanted::On(plan) => {
                 let running = Running::start(plan.clone(), windows)?;
-                self.runs(plan, running, 0);
+                self.runs(plan, running);
             }
-            None => self.set_state(State::Off),
+            Wanted::Off => self.set_state(State::Off),
+            Wanted::Shed => self.shed(),
         }
         Ok(())
     }
@@ -223,23 +241,15 @@ impl<P: Plan> Slot<P> {
     }
 
     /// To be called every second: starts again what has failed.
-    pub(crate) fn look_after(&mut self, plan: Option<P>, windows: Windows) {
+    pub(crate) fn look_after(&mut self, wanted: Wanted<P>, windows: Windows) {
         match mem::replace(&mut self.thread, Thread::Off) {
-            Thread::Runs {
-                running,
-                since,
-                failures,
-                ..
-            } if running.thread.is_finished() => {
+            Thread::Runs { running, since, .. } if running.thread.is_finished() => {
                 self.bpf_ended += running.pulse.bpf_time();
-                let recovered = since.elapsed() > PAUSE_MAX;
-                let failures = if recovered { 0 } else { failures };
+                self.retries.ran(since.elapsed());
                 let error = running.end();
-                self.failed(&error, failures + 1);
+                self.failed(&error);
             }
-            Thread::Waits { until, failures } if until <= Instant::now() => {
-                self.start(plan, windows, failures);
-            }
+            Thread::Waits { until } if until <= Instant::now() => self.start(wanted, windows),
             thread => self.thread = thread,
         }
         self.status.beat(P::CAPABILITY, self.beats_now());
@@ -253,36 +263,57 @@ impl<P: Plan> Slot<P> {
         }
     }
 
-    fn start(&mut self, plan: Option<P>, windows: Windows, failures: u32) {
-        let Some(plan) = plan else {
-            self.thread = Thread::Off;
-            self.set_state(State::Off);
-            return;
+    fn start(&mut self, wanted: Wanted<P>, windows: Windows) {
+        let plan = match wanted {
+            Wanted::On(plan) => plan,
+            Wanted::Off => return self.set_state(State::Off),
+            Wanted::Shed => return self.shed(),
         };
         match Running::start(plan.clone(), windows) {
             Ok(running) => {
-                tracing::info!("{}: {}", P::CAPABILITY.name(), plan.description(0));
-                self.runs(plan, running, failures);
+                let (name, what) = (P::CAPABILITY.name(), plan.description(0));
+                if mem::take(&mut self.was_shed) {
+                    tracing::info!("{name} is back, within the CPU budget: {what}");
+                    let _ = running.commands.send(Command::Note(SHED_BEFORE));
+                } else {
+                    tracing::info!("{name}: {what}");
+                }
+                self.runs(plan, running);
             }
-            Err(error) => self.failed(&error, failures + 1),
+            Err(error) => self.failed(&error),
         }
     }
 
-    /// Brings it in line with a plan, without a pause where it goes on. A thread that has ended takes no commands, and
+    /// Brings it in line, without a pause where it goes on. A thread that has ended takes no commands, and
     /// is noticed by that.
-    pub(crate) fn change(&mut self, plan: Option<P>, windows: Windows) {
-        match (plan, &mut self.thread) {
-            (Some(new), Thread::Runs { plan, running, .. }) => {
+    pub(crate) fn change(&mut self, wanted: Wanted<P>, windows: Windows) {
+        match (wanted, &mut self.thread) {
+            (Wanted::On(new), Thread::Runs { plan, running, .. }) => {
                 *plan = new.clone();
                 let _ = running.commands.send(Command::Plan(Box::new(new), windows));
                 self.show();
             }
-            (plan @ Some(_), Thread::Off | Thread::Waits { .. }) => self.start(plan, windows, 0),
-            (None, _) => {
+            (wanted @ Wanted::On(_), Thread::Off | Thread::Waits { .. }) => {
+                self.retries = Retries::default();
+                self.start(wanted, windows);
+            }
+            (Wanted::Off, _) => {
                 self.stop();
+                self.was_shed = false;
                 self.set_state(State::Off);
             }
+            (Wanted::Shed, _) => self.shed(),
         }
+    }
+
+    /// Ends it for now; its last window says why.
+    fn shed(&mut self) {
+        if let Thread::Runs { running, .. } = &self.thread {
+            let _ = running.commands.send(Command::Note(SHED_AFTER));
+        }
+        self.stop();
+        self.was_shed = true;
+        self.set_state(State::Shed);
     }
 
     /// Ends it; the open window is handed on.
@@ -306,33 +337,36 @@ impl<P: Plan> Slot<P> {
         is_alive
     }
 
-    fn runs(&mut self, plan: P, running: Running<P>, failures: u32) {
+    fn runs(&mut self, plan: P, running: Running<P>) {
         self.thread = Thread::Runs {
             plan,
             running,
             since: Instant::now(),
-            failures,
         };
         self.show();
     }
 
-    fn failed(&mut self, error: &Error, failures: u32) {
-        let doublings = failures.saturating_sub(1).min(16);
-        let pause = (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX);
+    fn failed(&mut self, error: &Error) {
+        let name = P::CAPABILITY.name();
         let hint = error.hint().map(|hint| format!("; {hint}"));
-        let (name, hint, pause_s) = (
-            P::CAPABILITY.name(),
-            hint.unwrap_or_default(),
-            pause.as_secs(),
-        );
-        // In the message, as the journal shows no more unless asked.
-        tracing::error!(
+        let why = format!("{error}{}", hint.unwrap_or_default());
+        let Retry {
             failures,
-            "{name} failed, it is started again in {pause_s} s: {error}{hint}"
-        );
+            pause,
+            is_news,
+        } = self.retries.failed(why.clone());
+        let pause_s = pause.as_secs();
+        if is_news {
+            // In the message, as the journal shows no more unless asked.
+            tracing::error!(
+                failures,
+                "{name} failed, it is started again in {pause_s} s and so on, which is told if it fails otherwise: {why}"
+            );
+        } else {
+            tracing::debug!(failures, "{name} failed again, next time in {pause_s} s");
+        }
         self.thread = Thread::Waits {
             until: Instant::now() + pause,
-            failures,
         };
         self.set_state(State::Failed(error.to_string()));
     }
@@ -348,5 +382,88 @@ impl<P: Plan> Slot<P> {
         self.status.update(|now| {
             now.capabilities.insert(P::CAPABILITY, state);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use super::{
+        Capability, Command, Error, Life, SHED_AFTER, SHED_BEFORE, Slot, State, Status, Wanted,
+        Windows,
+    };
+    use crate::{
+        daemon::{config::Retention, store::Store, writer::Writer},
+        export::Exports,
+    };
+
+    /// Does nothing but note what it is told.
+    #[derive(Clone, Default)]
+    struct Plan(Arc<Mutex<Vec<&'static str>>>);
+
+    impl super::Plan for Plan {
+        const CAPABILITY: Capability = Capability::Tcp;
+
+        fn description(&self, _followed: u64) -> String {
+            "all".to_owned()
+        }
+
+        fn work(self, _windows: Windows, life: Life<Self>) -> Result<(), Error> {
+            life.lead(
+                |_| Ok(()),
+                async |(), mut commands| {
+                    while let Some(command) = commands.recv().await {
+                        match command {
+                            Command::Note(note) => self.0.lock().unwrap().push(note),
+                            Command::Plan(..) => {}
+                            Command::Stop => break,
+                        }
+                    }
+                    Ok(())
+                },
+            )
+        }
+    }
+
+    /// What the budget sheds is not off: its state says so, and so do the windows before and after.
+    #[test]
+    fn shed_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = Arc::<Status>::default();
+        let retention = Retention {
+            age: Duration::from_secs(u64::from(u32::MAX)),
+            bytes: u64::MAX,
+        };
+        let writer = Writer::start(
+            Store::open(folder.path()).unwrap(),
+            retention,
+            Arc::clone(&status),
+            Exports::default(),
+        );
+        let windows = writer.unwrap().windows();
+        let (plan, mut slot) = (Plan::default(), Slot::new(Arc::clone(&status)));
+        let mut told = |wanted: Wanted<Plan>| {
+            slot.change(wanted, windows.clone());
+            slot.look_after(Wanted::Off, windows.clone());
+            status.snapshot().capabilities[&Capability::Tcp].clone()
+        };
+        let on = || Wanted::On(plan.clone());
+        assert_eq!(told(on()), State::On("all".to_owned()));
+        assert_eq!(told(Wanted::Shed), State::Shed);
+        assert_eq!(*plan.0.lock().unwrap(), [SHED_AFTER]);
+        assert_eq!(told(Wanted::Shed), State::Shed);
+        assert_eq!(told(on()), State::On("all".to_owned()));
+        assert_eq!(told(Wanted::Off), State::Off);
+        assert_eq!(*plan.0.lock().unwrap(), [SHED_AFTER, SHED_BEFORE]);
+        told(Wanted::Shed);
+        // Turned off meanwhile: whoever turns it on again does not hear of the budget.
+        told(Wanted::Off);
+        told(on());
+        told(Wanted::Off);
+        assert_eq!(*plan.0.lock().unwrap(), [SHED_AFTER, SHED_BEFORE]);
     }
 }

@@ -90,6 +90,8 @@ pub enum State {
     On(String),
     /// It is not wanted.
     Off,
+    /// It is wanted, but for now there is not CPU time enough.
+    Shed,
     /// It failed, and is tried again.
     Failed(String),
 }
@@ -158,6 +160,7 @@ impl Snapshot {
             match state {
                 State::On(what) => parts.push(format!("{name}: {what}")),
                 State::Off => {}
+                State::Shed => parts.push(format!("{name} SHED by the CPU budget")),
                 State::Failed(why) => parts.push(format!("{name} FAILED, tried again: {why}")),
             }
         }
@@ -189,6 +192,21 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::{Capability, LostWindow, State, Status};
+
+    /// What is shed by the budget is not off, as what nobody wants.
+    #[test]
+    fn line_tells_what_is_shed() {
+        let status = Status::default();
+        status.update(|now| {
+            now.capabilities.insert(Capability::Tcp, State::Shed);
+            now.capabilities.insert(Capability::Queries, State::Off);
+        });
+        let line = status.snapshot().line();
+        assert!(
+            line.starts_with("tcp SHED by the CPU budget; 0 windows"),
+            "{line}"
+        );
+    }
 
     /// Trouble is in the line, and nothing else shouts.
     #[test]

@@ -19,8 +19,8 @@ use super::{
     outlets::Outlets,
     overhead::Overhead,
     privileges::{self, Reasons},
-    queries, sampling,
-    slot::Slot,
+    sampling,
+    slot::{self, Slot, Wanted},
     status::Status,
     store::{Capability, Sampled, Store},
     tables,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, Exit},
-    kernel,
+    kernel, postgres,
     record::ending::runtime,
     syscalls, tcp, web,
 };
@@ -103,7 +103,7 @@ struct Supervisor {
     status: Arc<Status>,
     writer: Writer,
     sampling: Slot<sampling::Plan>,
-    queries: Slot<queries::Plan>,
+    queries: Slot<tables::Plan<postgres::Keeper>>,
     tcp: Slot<tables::Plan<tcp::Keeper>>,
     syscalls: Slot<tables::Plan<syscalls::Keeper>>,
     budget: Budget<Capability>,
@@ -204,24 +204,33 @@ impl Supervisor {
     /// What the capabilities are to do, as far as the budget allows.
     fn plans(&self) -> Plans {
         let (settings, allowed) = (&self.settings, self.budget.allowed());
-        let (window, is_shed) = (settings.window, |shed| allowed.shed.contains(&shed));
+        let window = settings.window;
         let sampling = settings.sampling.clone().map(|sampling| sampling::Plan {
             frequency_hz: allowed.frequency_hz.unwrap_or(sampling.frequency_hz),
             sampling,
             window,
         });
-        let queries = settings.queries.clone();
-        let queries = queries.map(|queries| queries::Plan { queries, window });
-        let (tcp, syscalls) = (settings.tcp.clone(), settings.syscalls.clone());
+        let queries = settings.queries.clone().map(|queries| tables::Plan {
+            targets: queries.targets,
+            window,
+            how: queries.tls,
+        });
+        let tcp = settings.tcp.clone().map(|targets| tables::Plan {
+            targets,
+            window,
+            how: (),
+        });
+        let syscalls = settings.syscalls.clone().map(|targets| tables::Plan {
+            targets,
+            window,
+            how: (),
+        });
+        let shed = &allowed.shed;
         Plans {
-            sampling: sampling.filter(|_| !is_shed(Capability::Sampling)),
-            queries: queries.filter(|_| !is_shed(Capability::Queries)),
-            tcp: tcp
-                .filter(|_| !is_shed(Capability::Tcp))
-                .map(|targets| tables::Plan::new(targets, window)),
-            syscalls: syscalls
-                .filter(|_| !is_shed(Capability::Syscalls))
-                .map(|targets| tables::Plan::new(targets, window)),
+            sampling: wanted(sampling, shed),
+            queries: wanted(queries, shed),
+            tcp: wanted(tcp, shed),
+            syscalls: wanted(syscalls, shed),
         }
     }
 
@@ -308,7 +317,8 @@ impl Supervisor {
             // In the background: its queue is written while sampling goes on by the other one.
             std::thread::spawn(move || old.finish());
         }
-        for line in check::lines(&self.settings, &Refusals::default()) {
+        let refusals = Refusals::of_budget(&self.budget.allowed().shed);
+        for line in check::lines(&self.settings, &refusals) {
             tracing::info!("{line}");
         }
         Ok(())
@@ -369,10 +379,19 @@ impl Supervisor {
 
 /// What each capability is to do, if anything.
 struct Plans {
-    sampling: Option<sampling::Plan>,
-    queries: Option<queries::Plan>,
-    tcp: Option<tables::Plan<tcp::Keeper>>,
-    syscalls: Option<tables::Plan<syscalls::Keeper>>,
+    sampling: Wanted<sampling::Plan>,
+    queries: Wanted<tables::Plan<postgres::Keeper>>,
+    tcp: Wanted<tables::Plan<tcp::Keeper>>,
+    syscalls: Wanted<tables::Plan<syscalls::Keeper>>,
+}
+
+/// What is configured, unless it is among those that are shed.
+fn wanted<P: slot::Plan>(plan: Option<P>, shed: &[Capability]) -> Wanted<P> {
+    match plan {
+        None => Wanted::Off,
+        Some(_) if shed.contains(&P::CAPABILITY) => Wanted::Shed,
+        Some(plan) => Wanted::On(plan),
+    }
 }
 
 /// Which capabilities have something else to do.

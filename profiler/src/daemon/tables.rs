@@ -1,9 +1,9 @@
-//! The capabilities that keep tables of the kernel side's counts and events, connections and system calls: a thread
-//! each that follows the targets and hands windows on.
+//! The capabilities that keep tables of the kernel side's counts and events, queries, connections and system calls: a
+//! thread each that follows the targets and hands windows on.
 
 use std::{
-    collections::BTreeMap,
-    marker::PhantomData,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,7 +18,7 @@ use super::{
     config::Targets,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
-    store::{Capability, Table},
+    store::{Capability, Identity, Table},
     writer::{Content, Job, Windows},
 };
 use crate::{
@@ -30,6 +30,13 @@ use crate::{
 
 /// How often targets are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Looks for what descends from targets that are none any more: only a chain of forks that outruns them is left then.
+const LOOKS: u32 = 16;
+
+/// Note: see [`LOOKS`].
+const LEFT: &str = "forks of processes that are no targets any more may be watched on";
+/// Note: see [`Session::begin_anew`].
+const PAUSE: &str = "ms not watched, as the watch began anew";
 
 /// What counts or lists, for months.
 pub(crate) trait Keeper: Sized + 'static {
@@ -37,9 +44,11 @@ pub(crate) trait Keeper: Sized + 'static {
     const CAPABILITY: Capability;
     /// How often its ring is emptied.
     const POLL: Duration;
+    /// What is settled when it begins.
+    type How: Clone + Debug + PartialEq + Send;
 
     /// Loads and attaches; nobody is a target yet.
-    fn begin(settings: &Settings) -> Result<Self, Error>;
+    fn begin(settings: &Settings, how: Self::How) -> Result<Self, Error>;
 
     /// For waiting for what is on the ring.
     fn watch_ring(&self) -> Result<RingWatch, Error>;
@@ -47,17 +56,32 @@ pub(crate) trait Keeper: Sized + 'static {
     /// Takes what is on the ring.
     fn drain(&mut self);
 
+    /// To be called every [`POLL`](Self::POLL).
+    fn poll(&mut self) {
+        self.drain();
+    }
+
     /// To be called every second.
-    fn look(&mut self);
+    fn look(&mut self) {}
 
     /// Makes a process a target, and what it forks from now on.
     fn add_target(&mut self, pid: u32) -> Result<(), Error>;
 
     /// To be called when some were added: they may have something already.
-    fn added(&mut self, pids: &[u32]);
+    fn added(&mut self, _pids: &[u32]) {}
 
     /// It is no target any more.
     fn remove_target(&mut self, pid: u32);
+
+    /// Every target, with those that were forked by one; `None` where it has to begin anew for others.
+    fn targets(&self) -> Option<BTreeSet<u32>> {
+        None
+    }
+
+    /// Whether it is time to begin anew, as there is no room for more.
+    fn is_worn(&self) -> bool {
+        false
+    }
 
     /// Time inside our BPF programs so far, where it is measured.
     fn bpf_time(&self) -> Option<Duration>;
@@ -71,25 +95,20 @@ pub(crate) trait Keeper: Sized + 'static {
 
 /// What it is to do.
 #[derive(Debug)]
-pub(crate) struct Plan<K> {
-    targets: Targets,
-    window: Duration,
-    kind: PhantomData<fn() -> K>,
+pub(crate) struct Plan<K: Keeper> {
+    pub(crate) targets: Targets,
+    pub(crate) window: Duration,
+    pub(crate) how: K::How,
 }
 
-impl<K> Plan<K> {
-    pub(crate) fn new(targets: Targets, window: Duration) -> Self {
-        Self {
-            targets,
-            window,
-            kind: PhantomData,
-        }
-    }
-}
-
-impl<K> Clone for Plan<K> {
+// A derived one would want keepers that can be cloned.
+impl<K: Keeper> Clone for Plan<K> {
     fn clone(&self) -> Self {
-        Self::new(self.targets.clone(), self.window)
+        Self {
+            targets: self.targets.clone(),
+            window: self.window,
+            how: self.how.clone(),
+        }
     }
 }
 
@@ -105,7 +124,7 @@ impl<K: Keeper> slot::Plan for Plan<K> {
     }
 }
 
-struct Session<K> {
+struct Session<K: Keeper> {
     plan: Plan<K>,
     windows: Windows,
     pulse: Arc<Pulse>,
@@ -123,7 +142,7 @@ impl<K: Keeper> Session<K> {
     fn attach(plan: Plan<K>, windows: Windows, pulse: Arc<Pulse>) -> Result<Self, Error> {
         let mut session = Self {
             began: now(),
-            keeper: begin()?,
+            keeper: begin(&plan)?,
             bpf_ended: Duration::ZERO,
             follower: Follower::with_descendants(plan.targets.clone()),
             notes: BTreeMap::new(),
@@ -163,7 +182,7 @@ impl<K: Keeper> Session<K> {
                     self.keeper.drain();
                 }
                 _ = poll.tick() => {
-                    self.keeper.drain();
+                    self.keeper.poll();
                     self.pulse.beat();
                 }
                 _ = housekeeping.tick() => {
@@ -171,10 +190,13 @@ impl<K: Keeper> Session<K> {
                     self.keeper.look();
                     self.pulse.set_bpf_time(Some(self.bpf_time()));
                 }
-                () = at(Some(window_end)) => self.offer()?,
+                () = at(Some(window_end)) => renewed = self.end_window()?,
                 command = commands.recv() => match command {
                     Some(Command::Plan(plan, windows)) => {
                         renewed = self.change(*plan, windows)?;
+                    }
+                    Some(Command::Note(note)) => {
+                        self.notes.insert(note.to_owned(), 1);
                     }
                     Some(Command::Stop) | None => return Ok(()),
                 },
@@ -218,8 +240,8 @@ impl<K: Keeper> Session<K> {
 
     /// Says whether it had to begin anew.
     fn change(&mut self, plan: Plan<K>, windows: Windows) -> Result<bool, Error> {
-        // What those have forked who are targets no more is known to the kernel side only.
-        let renews = plan.targets != self.plan.targets;
+        let others = plan.targets != self.plan.targets;
+        let renews = plan.how != self.plan.how || (others && self.keeper.targets().is_none());
         if renews {
             self.keeper.end();
         }
@@ -227,12 +249,59 @@ impl<K: Keeper> Session<K> {
         self.plan = plan;
         self.windows = windows;
         if renews {
-            self.bpf_ended = self.bpf_time();
-            self.keeper = begin()?;
-            self.follower = Follower::with_descendants(self.plan.targets.clone());
-            self.follow()?;
+            self.begin_anew()?;
+        } else if others {
+            self.exchange_targets()?;
         }
         Ok(renews)
+    }
+
+    /// Says whether it began anew.
+    fn end_window(&mut self) -> Result<bool, Error> {
+        let renews = self.keeper.is_worn();
+        if renews {
+            self.keeper.end();
+        }
+        self.offer()?;
+        if renews {
+            self.begin_anew()?;
+        }
+        Ok(renews)
+    }
+
+    /// Begins anew with empty tables, once the old watch has ended and is told. What happens meanwhile is not seen.
+    fn begin_anew(&mut self) -> Result<(), Error> {
+        tracing::info!("watching {} begins anew", K::CAPABILITY.name());
+        self.bpf_ended = self.bpf_time();
+        self.keeper = begin(&self.plan)?;
+        self.follower = Follower::with_descendants(self.plan.targets.clone());
+        self.follow()?;
+        // The window began as the old one was told.
+        let pause = self.began.1.elapsed().as_millis();
+        let pause_ms = u64::try_from(pause).unwrap_or(u64::MAX);
+        *self.notes.entry(PAUSE.to_owned()).or_default() += pause_ms.max(1);
+        Ok(())
+    }
+
+    /// Goes on with other targets.
+    fn exchange_targets(&mut self) -> Result<(), Error> {
+        self.follower = Follower::with_descendants(self.plan.targets.clone());
+        self.follow()?;
+        for _ in 0..LOOKS {
+            // Read first: who is forked by a target from now on is not in it.
+            let before = self.keeper.targets().unwrap_or_default();
+            let named = self.follower.pids();
+            let below = descendants(&named.iter().copied().collect::<Vec<_>>());
+            let left = &(&before - &named) - &below;
+            if left.is_empty() {
+                return Ok(());
+            }
+            for pid in left {
+                self.keeper.remove_target(pid);
+            }
+        }
+        self.notes.insert(LEFT.to_owned(), 1);
+        Ok(())
     }
 
     /// Hands the window on and begins the next.
@@ -256,28 +325,43 @@ impl<K: Keeper> Session<K> {
     }
 }
 
-/// What processes are called now, or were when they were last looked at.
-pub(crate) fn names_of(
-    pids: impl IntoIterator<Item = u32>,
-    before: &BTreeMap<u32, String>,
-) -> BTreeMap<u32, String> {
-    let named = |pid| {
-        let known = || before.get(&pid).cloned();
-        Some((pid, process::comm(pid).or_else(known)?))
-    };
-    pids.into_iter().filter_map(named).collect()
+/// Who a process is now.
+pub(crate) fn identity(pid: u32) -> Identity {
+    Identity {
+        comm: process::comm(pid).unwrap_or_default(),
+        cgroup: process::cgroup(pid).unwrap_or_default(),
+    }
 }
 
-fn begin<K: Keeper>() -> Result<K, Error> {
-    K::begin(&Settings {
+/// Who processes are now, or were when they were last looked at.
+pub(crate) fn identities_of(
+    pids: impl IntoIterator<Item = u32>,
+    before: &BTreeMap<u32, Identity>,
+) -> BTreeMap<u32, Identity> {
+    let known = |pid| {
+        let (now, before) = (identity(pid), before.get(&pid).cloned());
+        let either = |now: String, before: String| if now.is_empty() { before } else { now };
+        let before = before.unwrap_or_default();
+        let known = Identity {
+            comm: either(now.comm, before.comm),
+            cgroup: either(now.cgroup, before.cgroup),
+        };
+        (pid, known)
+    };
+    pids.into_iter().map(known).collect()
+}
+
+fn begin<K: Keeper>(plan: &Plan<K>) -> Result<K, Error> {
+    let settings = Settings {
         filters: FILTER_TARGETS,
         offsets: kernel_offsets()?,
         ..Settings::UNSET
-    })
+    };
+    K::begin(&settings, plan.how.clone())
 }
 
 /// The wall clock after the Unix epoch, and the monotonic one.
-pub(super) fn now() -> (Duration, Instant) {
+fn now() -> (Duration, Instant) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     (since.unwrap_or_default(), Instant::now())
 }

@@ -1,6 +1,10 @@
 //! Loads the object with its settings and keeps what was loaded.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -189,6 +193,11 @@ impl Kernel {
     /// A process is no target any more. One that was none is as good.
     pub fn remove_target(&mut self, tgid: u32) {
         let _ = self.targets.remove(&tgid);
+    }
+
+    /// Every target, named ones and those that they forked.
+    pub fn targets(&self) -> BTreeSet<u32> {
+        self.targets.keys().filter_map(Result::ok).collect()
     }
 
     /// What the kernel side has counted so far, summed over the CPUs.

@@ -1,12 +1,13 @@
 //! `profiler queries`: the statements that clients ask Postgres for, from what goes through their sockets.
 //!
-//! The kernel side copies what targets send and receive. `order` puts it in order, `streams` tells Postgres from other
+//! The kernel side copies what targets send and receive, in a `transfer` for each call. `order` puts it in order, `streams` tells Postgres from other
 //! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `texts` and tells
 //! what happened in events. What passes through TLS libraries are streams of their own; `encrypted` tells which encrypted
 //! connections are read so. `backends` reads what a server runs from its memory where a text was sent before the recording,
 //! and `readings` finds the call that it is of. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
 //! `table`, `json` and `csv` show them. All of these are pure. `watcher`
-//! and `session` are the shell. A `window` is what the daemon keeps of it, `history` shows what it has kept. `measured`
+//! is the shell, for `session`, which waits and writes, and for `keeper`, which makes a `window` after the other for the
+//! daemon; `history` shows what was kept. `measured`
 //! hands it on to metrics, `latencies` being their buckets and `totals` all windows since the start.
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub(crate) mod example;
 mod figures;
 mod history;
 mod json;
+mod keeper;
 pub(crate) mod latencies;
 pub(crate) mod measured;
 mod order;
@@ -36,6 +38,7 @@ mod streams;
 mod table;
 mod texts;
 pub(crate) mod totals;
+mod transfer;
 mod watcher;
 mod window;
 
@@ -46,10 +49,7 @@ pub use self::{
     statistics::By,
     window::Window,
 };
-pub(crate) use self::{
-    session::{POLL, require},
-    watcher::Watcher,
-};
+pub(crate) use self::{keeper::Keeper, session::require};
 
 /// Whether what is encrypted is read where it passes through a TLS library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

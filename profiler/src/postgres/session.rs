@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How often the ring is emptied: at 100 MB/s of traffic half a MiB has come.
-pub(crate) const POLL: Duration = Duration::from_millis(5);
+pub(super) const POLL: Duration = Duration::from_millis(5);
 /// Every so many polls it is looked whether named processes still live.
 const LOOK_EVERY: u32 = 20;
 

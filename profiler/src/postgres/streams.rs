@@ -2,7 +2,7 @@
 
 use std::{collections::hash_map::Entry, mem, sync::Arc};
 
-use profiler_common::wire::{SENT, Wire, WireHeader, family, source};
+use profiler_common::wire::{SENT, WireHeader, family, source};
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -10,10 +10,10 @@ use super::{
     encrypted::Encrypted,
     origin::Origin,
     protocol::{
-        Call, Chunk, Connection, Direction, Ending, Event, Flow, Recognition, Side, Statement,
-        recognise,
+        Call, Connection, Direction, Ending, Event, Recognition, Side, Statement, recognise,
     },
     texts::Texts,
+    transfer::Transfer,
 };
 
 /// Bytes to come of a message from which on they need not be copied: what is under way already comes all the same.
@@ -21,57 +21,6 @@ const PASSING_MIN: u64 = 256 << 10;
 
 /// Most sockets that are followed at once.
 const SOCKETS_MAX: usize = 50_000;
-
-/// A call that carried bytes, with them.
-#[derive(Clone, Debug)]
-pub(super) struct Transfer {
-    header: WireHeader,
-    bytes: Vec<u8>,
-}
-
-impl Transfer {
-    pub(super) fn new(wire: &Wire<'_>) -> Self {
-        Self {
-            header: *wire.header,
-            bytes: [wire.head, wire.tail].concat(),
-        }
-    }
-
-    /// The time that counts for the order: what was sent could be answered from the entry on, what was received was
-    /// there at the return. An entry that is not known was before the recording.
-    pub(super) fn time_ns(&self) -> u64 {
-        match (self.header.direction, self.header.entry_ns) {
-            (SENT, entry_ns) if entry_ns > 0 => entry_ns,
-            _ => self.header.exit_ns,
-        }
-    }
-
-    fn head(&self) -> &[u8] {
-        let head = usize::try_from(self.header.head).unwrap_or(usize::MAX);
-        &self.bytes[..head.min(self.bytes.len())]
-    }
-
-    fn flow(&self) -> Flow {
-        match self.header.direction {
-            SENT => Flow::Sent,
-            _ => Flow::Received,
-        }
-    }
-
-    fn chunk(&self, direction: Direction, position: u64) -> Chunk<'_> {
-        let (head, tail) = self.bytes.split_at(self.head().len());
-        Chunk {
-            direction,
-            position,
-            length: self.header.length,
-            head,
-            tail,
-            entry_ns: self.time_ns(),
-            exit_ns: self.header.exit_ns,
-            tid: self.header.tid,
-        }
-    }
-}
 
 /// What is to be done about a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -215,7 +164,7 @@ impl Streams {
                 match recognise(&buffers) {
                     // The library gave the connection up.
                     Recognition::Undecided if header.length == 0 && is_within_tls(&header) => {
-                        self.close(header.socket, header.exit_ns, texts, tell);
+                        self.close(header.socket, closed(&header), texts, tell);
                         return Told::default();
                     }
                     Recognition::Undecided => return Told::default(),
@@ -264,7 +213,7 @@ impl Streams {
             conversation.tell(&mut self.events, texts, &mut tell);
             told.unknown = conversation.unknown(&header).or(told.unknown);
             if header.length == 0 {
-                self.close(header.socket, header.exit_ns, texts, &mut tell);
+                self.close(header.socket, closed(&header), texts, &mut tell);
             } else if is_encrypted {
                 told = self.give_up(&header, Why::PostgresEncrypted);
             }
@@ -313,14 +262,14 @@ impl Streams {
     ) {
         let known = self.followed.get(&header.socket);
         if known.is_some_and(|stream| stream.inode != header.inode) {
-            self.close(header.socket, header.exit_ns, texts, tell);
+            self.close(header.socket, closed(header), texts, tell);
         }
     }
 
     fn close(
         &mut self,
         socket: u64,
-        time_ns: u64,
+        (ending, time_ns): (Ending, u64),
         texts: &Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
@@ -331,7 +280,7 @@ impl Streams {
             What::Postgres(mut conversation) => {
                 conversation
                     .connection
-                    .end(Ending::Closed, time_ns, &mut self.events);
+                    .end(ending, time_ns, &mut self.events);
                 conversation.tell(&mut self.events, texts, &mut tell);
             }
             What::Undecided(_) => self.sockets.undecided += 1,
@@ -339,18 +288,18 @@ impl Streams {
         }
     }
 
-    /// Ends the connections that a process used last, as it is gone.
-    pub(super) fn process_ended(
+    /// Ends the connections that a process used last, as it is gone or nothing more of it is wanted.
+    pub(super) fn leave(
         &mut self,
         pid: u32,
-        time_ns: u64,
+        ending: (Ending, u64),
         texts: &Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         let of_it = self.followed.iter().filter(|(_, stream)| stream.pid == pid);
         let sockets: Vec<u64> = of_it.map(|(socket, _)| *socket).collect();
         for socket in sockets {
-            self.close(socket, time_ns, texts, &mut tell);
+            self.close(socket, ending, texts, &mut tell);
         }
     }
 
@@ -477,6 +426,10 @@ impl Conversation {
             tell(&event, &self.origin, texts);
         }
     }
+}
+
+fn closed(header: &WireHeader) -> (Ending, u64) {
+    (Ending::Closed, header.exit_ns)
 }
 
 /// Whether it was seen within a TLS library.

@@ -1,5 +1,5 @@
 //! A watch under way: from the kernel side's records to what connections tell, for as long as it is wanted. The shell
-//! of the rooms that understand them; `session` and the daemon say when it begins and ends.
+//! of the rooms that understand them; `session` and `keeper` say when it begins and ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,12 +21,13 @@ use super::{
     order::{HOLD_BACK_NS, Order},
     origin::Origin,
     peers::Peers,
-    protocol::Event,
+    protocol::{Ending, Event},
     report,
     statistics::{By, Statistics},
-    streams::{Streams, Transfer},
+    streams::Streams,
     table,
     texts::Texts,
+    transfer::Transfer,
     window::Window,
 };
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
 };
 
 /// A watch under way.
-pub(crate) struct Watcher {
+pub(super) struct Watcher {
     kernel: Kernel,
     ring: Ring,
     /// Named targets, and followers, that live.
@@ -91,7 +92,7 @@ impl Told {
 
 impl Watcher {
     /// Loads the kernel side; nothing is watched yet.
-    pub(crate) fn load(settings: &Settings, tls: Tls) -> Result<Self, Error> {
+    pub(super) fn load(settings: &Settings, tls: Tls) -> Result<Self, Error> {
         let wanted = Wanted {
             calls: call_offsets()?,
             tcp: tcp_offsets()?,
@@ -134,7 +135,7 @@ impl Watcher {
     }
 
     /// Begins to watch. `name` adds targets, once their children are followed.
-    pub(crate) fn attach(
+    pub(super) fn attach(
         &mut self,
         name: impl FnOnce(&mut Kernel, &mut BTreeSet<u32>) -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -150,12 +151,12 @@ impl Watcher {
     }
 
     /// The ring wakes when a process begins or ends; traffic does not.
-    pub(crate) fn watch_ring(&self) -> Result<RingWatch, Error> {
+    pub(super) fn watch_ring(&self) -> Result<RingWatch, Error> {
         RingWatch::begin(&self.ring)
     }
 
     /// To be called every few ms.
-    pub(crate) fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.drain();
         let Self {
             backends, texts, ..
@@ -165,7 +166,7 @@ impl Watcher {
     }
 
     /// Takes what is on the ring, and tells what has been held back for long enough.
-    pub(crate) fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         let now_ns = monotonic_ns();
         let Self {
             ring,
@@ -209,7 +210,8 @@ impl Watcher {
                 told,
                 ..
             } = self;
-            streams.process_ended(pid, time_ns, texts, |event, origin, texts| {
+            let ending = (Ending::Closed, time_ns);
+            streams.leave(pid, ending, texts, |event, origin, texts| {
                 told.take(event, origin, texts);
             });
         }
@@ -257,25 +259,45 @@ impl Watcher {
     }
 
     /// Makes a process a target, and what it forks from now on.
-    pub(crate) fn add_target(&mut self, pid: u32) -> Result<(), Error> {
+    pub(super) fn add_target(&mut self, pid: u32) -> Result<(), Error> {
         self.kernel.add_target(pid, target::FOLLOW)?;
         self.libraries.meet(pid);
         Ok(())
     }
 
-    /// It is no target any more.
-    pub(crate) fn remove_target(&mut self, pid: u32) {
+    /// It is no target any more: for it the watch is over.
+    pub(super) fn remove_target(&mut self, pid: u32) {
         self.kernel.remove_target(pid);
+        let now_ns = monotonic_ns();
+        self.drain();
+        // What it sent last is told first.
+        self.tell(now_ns + 1);
+        self.alive.remove(&pid);
         self.libraries.process_ended(pid);
+        self.backends.forget(pid);
+        let Self {
+            streams,
+            texts,
+            told,
+            ..
+        } = self;
+        let tell =
+            |event: &Event, origin: &Arc<Origin>, texts: &Texts| told.take(event, origin, texts);
+        streams.leave(pid, (Ending::Recording, now_ns), texts, tell);
+    }
+
+    /// Who is a target now, as the kernel side has it.
+    pub(super) fn targets(&self) -> BTreeSet<u32> {
+        self.kernel.targets()
     }
 
     /// Time inside our BPF programs so far, where it is measured.
-    pub(crate) fn bpf_time(&self) -> Option<Duration> {
+    pub(super) fn bpf_time(&self) -> Option<Duration> {
         self.kernel.bpf_time()
     }
 
     /// What was told since the last window, as one.
-    pub(crate) fn take_window(
+    pub(super) fn take_window(
         &mut self,
         title: String,
         duration: Duration,
@@ -287,12 +309,12 @@ impl Watcher {
     }
 
     /// There is no room for further statements: it is time to begin anew.
-    pub(crate) fn is_worn(&self) -> bool {
+    pub(super) fn is_worn(&self) -> bool {
         self.texts.overflows() > 0
     }
 
     /// Ends the watch and tells the rest.
-    pub(crate) fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         // While the hooks go, one after the other, requests are seen whose answers are not.
         self.end_ns = monotonic_ns();
         self.kernel.stop();

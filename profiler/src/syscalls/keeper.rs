@@ -9,7 +9,7 @@ use std::{
 
 use profiler_common::{
     config::{Settings, target},
-    event::{KIND_EXEC, KIND_EXIT},
+    event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
     outcome::Counter,
     syscalls::{Call, CellKey, ErrorKey, wanted},
 };
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     daemon::{
-        store::{Capability, Link, Table},
+        store::{Capability, Identity, Link, Table},
         tables,
     },
     error::Error,
@@ -45,8 +45,8 @@ const ENDED: &str = "row of a process that has ended summed with those of others
 /// A count under way.
 pub(crate) struct Keeper {
     watcher: Watcher,
-    /// What processes are called that have sums.
-    names: BTreeMap<u32, String>,
+    /// Who processes are that have sums.
+    known: BTreeMap<u32, Identity>,
     exits: u32,
     /// The kernel side's sums when they were last read.
     read: Tally,
@@ -75,14 +75,15 @@ struct Marks {
 impl tables::Keeper for Keeper {
     const CAPABILITY: Capability = Capability::Syscalls;
     const POLL: Duration = Duration::from_millis(100);
+    type How = ();
 
-    fn begin(settings: &Settings) -> Result<Self, Error> {
+    fn begin(settings: &Settings, (): ()) -> Result<Self, Error> {
         let (mut watcher, _) = Watcher::load(settings, wanted::CALLS | wanted::ERRORS)?;
         watcher.kernel.attach_lifecycle()?;
         watcher.kernel.attach_calls()?;
         Ok(Self {
             watcher,
-            names: BTreeMap::new(),
+            known: BTreeMap::new(),
             exits: 0,
             read: Tally::default(),
             errors_read: BTreeMap::new(),
@@ -103,21 +104,14 @@ impl tables::Keeper for Keeper {
     fn drain(&mut self) {
         let Self {
             watcher,
-            names,
+            known,
             exits,
             ..
         } = self;
-        watcher.drain(|record| match record {
-            Record::Process(event) if event.kind == KIND_EXEC => {
-                names.insert(event.tgid, comm_text(&event.comm));
+        watcher.drain(|record| {
+            if let Record::Process(event) = record {
+                learn(known, exits, event);
             }
-            Record::Process(event) if event.kind == KIND_EXIT => {
-                *exits += 1;
-                // Of who lived too shortly to be looked at.
-                let name = || comm_text(&event.comm);
-                names.entry(event.tgid).or_insert_with(name);
-            }
-            _ => {}
         });
     }
 
@@ -130,11 +124,9 @@ impl tables::Keeper for Keeper {
 
     fn add_target(&mut self, pid: u32) -> Result<(), Error> {
         self.watcher.kernel.add_target(pid, target::FOLLOW)?;
+        // What its threads are in.
         self.watcher.seed([pid], monotonic_ns())
     }
-
-    // What its threads are in was noted with it.
-    fn added(&mut self, _pids: &[u32]) {}
 
     // The calls that it is in are counted yet.
     fn remove_target(&mut self, pid: u32) {
@@ -184,10 +176,10 @@ impl tables::Keeper for Keeper {
             *account.notes.entry(note.to_owned()).or_default() += count;
         }
         // Who has no rows any more is forgotten.
-        self.names = tables::names_of(pids(&tally), &self.names);
+        self.known = tables::identities_of(pids(&tally), &self.known);
         let came = Came {
             errors: mem::take(&mut self.errors),
-            names: self.names.clone(),
+            known: self.known.clone(),
             carried: before.open,
             tally,
             account,
@@ -247,6 +239,30 @@ impl Keeper {
                 *self.errors.entry(key).or_default() += count;
             }
         }
+    }
+}
+
+/// Learns who a process is, which may live too shortly to be looked at.
+fn learn(known: &mut BTreeMap<u32, Identity>, exits: &mut u32, event: &ProcessEvent) {
+    match event.kind {
+        KIND_FORK => {
+            let parent = known.get(&event.parent).map(|parent| parent.cgroup.clone());
+            let cgroup = parent.unwrap_or_else(|| tables::identity(event.parent).cgroup);
+            let child = Identity {
+                comm: String::new(),
+                cgroup,
+            };
+            known.insert(event.tgid, child);
+        }
+        KIND_EXEC => known.entry(event.tgid).or_default().comm = comm_text(&event.comm),
+        KIND_EXIT => {
+            *exits += 1;
+            let who = known.entry(event.tgid).or_default();
+            if who.comm.is_empty() {
+                who.comm = comm_text(&event.comm);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     tally::{self, Tally},
 };
 use crate::{
-    daemon::store::{Figure, Link, Table, Who, pack, unpack},
+    daemon::store::{Figure, Identity, Link, Table, Who, pack, unpack},
     output::OutputError,
 };
 
@@ -31,7 +31,8 @@ const SUMMED_MAX: usize = 1000;
 /// Note: see [`ROWS_MAX`].
 const SUMMED: &str = "row of a process and call summed with those of other processes";
 /// Note: see [`Sum::add`].
-const LEFT_OUT: &str = "call of processes that are not told apart, left out";
+const LEFT_OUT: &str =
+    "call of processes that are not told apart or whose unit is not known, left out";
 
 /// A window.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ struct Row {
     /// 0 of all processes that are not told apart.
     pid: u32,
     comm: String,
+    /// Its cgroup; empty where it is not known, as in windows of before it was kept.
+    #[serde(default)]
+    cgroup: String,
     number: u32,
     figures: Figures,
     /// By the error's number.
@@ -117,8 +121,8 @@ impl Figures {
 pub(super) struct Came {
     pub(super) tally: Tally,
     pub(super) errors: BTreeMap<ErrorKey, u64>,
-    /// What processes are called.
-    pub(super) names: BTreeMap<u32, String>,
+    /// Who processes are.
+    pub(super) known: BTreeMap<u32, Identity>,
     pub(super) carried: u64,
     pub(super) account: Account,
 }
@@ -129,7 +133,7 @@ impl Window {
         let Came {
             tally,
             errors,
-            names,
+            known,
             carried,
             mut account,
         } = came;
@@ -161,12 +165,16 @@ impl Window {
             let row = found.unwrap_or((0, super::OTHER_CALLS));
             *by_row.entry(row).or_default().entry(key.errno).or_default() += count;
         }
-        let row = |((pid, number), sum): ((u32, u32), tally::Sum)| Row {
-            pid,
-            comm: names.get(&pid).cloned().unwrap_or_default(),
-            number,
-            figures: Figures::new(&sum),
-            errors: by_row.remove(&(pid, number)).unwrap_or_default(),
+        let row = |((pid, number), sum): ((u32, u32), tally::Sum)| {
+            let Identity { comm, cgroup } = known.get(&pid).cloned().unwrap_or_default();
+            Row {
+                pid,
+                comm,
+                cgroup,
+                number,
+                figures: Figures::new(&sum),
+                errors: by_row.remove(&(pid, number)).unwrap_or_default(),
+            }
         };
         Self {
             title: what.0,
@@ -244,10 +252,11 @@ impl Sum {
         let mut open = Open::new();
         let mut left_out = 0;
         for row in &window.rows {
-            if !who.are_all() && row.pid == 0 {
+            let Some(is_wanted) = who.has(row.pid, &row.comm, &row.cgroup) else {
                 left_out += row.figures.calls;
-            }
-            if !who.has(row.pid, &row.comm) {
+                continue;
+            };
+            if !is_wanted {
                 continue;
             }
             self.tally.sum(key(row.number)).add(&row.figures.cell());
@@ -316,7 +325,7 @@ mod tests {
             account::Account,
             tally::{Tally, tests::cell},
         },
-        Came, Link, ROWS_MAX, Sum, Table, Who, Window,
+        Came, Identity, Link, ROWS_MAX, Sum, Table, Who, Window,
     };
 
     /// Calls of number 0 of process 7 that took so long, and so many still open.
@@ -334,10 +343,14 @@ mod tests {
             errno: 11,
         };
         let returned = times_ns.len() as u64;
+        let app = Identity {
+            comm: "app".to_owned(),
+            cgroup: "/system.slice/app.service".to_owned(),
+        };
         let came = Came {
             tally,
             errors: BTreeMap::from([(error, 1)]),
-            names: BTreeMap::from([(7, "app".to_owned())]),
+            known: BTreeMap::from([(7, app)]),
             carried,
             account: Account {
                 entered: returned + open - carried,
@@ -392,6 +405,30 @@ mod tests {
         assert_eq!(sum(windows, &others).tally.total().returned(), 0);
     }
 
+    /// A unit's calls are known by the cgroup of their process. Windows of before cgroups were kept are read, and what
+    /// cannot be told of them is counted.
+    #[test]
+    fn units_are_told_apart() {
+        let returned = |window: &Window, unit: Option<&str>| {
+            let who = Who {
+                unit: unit.map(str::to_owned),
+                ..Who::default()
+            };
+            let window = serde_json::to_vec(window).unwrap();
+            let sum = sum(vec![serde_json::from_slice(&window).unwrap()], &who);
+            let left_out = sum.account.notes.get(super::LEFT_OUT).copied();
+            (sum.tally.total().returned(), left_out)
+        };
+        let now = window(Link::default(), &[5], 0, 0);
+        assert_eq!(returned(&now, Some("app")), (1, None));
+        assert_eq!(returned(&now, Some("other")), (0, None));
+        let mut plain = serde_json::to_value(&now).unwrap();
+        plain["rows"][0].as_object_mut().unwrap().remove("cgroup");
+        let before: Window = serde_json::from_value(plain).unwrap();
+        assert_eq!(returned(&before, Some("app")), (0, Some(1)));
+        assert_eq!(returned(&before, None), (1, None));
+    }
+
     /// However many processes there are, a window is bounded, and no call is missing.
     #[test]
     fn windows_are_bounded() {
@@ -407,7 +444,7 @@ mod tests {
         let came = Came {
             tally,
             errors: BTreeMap::new(),
-            names: BTreeMap::new(),
+            known: BTreeMap::new(),
             carried: 0,
             account: Account::default(),
         };

@@ -12,11 +12,10 @@ use super::{
 };
 use crate::{
     daemon::{
-        store::{Capability, Link, Table},
+        store::{Capability, Identity, Link, Table},
         tables,
     },
     error::Error,
-    process,
     record::{
         finish::{self, monotonic_ns},
         ring_watch::RingWatch,
@@ -30,8 +29,8 @@ const SETTLE_NS: u64 = 100_000_000;
 pub(crate) struct Keeper {
     watcher: Watcher,
     groups: Groups,
-    /// What processes are called that have connections.
-    names: BTreeMap<u32, String>,
+    /// Who processes are that have connections.
+    known: BTreeMap<u32, Identity>,
     before: Counts,
     process: Duration,
     bpf: Option<Duration>,
@@ -42,15 +41,16 @@ pub(crate) struct Keeper {
 impl tables::Keeper for Keeper {
     const CAPABILITY: Capability = Capability::Tcp;
     const POLL: Duration = Duration::from_millis(20);
+    type How = ();
 
-    fn begin(settings: &Settings) -> Result<Self, Error> {
+    fn begin(settings: &Settings, (): ()) -> Result<Self, Error> {
         let mut watcher = Watcher::load(settings, false)?;
         watcher.kernel.attach_lifecycle()?;
         watcher.kernel.attach_tcp()?;
         Ok(Self {
             watcher,
             groups: Groups::default(),
-            names: BTreeMap::new(),
+            known: BTreeMap::new(),
             before: Counts::default(),
             process: finish::process_cpu_time(),
             bpf: None,
@@ -64,10 +64,10 @@ impl tables::Keeper for Keeper {
     }
 
     fn drain(&mut self) {
-        let Self { watcher, names, .. } = self;
+        let Self { watcher, known, .. } = self;
         watcher.drain(|_, connection| {
-            let name = || process::comm(connection.pid).unwrap_or_default();
-            names.entry(connection.pid).or_insert_with(name);
+            let who = || tables::identity(connection.pid);
+            known.entry(connection.pid).or_insert_with(who);
         });
     }
 
@@ -133,10 +133,10 @@ impl tables::Keeper for Keeper {
         account.process = process.saturating_sub(mem::replace(&mut self.process, process));
         let groups = mem::take(&mut self.groups);
         // A process may have another name by now; one without connections needs none.
-        self.names = tables::names_of(groups.pids(), &self.names);
+        self.known = tables::identities_of(groups.pids(), &self.known);
         let link = self.link;
         self.link = link.next();
-        let window = Window::new(what, link, groups, &self.names, account);
+        let window = Window::new(what, link, groups, &self.known, account);
         Ok(Box::new(window))
     }
 }

@@ -18,7 +18,7 @@ use super::{
     peers::{self, Peer},
 };
 use crate::{
-    daemon::store::{Figure, Link, Table, Who, pack, unpack},
+    daemon::store::{Figure, Identity, Link, Table, Who, pack, unpack},
     output::OutputError,
 };
 
@@ -34,7 +34,8 @@ const OTHERS: &str = "(others)";
 const SUMMED: &str = "group of a process and peer summed with others";
 const FOUND_NO_ROOM: &str = "connection of a further process and peer, summed with others";
 /// Note: see [`Sum::add`].
-const LEFT_OUT: &str = "connection of processes that are not told apart, left out";
+const LEFT_OUT: &str =
+    "connection of processes that are not told apart or whose unit is not known, left out";
 
 /// Connections of a process with a peer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ struct Group {
     /// 0 of all processes that are not told apart, and where it is not known.
     pid: u32,
     comm: String,
+    /// Its cgroup; empty where it is not known, as in windows of before it was kept.
+    #[serde(default)]
+    cgroup: String,
     peer: Peer,
     /// Of the peer's connections, those that the window before has told of.
     carried: u64,
@@ -54,6 +58,7 @@ impl Group {
         Self {
             pid,
             comm: String::new(),
+            cgroup: String::new(),
             peer: Peer::empty(peer.to_owned(), role),
             carried: 0,
             ends: BTreeMap::new(),
@@ -107,12 +112,12 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// What came, as many groups of it as there is room for. `names` are those of processes.
+    /// What came, as many groups of it as there is room for. `known` are those processes that are.
     pub(super) fn new(
         what: (String, Duration),
         link: Link,
         came: Groups,
-        names: &BTreeMap<u32, String>,
+        known: &BTreeMap<u32, Identity>,
         mut account: Account,
     ) -> Self {
         let mut groups: Vec<Group> = came.apart.into_values().collect();
@@ -136,10 +141,14 @@ impl Window {
             }
         }
         groups.extend(others.into_values());
-        let finish = |group: Group| Group {
-            comm: names.get(&group.pid).cloned().unwrap_or_default(),
-            peer: group.peer.coarse(),
-            ..group
+        let finish = |group: Group| {
+            let Identity { comm, cgroup } = known.get(&group.pid).cloned().unwrap_or_default();
+            Group {
+                comm,
+                cgroup,
+                peer: group.peer.coarse(),
+                ..group
+            }
         };
         Self {
             title: what.0,
@@ -234,14 +243,16 @@ impl Sum {
             let Group {
                 pid,
                 comm,
+                cgroup,
                 mut peer,
                 carried,
                 ends,
             } = group;
-            if !who.are_all() && pid == 0 {
+            let Some(is_wanted) = who.has(pid, &comm, &cgroup) else {
                 left_out += peer.connections;
-            }
-            if !who.has(pid, &comm) {
+                continue;
+            };
+            if !is_wanted {
                 continue;
             }
             let key = (peer.role, peer.name.clone());
@@ -286,7 +297,7 @@ mod tests {
 
     use super::{
         super::{connections::Connections, example::change},
-        Account, Figure, Groups, KEPT_MAX, Link, Sum, Table, Who, Window,
+        Account, Figure, Groups, Identity, KEPT_MAX, Link, Sum, Table, Who, Window,
     };
 
     /// What connections did until now, as a window.
@@ -294,9 +305,13 @@ mod tests {
         let mut groups = Groups::default();
         connections.settle(u64::MAX, |one| groups.add(one));
         connections.roll(|one| groups.add(one));
-        let names = BTreeMap::from([(7, "app".to_owned())]);
+        let app = Identity {
+            comm: "app".to_owned(),
+            cgroup: "/system.slice/app.service".to_owned(),
+        };
+        let known = BTreeMap::from([(7, app)]);
         let what = ("app".to_owned(), Duration::from_secs(1));
-        Window::new(what, link, groups, &names, Account::default())
+        Window::new(what, link, groups, &known, Account::default())
     }
 
     fn sum(windows: &[&Window], who: &Who) -> Sum {
@@ -379,6 +394,27 @@ mod tests {
             (Figure::Retransmitted, 2),
         ];
         assert_eq!(second.sums(), sums);
+    }
+
+    /// A unit's connections are known by the cgroup of their process. Windows of before cgroups were kept are read, and
+    /// what cannot be told of them is counted.
+    #[test]
+    fn units_are_told_apart() {
+        let [first, _] = windows();
+        let of = |unit: &str| Who {
+            unit: Some(unit.to_owned()),
+            ..Who::default()
+        };
+        assert_eq!(sum(&[&first], &of("app")).finish()[0].connections, 2);
+        let mut other = sum(&[&first], &of("other"));
+        assert!(other.finish().is_empty() && !other.account.notes.contains_key(super::LEFT_OUT));
+        let mut plain = serde_json::to_value(&first).unwrap();
+        plain["groups"][0].as_object_mut().unwrap().remove("cgroup");
+        let before: Window = serde_json::from_value(plain).unwrap();
+        let mut unknown = sum(&[&before], &of("app"));
+        assert!(unknown.finish().is_empty());
+        assert_eq!(unknown.account.notes[super::LEFT_OUT], 2);
+        assert_eq!(sum(&[&before], &Who::default()).finish()[0].connections, 2);
     }
 
     /// However many peers there are, a window is bounded, and no connection is missing.

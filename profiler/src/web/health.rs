@@ -29,7 +29,8 @@ pub(super) fn trouble(snapshot: &Snapshot, now: Instant) -> Vec<String> {
                 let seconds = since.and_then(still);
                 trouble.extend(seconds.map(|s| format!("{name} stands still for {s} s")));
             }
-            State::Off => {}
+            // Neither is trouble: what is shed is as it should be, for want of CPU time.
+            State::Off | State::Shed => {}
         }
     }
     trouble

@@ -124,6 +124,13 @@ fn capabilities(profiler: &mut Section<'_>, snapshot: &Snapshot) {
         (labels, u64::from(matches!(state, State::On(_))))
     });
     profiler.gauges("capability_up", "Whether a capability runs", up.collect());
+    let states = snapshot.capabilities.iter();
+    let shed = states.map(|(capability, state)| {
+        let labels = vec![("capability", capability.name().to_owned())];
+        (labels, u64::from(*state == State::Shed))
+    });
+    let help = "Whether a capability is off as the CPU budget has shed it";
+    profiler.gauges("capability_shed", help, shed.collect());
     let bpf = Seconds::default();
     bpf.inc_by(snapshot.bpf.as_secs_f64());
     let help = "CPU time inside the BPF programs; 0 where the kernel does not tell";
@@ -347,6 +354,7 @@ mod tests {
         };
         let on = State::On("host".to_owned());
         snapshot.capabilities.insert(Capability::Sampling, on);
+        snapshot.capabilities.insert(Capability::Tcp, State::Shed);
         snapshot.sums.insert(Figure::Opened, 9);
         snapshot.syscalls.lost = 4;
         snapshot.windows.kept = 7;
@@ -384,6 +392,9 @@ mod tests {
             "profiler_syscalls_lost_total 4",
             "profiler_overhead_ratio 0.0025",
             "profiler_capability_up{capability=\"sampling\"} 1.0",
+            "profiler_capability_up{capability=\"tcp\"} 0.0",
+            "profiler_capability_shed{capability=\"sampling\"} 0.0",
+            "profiler_capability_shed{capability=\"tcp\"} 1.0",
             "profiler_newest_window_timestamp_seconds 2.0",
             "profiler_export_requests_total{target=\"http://c\\\"\\\\:4318\",kind=\"otlp\",signal=\"profiles\",result=\"success\"} 3",
             "# TYPE process_cpu_seconds counter",

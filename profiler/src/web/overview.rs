@@ -287,6 +287,10 @@ fn capabilities(snapshot: &Snapshot) -> Vec<Capability> {
         let (state, text) = match state {
             State::On(what) => ("on", what.clone()),
             State::Off => ("off", "as configured".to_owned()),
+            State::Shed => (
+                "shed",
+                "by the CPU budget, until there is room again".to_owned(),
+            ),
             State::Failed(why) => ("failed", format!("tried again: {why}")),
         };
         Capability {
@@ -378,8 +382,13 @@ fn seconds(ns: u64) -> String {
 mod tests {
     use askama::Template;
 
-    use super::{Asked, Now, Own, Page, Query, Sampled, Snapshot, Sum, picture};
-    use crate::{daemon::store::Span, report::Wanted};
+    use super::{
+        Asked, Now, Own, Page, Query, Sampled, Snapshot, State, Sum, capabilities, picture,
+    };
+    use crate::{
+        daemon::store::{Capability, Span},
+        report::Wanted,
+    };
 
     fn html(query: &Query, sum: &Sum) -> String {
         let asked = Asked {
@@ -432,6 +441,20 @@ mod tests {
             page.matches("<script").count(),
             page.matches("<script src=\"/").count()
         );
+    }
+
+    /// What the budget has shed is not shown as what nobody wants.
+    #[test]
+    fn shed_is_not_off() {
+        let mut snapshot = Snapshot::default();
+        snapshot.capabilities.extend([
+            (Capability::Queries, State::Off),
+            (Capability::Tcp, State::Shed),
+        ]);
+        let shown = capabilities(&snapshot);
+        let shown: Vec<_> = shown.iter().map(|one| (one.state, &*one.text)).collect();
+        let shed = ("shed", "by the CPU budget, until there is room again");
+        assert_eq!(shown, [("off", "as configured"), shed]);
     }
 
     /// Where waits were kept too the page leads to them, and says what it shows.

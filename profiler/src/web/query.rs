@@ -40,6 +40,7 @@ impl Asked {
         Who {
             pids: self.wanted.pids.clone(),
             comm: self.wanted.comm.as_ref().map(|(_, compiled)| *compiled),
+            unit: self.wanted.unit.clone(),
         }
     }
 }

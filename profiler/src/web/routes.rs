@@ -31,7 +31,6 @@ use super::{
     metrics,
     overview::{Now, Page},
     own::Own,
-    queries::Table,
     query::{Asked, Query},
     svg, tables,
 };
@@ -216,7 +215,7 @@ async fn statements(State(site): Shared, Parameters(query): Parameters<Query>) -
         shown::of_span(&state, span, go_on)
     });
     match read.await {
-        Ok(shown) => page(&Table::of(&query, span, &shown)),
+        Ok(shown) => page(&tables::statements(&query, span, &shown)),
         Err(response) => response,
     }
 }

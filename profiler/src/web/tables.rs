@@ -1,15 +1,12 @@
-//! The tables of connections and of system calls in a span of time. Pure.
+//! The tables of queries, of connections and of system calls in a span of time. Pure.
 
 use askama::Template;
 
-use super::{
-    queries::{Cell, cell, time},
-    query::Query,
-};
+use super::query::Query;
 use crate::{
     daemon::store::{Span, instant_text},
     output::figures::{bytes, grouped},
-    syscalls, tcp,
+    postgres, syscalls, tcp,
 };
 
 /// A table, and what belongs to it.
@@ -19,9 +16,15 @@ pub(super) struct Page<'a> {
     query: &'a Query,
     begin: String,
     end: String,
-    /// Its address and its heading.
+    /// Its address, what it is of, and its heading.
     path: &'static str,
+    what: &'static str,
     heading: &'static str,
+    /// In the place of rows where there are none, and what they are called.
+    nothing: &'static str,
+    rows_are: &'static str,
+    /// Whether whose rows are shown can be chosen. The other's last column is a statement.
+    has_processes: bool,
     /// The section of the configuration that it wants, and the command that has all of it.
     section: &'static str,
     /// Of the columns, the first of which order it.
@@ -41,6 +44,37 @@ struct Row<'a> {
     labels: Vec<&'a str>,
 }
 
+/// A number as it is sorted and as it is read.
+struct Cell {
+    value: u64,
+    text: String,
+}
+
+/// Calls of Postgres by statement.
+pub(super) fn statements<'a>(
+    query: &'a Query,
+    span: Span,
+    shown: &'a postgres::shown::Shown,
+) -> Page<'a> {
+    Page {
+        path: "/queries",
+        what: "queries of Postgres",
+        heading: "Statements",
+        section: "queries",
+        nothing: "No calls of this time were kept.",
+        rows_are: "statements",
+        has_processes: false,
+        columns: &[
+            "share", "calls", "total", "mean", "p50", "p95", "p99", "max", "rows", "errors",
+        ],
+        labels: &["seen at", "statement"],
+        rows: shown.rows.iter().map(statement).collect(),
+        further: shown.more,
+        account: &shown.account,
+        ..empty(query, span)
+    }
+}
+
 /// Connections by peer.
 pub(super) fn connections<'a>(
     query: &'a Query,
@@ -50,6 +84,7 @@ pub(super) fn connections<'a>(
     let ends = shown.ends.iter();
     Page {
         path: "/tcp",
+        what: "TCP connections",
         heading: "TCP connections",
         section: "tcp",
         columns: &[
@@ -86,6 +121,7 @@ pub(super) fn calls<'a>(
     let errors = shown.errors.iter();
     Page {
         path: "/syscalls",
+        what: "System calls",
         heading: "System calls",
         section: "syscalls",
         columns: &[
@@ -116,7 +152,11 @@ fn empty(query: &Query, span: Span) -> Page<'_> {
         begin: instant_text(span.begin_ms),
         end: instant_text(span.end_ms),
         path: "",
+        what: "",
         heading: "",
+        nothing: "Nothing of this time was kept.",
+        rows_are: "rows",
+        has_processes: true,
         section: "",
         columns: &[],
         labels: &[],
@@ -125,6 +165,18 @@ fn empty(query: &Query, span: Span) -> Page<'_> {
         counts: Vec::new(),
         findings: &[],
         account: &[],
+    }
+}
+
+fn statement(row: &postgres::shown::ShownRow) -> Row<'_> {
+    let share = format!("{}.{} %", row.share_permille / 10, row.share_permille % 10);
+    let mut cells = vec![cell(row.total_ns, share), number(row.calls)];
+    cells.push(cell(row.total_ns, time(row.total_ns)));
+    cells.extend(row.latencies_ns.iter().map(|ns| known(*ns)));
+    cells.extend([row.rows, row.errors].map(number));
+    Row {
+        cells,
+        labels: vec![row.side, &row.text],
     }
 }
 
@@ -153,6 +205,16 @@ fn number(count: u64) -> Cell {
     cell(count, grouped(count))
 }
 
+fn cell(value: u64, text: String) -> Cell {
+    Cell { value, text }
+}
+
+/// In milliseconds, so that a column reads as one.
+fn time(ns: u64) -> String {
+    let us = ns / 1000;
+    format!("{}.{:03} ms", grouped(us / 1000), us % 1000)
+}
+
 fn known(ns: Option<u64>) -> Cell {
     cell(ns.unwrap_or(0), ns.map_or_else(|| "?".to_owned(), time))
 }
@@ -161,8 +223,9 @@ fn known(ns: Option<u64>) -> Cell {
 mod tests {
     use askama::Template;
 
-    use super::{Query, Span, calls, connections};
+    use super::{Query, Span, calls, connections, statements, time};
     use crate::{
+        postgres::shown::{Shown as Statements, ShownRow as Statement},
         syscalls::shown::{Shown as Calls, ShownRow as Call},
         tcp::shown::{Shown as Connections, ShownRow as Connection},
     };
@@ -199,7 +262,21 @@ mod tests {
             }],
             ..Connections::default()
         };
+        let of_statements = Statements {
+            rows: vec![Statement {
+                text: "select '<b>'".to_owned(),
+                side: "server",
+                share_permille: 1000,
+                calls: 1234,
+                errors: 2,
+                rows: 3,
+                total_ns: 5_000_000,
+                latencies_ns: [Some(1_234_567), None, None, None, Some(9)],
+            }],
+            ..Statements::default()
+        };
         let pages = [
+            statements(&query, SPAN, &of_statements),
             calls(&query, SPAN, &of_calls),
             connections(&query, SPAN, &of_connections),
         ];
@@ -209,8 +286,18 @@ mod tests {
             let text = page.render().unwrap();
             assert!(text.contains("data-value=\"1234\">1,234<"), "{text}");
             assert!(text.contains("data-value=\"1234567\">1.234 ms<"), "{text}");
-            assert!(!text.contains("<b>"), "{text}");
+            assert!(text.contains(">?<") && !text.contains("<b>"), "{text}");
+            // Whose is asked where that is known; a statement has room.
+            assert_eq!(text.contains("name=\"pid\""), page.has_processes);
+            assert_eq!(text.contains("class=\"statement\""), !page.has_processes);
         }
+    }
+
+    /// Milliseconds with microseconds.
+    #[test]
+    fn times_are_milliseconds() {
+        assert_eq!(time(1_234_567_890), "1,234.567 ms");
+        assert_eq!(time(999), "0.000 ms");
     }
 
     /// Where nothing was kept the page says what turns it on.

@@ -2,8 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::{ChildStdout, Command},
-    thread::sleep,
+    process::{Child, ChildStdout, Command, Stdio},
+    thread::{scope, sleep},
     time::Duration,
 };
 
@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::{
     bench::{Bench, Target, bench, text},
+    filters::Cgroup,
+    postgres::Postgres,
+    queries::{Report, pgbench, server, sql},
     service::Daemon,
     tcp::COMMON,
 };
@@ -73,6 +76,18 @@ fn number(value: &Value) -> u64 {
     value.as_u64().expect("a number")
 }
 
+/// What was kept of the unit is all of the list, and of another one nothing.
+fn assert_of_unit(bench: &Bench, verb: &str, list: &str, cgroup: Option<&Cgroup>) {
+    let Some(cgroup) = cgroup else {
+        println!("units not asked for: no cgroup v2 hierarchy that can be written to");
+        return;
+    };
+    let all = kept(bench, verb, &[]);
+    let unit = kept(bench, verb, &["--unit", &cgroup.unit()]);
+    assert_eq!(unit[list], all[list]);
+    assert_eq!(kept(bench, verb, &["--unit", "other"])[list], json!([]));
+}
+
 /// Every call is in one window, those that several windows pass during too; processes that have ended are no exception.
 #[test]
 fn system_calls_are_kept() {
@@ -88,8 +103,12 @@ int main(void) {
   puts("done"); fflush(stdout); pause();
 }
 "#;
+    let cgroup = Cgroup::make();
     let mut program = Program::start(&bench, source, "");
     let pid = program.target.pid();
+    if let Some(cgroup) = &cgroup {
+        cgroup.add_below(&program.target);
+    }
     let daemon = Daemon::start(&bench, &sections("syscalls", &pid));
     program.go();
     program.says("done");
@@ -134,6 +153,7 @@ int main(void) {
         kept(&bench, "syscalls", &["--comm", "other"])["calls"],
         json!([])
     );
+    assert_of_unit(&bench, "syscalls", "calls", cgroup.as_ref());
 }
 
 /// After a reload whoever is named no more is not counted.
@@ -171,6 +191,113 @@ int main(void) { go(); for (int i = 0; i < 50; i++) syscall(SYS_getppid); puts("
     assert_eq!(of(&one, "read"), 0);
 }
 
+/// What the budget has shed says so in the status, the log and the windows around the pause, and is back when there
+/// is room.
+#[test]
+fn what_is_shed_says_so() {
+    let Some(bench) = bench() else { return };
+    let source = "int main(void) { go(); for (;;) ms(10); }";
+    let mut program = Program::start(&bench, source, "");
+    program.go();
+    let sections = sections("syscalls", &program.target.pid());
+    let daemon = Daemon::start(&bench, &sections.replace("100%", "0.01%"));
+    daemon.told("syscalls SHED by the CPU budget");
+    daemon.logged("CPU budget: syscalls off");
+    daemon.reload(&sections);
+    daemon.logged("syscalls: shed by the CPU budget, until there is room again");
+    daemon.told("STATUS=syscalls: pid");
+    daemon.logged("syscalls is back, within the CPU budget: pid");
+    let before = store::list(&daemon.state).expect("it can be read").len();
+    daemon.windows(before + 2);
+    daemon.stop();
+    let report = kept(&bench, "syscalls", &[]);
+    for when in ["before", "after"] {
+        let note = format!("window {when} a pause, shed by the CPU budget");
+        assert_eq!(report["account"]["notes"][note], 1);
+    }
+}
+
+/// A client that stays connected.
+struct Client(Child);
+
+impl Client {
+    /// Asks for this first.
+    fn start(postgres: &Postgres, query: &str) -> Self {
+        let mut psql = postgres.client("psql").expect("psql is there");
+        let psql = psql.args(["--no-psqlrc", "-qAtX"]).stdin(Stdio::piped());
+        let mut client = Self(psql.stdout(Stdio::null()).spawn().expect("psql runs"));
+        client.ask(query);
+        let count = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE query = '{query};' AND state = 'idle'"
+        );
+        let told = (0..100).find(|_| {
+            sleep(Duration::from_millis(100));
+            sql(postgres, &count).trim() == "1"
+        });
+        assert!(told.is_some(), "the server never ran {query}");
+        client
+    }
+
+    fn ask(&mut self, query: &str) {
+        let stdin = self.0.stdin.as_mut().expect("a pipe");
+        writeln!(stdin, "{query};").expect("it listens");
+    }
+
+    /// Asks for this at last.
+    fn end(mut self, query: &str) {
+        self.ask(query);
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().expect("it is ours").success());
+    }
+}
+
+/// After a reload a server that is named no more is not watched, and neither are the processes that it had forked; of
+/// the other one every call is kept, those of statements that were prepared before the reload among them.
+#[test]
+fn reloads_change_whose_queries_are_kept() {
+    let Some(bench) = bench() else { return };
+    let (one, two) = (server(), server());
+    pgbench(&two, &["--quiet", "--initialize", "--scale=1"]);
+    let pids = format!("{}, {}", one.server.id(), two.server.id());
+    let daemon = Daemon::start(&bench, &sections("queries", &pids));
+    let clients = [&one, &two].map(|server| Client::start(server, "SELECT 1 AS before"));
+    let load = ["--select-only", "--no-vacuum", "--protocol=prepared"];
+    let calls = scope(|scope| {
+        let load = [&load[..], &["--client=2", "--time=5"]].concat();
+        let bench = scope.spawn({
+            let two = &two;
+            move || pgbench(two, &load)
+        });
+        sleep(Duration::from_secs(1));
+        daemon.reload(&sections("queries", &two.server.id().to_string()));
+        daemon.told("READY=1");
+        // The last one of both, and one of the second alone.
+        let before = store::list(&daemon.state).expect("it can be read").len();
+        daemon.windows(before + 2);
+        bench.join().expect("pgbench ends")
+    });
+    assert_eq!(sql(&one, "SELECT 2 AS of_one").trim(), "2");
+    assert_eq!(sql(&two, "SELECT 2 AS of_two").trim(), "2");
+    let [of_one, of_two] = clients;
+    of_one.end("SELECT 1 AS after_of_one");
+    of_two.end("SELECT 1 AS after_of_two");
+    sleep(Duration::from_millis(200));
+    daemon.stop();
+    let report = Report(kept(&bench, "queries", &[]));
+    let of = |text: &str| {
+        let found = report.statements().iter();
+        let calls = found.filter(|one| one["statement"] == text);
+        calls.map(|one| number(&one["calls"])).sum::<u64>()
+    };
+    assert_eq!(of("SELECT $1 AS before"), 2);
+    let select = "SELECT abalance FROM pgbench_accounts WHERE aid = $1";
+    assert_eq!(of(select), calls);
+    let after = ["SELECT $1 AS of_two", "SELECT $1 AS after_of_two"];
+    assert_eq!(after.map(of), [1, 1], "{:#}", report.0);
+    let after = ["SELECT $1 AS of_one", "SELECT $1 AS after_of_one"];
+    assert_eq!(after.map(of), [0, 0], "{:#}", report.0);
+}
+
 /// A connection that lives through all windows is one with all of its bytes; short ones are all there, with their ends.
 #[test]
 fn connections_are_kept() {
@@ -188,8 +315,12 @@ int main(void) {
   puts("done"); fflush(stdout); pause();
 }
 "#;
+    let cgroup = Cgroup::make();
     let mut program = Program::start(&bench, source, "ip link set lo up &&");
     let pid = program.target.pid();
+    if let Some(cgroup) = &cgroup {
+        cgroup.add_below(&program.target);
+    }
     // In the program's network namespace, as a daemon is on its host.
     let mut inside = Command::new("nsenter");
     inside.args(["-t", &pid, "-n", env!("CARGO_BIN_EXE_profiler")]);
@@ -224,4 +355,5 @@ int main(void) {
     assert_eq!(report["ends"], ends);
     let other = kept(&bench, "tcp", &["--pid", "1"]);
     assert_eq!(other["peers"], json!([]));
+    assert_of_unit(&bench, "tcp", "peers", cgroup.as_ref());
 }

@@ -20,7 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 pub(crate) use self::name::instant_text;
 #[cfg(test)]
 pub(crate) use self::read::UNREADABLE;
-pub(crate) use self::table::{Link, Table, pack, unpack};
+pub(crate) use self::table::{Identity, Link, Table, pack, unpack};
 pub use self::{
     name::{Capability, Sampled, WindowName},
     read::{Selection, Span, each, open, sampled, select},

@@ -6,6 +6,7 @@ use profiler_common::{comm::CommGlob, limits::COMM_LEN};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    cgroup,
     output::{self, OutputError},
     postgres::Window,
     report,
@@ -91,6 +92,15 @@ pub(crate) fn unpack<T: DeserializeOwned>(wanted: u32, bytes: &[u8]) -> io::Resu
     Ok(serde_json::from_slice(&plain)?)
 }
 
+/// Who a process is; what is not known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Its name.
+    pub(crate) comm: String,
+    /// Its cgroup (v2) from the root.
+    pub(crate) cgroup: String,
+}
+
 /// Whose rows of a table are wanted: everybody's, where nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Who {
@@ -98,20 +108,30 @@ pub struct Who {
     pub pids: Vec<u32>,
     /// Processes of such a name.
     pub comm: Option<CommGlob>,
+    /// Processes of this systemd unit.
+    pub unit: Option<String>,
 }
 
 impl Who {
-    pub(crate) fn are_all(&self) -> bool {
-        self.pids.is_empty() && self.comm.is_none()
-    }
-
-    /// Whether a process is wanted.
-    pub(crate) fn has(&self, pid: u32, comm: &str) -> bool {
+    /// Whether a process is wanted; `None` where that cannot be told, as of those that are not told apart, whose
+    /// number is 0.
+    pub(crate) fn has(&self, pid: u32, comm: &str, cgroup: &str) -> Option<bool> {
+        if *self == Self::default() {
+            return Some(true);
+        }
+        if pid == 0 {
+            return None;
+        }
         let mut bytes = [0; COMM_LEN];
         let name = comm.bytes().take(COMM_LEN - 1);
         bytes.iter_mut().zip(name).for_each(|(to, byte)| *to = byte);
-        (self.pids.is_empty() || self.pids.contains(&pid))
-            && self.comm.is_none_or(|glob| glob.matches(&bytes))
+        let is_named = (self.pids.is_empty() || self.pids.contains(&pid))
+            && self.comm.is_none_or(|glob| glob.matches(&bytes));
+        match &self.unit {
+            Some(_) if is_named && cgroup.is_empty() => None,
+            Some(unit) => Some(is_named && cgroup::is_in_unit(cgroup, unit)),
+            None => Some(is_named),
+        }
     }
 }
 
@@ -164,10 +184,32 @@ mod tests {
         let who = |pids: &[u32], glob: Option<&str>| Who {
             pids: pids.to_vec(),
             comm: glob.map(|glob| CommGlob::compile(glob.as_bytes()).unwrap()),
+            unit: None,
         };
-        assert!(who(&[], None).are_all() && who(&[], None).has(0, ""));
-        assert!(who(&[7], Some("post*")).has(7, "postgres"));
-        assert!(!who(&[7], Some("post*")).has(8, "postgres"));
-        assert!(!who(&[7], Some("post*")).has(7, "nginx"));
+        assert_eq!(who(&[], None).has(0, "", ""), Some(true));
+        let both = who(&[7], Some("post*"));
+        assert_eq!(both.has(7, "postgres", ""), Some(true));
+        assert_eq!(both.has(8, "postgres", ""), Some(false));
+        assert_eq!(both.has(7, "nginx", ""), Some(false));
+        assert_eq!(both.has(0, "", ""), None);
+    }
+
+    /// A unit is known by the cgroup; where there is none it is not known, unless something else says no.
+    #[test]
+    fn units_may_not_be_known() {
+        let who = Who {
+            pids: vec![7],
+            unit: Some("app".to_owned()),
+            ..Who::default()
+        };
+        let app = "/system.slice/app.service/worker";
+        assert_eq!(who.has(7, "app", app), Some(true));
+        assert_eq!(
+            who.has(7, "app", "/system.slice/other.service"),
+            Some(false)
+        );
+        assert_eq!(who.has(7, "app", ""), None);
+        assert_eq!(who.has(8, "app", app), Some(false));
+        assert_eq!(who.has(8, "app", ""), Some(false));
     }
 }
