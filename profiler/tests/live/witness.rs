@@ -257,9 +257,12 @@ fn base(mapping: &process::Mapping, bytes: &Bytes) -> u64 {
     (mapping.start + offset).wrapping_sub(mapping.file_offset + address)
 }
 
-/// Functions of a file that have call frame information, by address, and where the CFA is found by another
-/// register than `rsp` and `rbp`.
-fn functions(bytes: &Bytes) -> (Vec<(Range<u64>, bool)>, Vec<Range<u64>>) {
+/// Functions by address, and whether each is a signal's trampoline.
+type Functions = Vec<(Range<u64>, bool)>;
+
+/// Functions of a file that have call frame information, and where the CFA is found by another register than `rsp` and
+/// `rbp`.
+fn functions(bytes: &Bytes) -> (Functions, Vec<Range<u64>>) {
     let object = object::File::parse(&**bytes).expect("an ELF file");
     let Some(section) = object.section_by_name(".eh_frame") else {
         return (Vec::new(), Vec::new());
