@@ -11,11 +11,13 @@
 //!   `tables` of connections and system calls. `writer` names and writes windows.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
+//! - `clock` tells when the wall clock was set.
 //! - `outlets` holds what leaves it: the page and the exports.
 //! - `privileges`, `journal` and `manager` deal with the kernel's capabilities, the log and systemd.
 
 mod budget;
 mod check;
+mod clock;
 pub mod config;
 mod follow;
 mod journal;

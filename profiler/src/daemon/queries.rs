@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{
+    clock::Clock,
     config::Queries,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
@@ -53,6 +54,7 @@ struct Session {
     follower: Follower,
     /// When the window began: by the wall clock after the Unix epoch, and by the monotonic one.
     began: (Duration, Instant),
+    clock: Clock,
     /// What the next window says.
     notes: BTreeMap<String, u64>,
 }
@@ -63,6 +65,7 @@ impl Session {
             watcher: begin(&plan)?,
             follower: Follower::with_descendants(plan.queries.targets.clone()),
             began: now(),
+            clock: Clock::watch(),
             notes: BTreeMap::new(),
             plan,
             windows,
@@ -185,6 +188,7 @@ impl Session {
 
     fn take(&mut self) -> Result<Job, Error> {
         let (started, began) = std::mem::replace(&mut self.began, now());
+        self.clock.note(&mut self.notes);
         let title = self.plan.queries.targets.description();
         let window: Window = self.watcher.take_window(title, began.elapsed())?;
         Ok(Job {

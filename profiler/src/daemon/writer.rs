@@ -1,6 +1,6 @@
-//! Windows on their way to the store: a thread of its own gives them names and writes them, so that the ring is
-//! read meanwhile. What cannot be written is counted under its cause, and the next window that can be written
-//! says so in its account.
+//! Windows on their way to the store: threads of their own give them names and write them, so that rings are read
+//! meanwhile; those of tables do not wait until those of stacks have their names. What cannot be written is counted
+//! under its cause, and the next window that can be written says so in its account.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    clock::Clock,
     config::Retention,
     status::Status,
     store::{Capability, Figure, LostWindow, Store, Table, WindowName, milliseconds},
@@ -27,8 +28,10 @@ use crate::{
     symbolize::Cache,
 };
 
-/// Windows that may wait for the thread.
+/// Windows of stacks that may wait for their thread.
 const QUEUE: usize = 2;
+/// Windows of tables that may: as many of each of the three capabilities, whose windows may all end at once.
+const TABLES: usize = 3 * QUEUE;
 
 /// A window to be written.
 pub(crate) struct Job {
@@ -91,10 +94,11 @@ struct Made {
     sums: Vec<(Figure, u64)>,
 }
 
-/// The way to the thread. The thread ends when every clone of this is gone.
+/// The way to the threads, which end when every clone of this is gone.
 #[derive(Clone)]
 pub(crate) struct Windows {
-    queue: SyncSender<Box<Job>>,
+    stacks: SyncSender<Box<Job>>,
+    tables: SyncSender<Box<Job>>,
     lost: Arc<Lost>,
 }
 
@@ -156,7 +160,7 @@ impl Lost {
 impl Windows {
     /// Hands a window on, or counts it as lost where too many wait.
     pub(crate) fn offer(&self, job: Job) {
-        match self.queue.try_send(Box::new(job)) {
+        match self.queue(&job).try_send(Box::new(job)) {
             Ok(()) => {}
             Err(TrySendError::Full(job)) => self.lose(&job, LostWindow::WriterBusy, ""),
             Err(TrySendError::Disconnected(job)) => {
@@ -167,8 +171,15 @@ impl Windows {
 
     /// Hands a last window on, waiting for its place.
     pub(crate) fn offer_last(&self, job: Job) {
-        if let Err(error) = self.queue.send(Box::new(job)) {
+        if let Err(error) = self.queue(&job).send(Box::new(job)) {
             self.lose(&error.0, LostWindow::Failed, "the writer has ended");
+        }
+    }
+
+    fn queue(&self, job: &Job) -> &SyncSender<Box<Job>> {
+        match job.content {
+            Content::Sampling { .. } => &self.stacks,
+            Content::Table { .. } => &self.tables,
         }
     }
 
@@ -184,81 +195,95 @@ impl Windows {
     }
 }
 
-/// The thread.
+/// The threads.
 pub(crate) struct Writer {
     windows: Windows,
-    retention: Arc<Mutex<Retention>>,
-    thread: JoinHandle<()>,
+    shelf: Arc<Shelf>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl Writer {
-    /// Starts it.
+    /// Starts them.
     pub(crate) fn start(
         store: Store,
         retention: Retention,
         status: Arc<Status>,
-        exports: Exports,
+        exports: &Exports,
     ) -> Result<Self, Error> {
-        let (queue, jobs) = sync_channel(QUEUE);
+        let (stacks, stack_jobs) = sync_channel(QUEUE);
+        let (tables, table_jobs) = sync_channel(TABLES);
         let lost = Arc::new(Lost {
             pending: Mutex::default(),
             status,
         });
-        let retention = Arc::new(Mutex::new(retention));
-        let work = Work {
+        let shelf = Arc::new(Shelf {
             store,
-            retention: Arc::clone(&retention),
-            lost: Arc::clone(&lost),
-            names: Cache::new(),
-            exports,
-        };
-        let thread = std::thread::Builder::new()
-            .name("windows".to_owned())
-            .spawn(move || work.run(&jobs))
-            .map_err(|source| Error::System {
-                action: "start the thread that writes windows",
+            kept: Mutex::new((retention, Clock::watch())),
+        });
+        let start = |name: &str, jobs: Receiver<Box<Job>>| {
+            let work = Work {
+                shelf: Arc::clone(&shelf),
+                lost: Arc::clone(&lost),
+                names: Cache::new(),
+                exports: exports.clone(),
+            };
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            let thread = thread.spawn(move || work.run(&jobs));
+            thread.map_err(|source| Error::System {
+                action: "start a thread that writes windows",
                 source,
-            })?;
+            })
+        };
         Ok(Self {
-            windows: Windows { queue, lost },
-            retention,
-            thread,
+            threads: [start("windows", stack_jobs)?, start("tables", table_jobs)?],
+            windows: Windows {
+                stacks,
+                tables,
+                lost,
+            },
+            shelf,
         })
     }
 
-    /// The way to it.
+    /// The way to them.
     pub(crate) fn windows(&self) -> Windows {
         self.windows.clone()
     }
 
-    /// It should not, before everything is over.
+    /// Whether one of them has, which should not before everything is over.
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// From the next window on.
     pub(crate) fn set_retention(&self, retention: Retention) {
-        *self
-            .retention
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = retention;
+        let kept = self.shelf.kept.lock();
+        kept.unwrap_or_else(PoisonError::into_inner).0 = retention;
     }
 
     /// Waits until everything is written. Other clones of its way must be gone by now.
     pub(crate) fn finish(self) {
         let Self {
-            windows, thread, ..
+            windows, threads, ..
         } = self;
         drop(windows);
-        if thread.join().is_err() {
-            tracing::error!("the thread that writes windows has failed");
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread that writes windows has failed");
+            }
         }
     }
 }
 
-struct Work {
+/// The store, and what is kept in it, by which clock.
+struct Shelf {
     store: Store,
-    retention: Arc<Mutex<Retention>>,
+    kept: Mutex<(Retention, Clock)>,
+}
+
+/// What a thread has.
+struct Work {
+    shelf: Arc<Shelf>,
     lost: Arc<Lost>,
     names: Cache,
     exports: Exports,
@@ -282,7 +307,7 @@ impl Work {
         let made = self.make(content, notes);
         let made = made.map_err(|error| (LostWindow::Failed, error.to_string()));
         let written = made.and_then(|made| {
-            let name = self.store.write(made.name.clone(), &made.bytes);
+            let name = self.shelf.store.write(made.name.clone(), &made.bytes);
             let name = name.map_err(|(cause, error)| (cause, error.to_string()))?;
             Ok((name, made))
         });
@@ -371,11 +396,17 @@ impl Work {
     }
 
     fn retain(&self) {
-        let retention = *self
-            .retention
+        // As long as it is held nobody else deletes.
+        let mut kept = self
+            .shelf
+            .kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match self.store.retain(retention) {
+        let (retention, clock) = &mut *kept;
+        if let Some(step) = clock.look() {
+            tracing::warn!("{}", step.text());
+        }
+        match self.shelf.store.retain(*retention, clock) {
             Ok((deleted, left)) => {
                 if deleted.windows > 0 {
                     tracing::debug!(
@@ -444,6 +475,7 @@ mod tests {
     };
     use crate::{
         daemon::store,
+        postgres::example::stored,
         profile::{Account, Meta, Profile},
         report,
     };
@@ -487,7 +519,7 @@ mod tests {
         };
         let store = Store::open(state.path()).unwrap();
         let writer =
-            Writer::start(store, retention, Arc::clone(&status), Exports::default()).unwrap();
+            Writer::start(store, retention, Arc::clone(&status), &Exports::default()).unwrap();
         let (folder, away) = (state.path().join("windows"), state.path().join("away"));
         let windows = writer.windows();
         let offer_and_wait = |begin_s, shown| {
@@ -525,22 +557,33 @@ mod tests {
         assert_eq!(now.windows.lost[&LostWindow::Failed], 2);
     }
 
-    /// A window that finds too many before it is lost, and sampling does not wait.
+    /// A window that finds too many before it is lost, and sampling does not wait; those of tables have a way of their
+    /// own.
     #[test]
     fn full_queue_loses_windows() {
-        let (queue, _jobs) = sync_channel(1);
+        let (stacks, _stack_jobs) = sync_channel(1);
+        let (tables, _table_jobs) = sync_channel(1);
         let status = Arc::<Status>::default();
         let lost = super::Lost {
             pending: super::Mutex::default(),
             status: Arc::clone(&status),
         };
         let windows = Windows {
-            queue,
+            stacks,
+            tables,
             lost: Arc::new(lost),
         };
         for begin_s in 0..3 {
             windows.offer(job(begin_s, 7));
         }
+        windows.offer(Job {
+            content: Content::Table {
+                capability: store::Capability::Queries,
+                table: Box::new(stored(Duration::from_secs(1))),
+                started: Duration::ZERO,
+            },
+            notes: BTreeMap::new(),
+        });
         let now = status.snapshot();
         assert_eq!(now.windows.lost[&LostWindow::WriterBusy], 2);
         assert_eq!(now.samples.lost, 14);
