@@ -8,7 +8,8 @@
 //!
 //! - [`config`] is what it is told, [`store`] what it keeps and how that is read back, [`status`] how it fares.
 //! - `supervisor` starts, watches and ends the capabilities, each in a `slot`: `sampling`, `queries`, and the
-//!   `tables` of connections and system calls. `writer` names and writes windows.
+//!   `tables` of connections and system calls. `writer` names and writes windows, `lost` counts
+//!   those that it cannot.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
 //! - `clock` tells when the wall clock was set.
@@ -21,6 +22,7 @@ mod clock;
 pub mod config;
 mod follow;
 mod journal;
+mod lost;
 mod manager;
 mod outlets;
 mod overhead;

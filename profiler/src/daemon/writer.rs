@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    io, mem,
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -16,6 +16,7 @@ use std::{
 use super::{
     clock::Clock,
     config::Retention,
+    lost::{Lost, LostOne},
     status::Status,
     store::{Capability, Figure, LostWindow, Store, Table, WindowName, milliseconds},
 };
@@ -32,6 +33,9 @@ use crate::{
 const QUEUE: usize = 2;
 /// Windows of tables that may: as many of each of the three capabilities, whose windows may all end at once.
 const TABLES: usize = 3 * QUEUE;
+
+/// Note: of tables, where what is lost is not of the kind that a window counts.
+const LOST_WITHIN: &str = "loss that a window that was lost would have told";
 
 /// A window to be written.
 pub(crate) struct Job {
@@ -70,11 +74,31 @@ impl Content {
         }
     }
 
-    /// Samples, calls or connections in it.
-    fn events(&self) -> u64 {
+    /// Samples, calls or connections, and samples that it would have told as lost.
+    fn all_events(&self) -> u64 {
         match self {
-            Self::Sampling { captured, .. } => captured.account.shown,
+            Self::Sampling { captured, .. } => {
+                captured.account.shown + captured.account.lost_total()
+            }
             Self::Table { table, .. } => table.events(),
+        }
+    }
+}
+
+impl Job {
+    /// What is counted, and told by the next window, if this one is lost.
+    fn as_lost(&self, cause: LostWindow) -> LostOne {
+        let mut notes = self.notes.clone();
+        if let Content::Table { table, .. } = &self.content
+            && table.lost() > 0
+        {
+            *notes.entry(LOST_WITHIN.to_owned()).or_default() += table.lost();
+        }
+        LostOne {
+            capability: self.content.capability(),
+            cause,
+            events: self.content.all_events(),
+            notes,
         }
     }
 }
@@ -100,61 +124,6 @@ pub(crate) struct Windows {
     stacks: SyncSender<Box<Job>>,
     tables: SyncSender<Box<Job>>,
     lost: Arc<Lost>,
-}
-
-/// Windows lost since the last one that was written, by capability: how many, and what was in them.
-struct Lost {
-    pending: Mutex<BTreeMap<(Capability, LostWindow), (u64, u64)>>,
-    status: Arc<Status>,
-}
-
-/// Of one capability, by cause.
-type Told = BTreeMap<LostWindow, (u64, u64)>;
-
-impl Lost {
-    fn add(&self, capability: Capability, cause: LostWindow, events: u64, detail: &str) {
-        let name = capability.name();
-        tracing::warn!(
-            cause = cause.text(),
-            events,
-            detail,
-            "window of {name} lost"
-        );
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (windows, sum) = pending.entry((capability, cause)).or_default();
-        *windows += 1;
-        *sum += events;
-        self.status.update(|now| {
-            *now.windows.lost.entry(cause).or_default() += 1;
-            now.counts(capability).lost += events;
-            if capability != Capability::Queries {
-                let cause = format!("window lost: {}", cause.text());
-                *now.lost_by.entry(cause).or_default() += events;
-            }
-        });
-    }
-
-    fn take(&self, capability: Capability) -> Told {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = mem::take(&mut *pending);
-        let (taken, left) = all.into_iter().partition(|((of, _), _)| *of == capability);
-        *pending = left;
-        let taken: BTreeMap<(Capability, LostWindow), (u64, u64)> = taken;
-        taken
-            .into_iter()
-            .map(|((_, cause), sums)| (cause, sums))
-            .collect()
-    }
-
-    /// What could not be told after all is told by the next one.
-    fn give_back(&self, capability: Capability, taken: Told) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        for (cause, (windows, events)) in taken {
-            let sum = pending.entry((capability, cause)).or_default();
-            sum.0 += windows;
-            sum.1 += events;
-        }
-    }
 }
 
 impl Windows {
@@ -185,13 +154,17 @@ impl Windows {
 
     /// A window that could not even be taken out.
     pub(crate) fn failed(&self, capability: Capability, detail: &str) {
-        self.lost.add(capability, LostWindow::Failed, 0, detail);
+        let lost = LostOne {
+            capability,
+            cause: LostWindow::Failed,
+            events: 0,
+            notes: BTreeMap::new(),
+        };
+        self.lost.add(lost, detail);
     }
 
     fn lose(&self, job: &Job, cause: LostWindow, detail: &str) {
-        let content = &job.content;
-        self.lost
-            .add(content.capability(), cause, content.events(), detail);
+        self.lost.add(job.as_lost(cause), detail);
     }
 }
 
@@ -212,10 +185,7 @@ impl Writer {
     ) -> Result<Self, Error> {
         let (stacks, stack_jobs) = sync_channel(QUEUE);
         let (tables, table_jobs) = sync_channel(TABLES);
-        let lost = Arc::new(Lost {
-            pending: Mutex::default(),
-            status,
-        });
+        let lost = Arc::new(Lost::new(status));
         let shelf = Arc::new(Shelf {
             store,
             kept: Mutex::new((retention, Clock::watch())),
@@ -300,10 +270,12 @@ impl Work {
     }
 
     fn write(&mut self, job: Job) {
+        let capability = job.content.capability();
+        // Its cause is not known yet, if it comes to that.
+        let as_lost = job.as_lost(LostWindow::Failed);
         let Job { content, mut notes } = job;
-        let (capability, events) = (content.capability(), content.events());
         let told = self.lost.take(capability);
-        notes.extend(lost_notes(capability, &told));
+        told.tell(capability, &mut notes);
         let made = self.make(content, notes);
         let made = made.map_err(|error| (LostWindow::Failed, error.to_string()));
         let written = made.and_then(|made| {
@@ -315,7 +287,7 @@ impl Work {
             Ok((name, made)) => self.written(&name, capability, &made),
             Err((cause, detail)) => {
                 self.lost.give_back(capability, told);
-                self.lost.add(capability, cause, events, &detail);
+                self.lost.add(LostOne { cause, ..as_lost }, &detail);
             }
         }
     }
@@ -442,41 +414,18 @@ fn warn_unlisted(error: &io::Error) {
     tracing::warn!(%error, "cannot list the store, so nothing is deleted");
 }
 
-fn lost_notes(
-    capability: Capability,
-    lost: &Told,
-) -> impl Iterator<Item = (String, u64)> + use<'_> {
-    let event = match capability {
-        Capability::Sampling | Capability::OffCpu | Capability::Wall => "sample",
-        Capability::Queries | Capability::Syscalls => "call",
-        Capability::Tcp => "connection",
-    };
-    lost.iter().flat_map(move |(cause, (windows, events))| {
-        let text = cause.text();
-        [
-            (format!("window before this one lost, {text}"), *windows),
-            (
-                format!("{event} in a window that was lost, {text}"),
-                *events,
-            ),
-        ]
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
     use super::{
-        Captured, Content, Exports, Job, LostWindow, Retention, Status, Store, Windows, Writer,
-        sync_channel,
+        Captured, Content, Exports, Job, Lost, LostWindow, Retention, Status, Store, Windows,
+        Writer, sync_channel,
     };
     use crate::{
         daemon::store,
         postgres::example::stored,
-        profile::{Account, Meta, Profile},
+        profile::{self, Account, Meta, Profile},
         report,
     };
 
@@ -488,9 +437,11 @@ mod tests {
             duration: Duration::from_secs(1),
             ..Meta::default()
         };
+        // One more was lost.
         let account = Account {
-            taken: shown,
+            taken: shown + 1,
             shown,
+            lost: BTreeMap::from([(profile::Lost::RingFull, 1)]),
             ..Account::default()
         };
         Job {
@@ -550,8 +501,9 @@ mod tests {
             "sample in a window that was lost, could not be written",
         );
         assert_eq!((note(0, lost), note(2, lost)), (None, None));
-        assert_eq!((note(1, lost), note(1, samples)), (Some(2), Some(5)));
-        assert_eq!(note(1, "said by the daemon"), Some(40));
+        assert_eq!((note(1, lost), note(1, samples)), (Some(2), Some(7)));
+        // With what those before it would have said.
+        assert_eq!(note(1, "said by the daemon"), Some(20 + 30 + 40));
         let now = status.snapshot();
         assert_eq!((now.windows.written, now.windows.kept), (3, 3));
         assert_eq!(now.windows.lost[&LostWindow::Failed], 2);
@@ -564,14 +516,10 @@ mod tests {
         let (stacks, _stack_jobs) = sync_channel(1);
         let (tables, _table_jobs) = sync_channel(1);
         let status = Arc::<Status>::default();
-        let lost = super::Lost {
-            pending: super::Mutex::default(),
-            status: Arc::clone(&status),
-        };
         let windows = Windows {
             stacks,
             tables,
-            lost: Arc::new(lost),
+            lost: Arc::new(Lost::new(Arc::clone(&status))),
         };
         for begin_s in 0..3 {
             windows.offer(job(begin_s, 7));
@@ -586,6 +534,6 @@ mod tests {
         });
         let now = status.snapshot();
         assert_eq!(now.windows.lost[&LostWindow::WriterBusy], 2);
-        assert_eq!(now.samples.lost, 14);
+        assert_eq!(now.samples.lost, 16);
     }
 }
