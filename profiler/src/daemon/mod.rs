@@ -7,19 +7,22 @@
 //! ```
 //!
 //! - [`config`] is what it is told, [`store`] what it keeps and how that is read back, [`status`] how it fares.
-//! - `supervisor` starts, watches and ends the capabilities, each in a `slot`, which by
-//!   `retries` tries again what failed: `sampling`, and the `tables` of
-//!   queries, connections and system calls. `writer` names and writes windows.
+//! - `supervisor` starts, watches and ends the capabilities, each in a `slot`, which by `retries` tries again what
+//!   failed: `sampling`, and the `tables` of queries, connections and system calls. `writer` names and writes windows,
+//!   `lost` counts those that it cannot.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
+//! - `clock` tells when the wall clock was set.
 //! - `outlets` holds what leaves it: the page and the exports.
 //! - `privileges`, `journal` and `manager` deal with the kernel's capabilities, the log and systemd.
 
 mod budget;
 mod check;
+mod clock;
 pub mod config;
 mod follow;
 mod journal;
+mod lost;
 mod manager;
 mod outlets;
 mod overhead;

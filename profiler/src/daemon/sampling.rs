@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    clock::Clock,
     config::Sampling,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
@@ -73,6 +74,7 @@ struct Session {
     table: u64,
     follower: Option<Follower>,
     window_end: Instant,
+    clock: Clock,
     /// What the next window says.
     notes: BTreeMap<String, u64>,
 }
@@ -85,6 +87,7 @@ impl Session {
             table: TABLES.fetch_add(1, Ordering::Relaxed),
             follower: targets.map(Follower::new),
             window_end: Instant::now() + plan.window,
+            clock: Clock::watch(),
             notes: BTreeMap::new(),
             plan,
             windows,
@@ -102,9 +105,11 @@ impl Session {
             sampler,
             windows,
             table,
-            notes,
+            mut clock,
+            mut notes,
             ..
         } = self;
+        clock.note(&mut notes);
         match sampler.finish() {
             Ok(captured) => windows.offer_last(Job {
                 content: Content::Sampling {
@@ -196,6 +201,7 @@ impl Session {
     }
 
     fn offer(&mut self, captured: Captured) {
+        self.clock.note(&mut self.notes);
         let job = Job {
             content: Content::Sampling {
                 captured: Box::new(captured),

@@ -128,7 +128,7 @@ impl Supervisor {
                 store,
                 settings.retention,
                 Arc::clone(&status),
-                outlets.exports.clone(),
+                &outlets.exports,
             )?,
             sampling: Slot::new(Arc::clone(&status)),
             queries: Slot::new(Arc::clone(&status)),
@@ -284,7 +284,7 @@ impl Supervisor {
         let moved = settings.state != self.settings.state;
         let store = moved.then(|| Store::open(&settings.state)).transpose()?;
         let writer = store.map(|store| {
-            let (status, exports) = (Arc::clone(&self.status), self.outlets.exports.clone());
+            let (status, exports) = (Arc::clone(&self.status), &self.outlets.exports);
             Writer::start(store, settings.retention, status, exports)
         });
         let writer = writer.transpose()?;

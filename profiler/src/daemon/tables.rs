@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    clock::Clock,
     config::Targets,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
@@ -134,6 +135,7 @@ struct Session<K: Keeper> {
     follower: Follower,
     /// When the window began: by the wall clock after the Unix epoch, and by the monotonic one.
     began: (Duration, Instant),
+    clock: Clock,
     /// What the next window says.
     notes: BTreeMap<String, u64>,
 }
@@ -145,6 +147,7 @@ impl<K: Keeper> Session<K> {
             keeper: begin(&plan)?,
             bpf_ended: Duration::ZERO,
             follower: Follower::with_descendants(plan.targets.clone()),
+            clock: Clock::watch(),
             notes: BTreeMap::new(),
             plan,
             windows,
@@ -313,6 +316,7 @@ impl<K: Keeper> Session<K> {
 
     fn take(&mut self) -> Result<Job, Error> {
         let (started, began) = std::mem::replace(&mut self.began, now());
+        self.clock.note(&mut self.notes);
         let title = self.plan.targets.description();
         Ok(Job {
             content: Content::Table {

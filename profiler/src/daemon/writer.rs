@@ -1,10 +1,10 @@
-//! Windows on their way to the store: a thread of its own gives them names and writes them, so that the ring is
-//! read meanwhile. What cannot be written is counted under its cause, and the next window that can be written
-//! says so in its account.
+//! Windows on their way to the store: threads of their own give them names and write them, so that rings are read
+//! meanwhile; those of tables do not wait until those of stacks have their names. What cannot be written is counted
+//! under its cause, and the next window that can be written says so in its account.
 
 use std::{
     collections::BTreeMap,
-    io, mem,
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -14,7 +14,9 @@ use std::{
 };
 
 use super::{
+    clock::Clock,
     config::Retention,
+    lost::{Lost, LostOne},
     status::Status,
     store::{Capability, Figure, LostWindow, Store, Table, WindowName, milliseconds},
 };
@@ -27,8 +29,13 @@ use crate::{
     symbolize::Cache,
 };
 
-/// Windows that may wait for the thread.
+/// Windows of stacks that may wait for their thread.
 const QUEUE: usize = 2;
+/// Windows of tables that may: as many of each of the three capabilities, whose windows may all end at once.
+const TABLES: usize = 3 * QUEUE;
+
+/// Note: of tables, where what is lost is not of the kind that a window counts.
+const LOST_WITHIN: &str = "loss that a window that was lost would have told";
 
 /// A window to be written.
 pub(crate) struct Job {
@@ -67,11 +74,31 @@ impl Content {
         }
     }
 
-    /// Samples, calls or connections in it.
-    fn events(&self) -> u64 {
+    /// Samples, calls or connections, and samples that it would have told as lost.
+    fn all_events(&self) -> u64 {
         match self {
-            Self::Sampling { captured, .. } => captured.account.shown,
+            Self::Sampling { captured, .. } => {
+                captured.account.shown + captured.account.lost_total()
+            }
             Self::Table { table, .. } => table.events(),
+        }
+    }
+}
+
+impl Job {
+    /// What is counted, and told by the next window, if this one is lost.
+    fn as_lost(&self, cause: LostWindow) -> LostOne {
+        let mut notes = self.notes.clone();
+        if let Content::Table { table, .. } = &self.content
+            && table.lost() > 0
+        {
+            *notes.entry(LOST_WITHIN.to_owned()).or_default() += table.lost();
+        }
+        LostOne {
+            capability: self.content.capability(),
+            cause,
+            events: self.content.all_events(),
+            notes,
         }
     }
 }
@@ -91,72 +118,18 @@ struct Made {
     sums: Vec<(Figure, u64)>,
 }
 
-/// The way to the thread. The thread ends when every clone of this is gone.
+/// The way to the threads, which end when every clone of this is gone.
 #[derive(Clone)]
 pub(crate) struct Windows {
-    queue: SyncSender<Box<Job>>,
+    stacks: SyncSender<Box<Job>>,
+    tables: SyncSender<Box<Job>>,
     lost: Arc<Lost>,
-}
-
-/// Windows lost since the last one that was written, by capability: how many, and what was in them.
-struct Lost {
-    pending: Mutex<BTreeMap<(Capability, LostWindow), (u64, u64)>>,
-    status: Arc<Status>,
-}
-
-/// Of one capability, by cause.
-type Told = BTreeMap<LostWindow, (u64, u64)>;
-
-impl Lost {
-    fn add(&self, capability: Capability, cause: LostWindow, events: u64, detail: &str) {
-        let name = capability.name();
-        tracing::warn!(
-            cause = cause.text(),
-            events,
-            detail,
-            "window of {name} lost"
-        );
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let (windows, sum) = pending.entry((capability, cause)).or_default();
-        *windows += 1;
-        *sum += events;
-        self.status.update(|now| {
-            *now.windows.lost.entry(cause).or_default() += 1;
-            now.counts(capability).lost += events;
-            if capability != Capability::Queries {
-                let cause = format!("window lost: {}", cause.text());
-                *now.lost_by.entry(cause).or_default() += events;
-            }
-        });
-    }
-
-    fn take(&self, capability: Capability) -> Told {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = mem::take(&mut *pending);
-        let (taken, left) = all.into_iter().partition(|((of, _), _)| *of == capability);
-        *pending = left;
-        let taken: BTreeMap<(Capability, LostWindow), (u64, u64)> = taken;
-        taken
-            .into_iter()
-            .map(|((_, cause), sums)| (cause, sums))
-            .collect()
-    }
-
-    /// What could not be told after all is told by the next one.
-    fn give_back(&self, capability: Capability, taken: Told) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        for (cause, (windows, events)) in taken {
-            let sum = pending.entry((capability, cause)).or_default();
-            sum.0 += windows;
-            sum.1 += events;
-        }
-    }
 }
 
 impl Windows {
     /// Hands a window on, or counts it as lost where too many wait.
     pub(crate) fn offer(&self, job: Job) {
-        match self.queue.try_send(Box::new(job)) {
+        match self.queue(&job).try_send(Box::new(job)) {
             Ok(()) => {}
             Err(TrySendError::Full(job)) => self.lose(&job, LostWindow::WriterBusy, ""),
             Err(TrySendError::Disconnected(job)) => {
@@ -167,98 +140,120 @@ impl Windows {
 
     /// Hands a last window on, waiting for its place.
     pub(crate) fn offer_last(&self, job: Job) {
-        if let Err(error) = self.queue.send(Box::new(job)) {
+        if let Err(error) = self.queue(&job).send(Box::new(job)) {
             self.lose(&error.0, LostWindow::Failed, "the writer has ended");
+        }
+    }
+
+    fn queue(&self, job: &Job) -> &SyncSender<Box<Job>> {
+        match job.content {
+            Content::Sampling { .. } => &self.stacks,
+            Content::Table { .. } => &self.tables,
         }
     }
 
     /// A window that could not even be taken out.
     pub(crate) fn failed(&self, capability: Capability, detail: &str) {
-        self.lost.add(capability, LostWindow::Failed, 0, detail);
+        let lost = LostOne {
+            capability,
+            cause: LostWindow::Failed,
+            events: 0,
+            notes: BTreeMap::new(),
+        };
+        self.lost.add(lost, detail);
     }
 
     fn lose(&self, job: &Job, cause: LostWindow, detail: &str) {
-        let content = &job.content;
-        self.lost
-            .add(content.capability(), cause, content.events(), detail);
+        self.lost.add(job.as_lost(cause), detail);
     }
 }
 
-/// The thread.
+/// The threads.
 pub(crate) struct Writer {
     windows: Windows,
-    retention: Arc<Mutex<Retention>>,
-    thread: JoinHandle<()>,
+    shelf: Arc<Shelf>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl Writer {
-    /// Starts it.
+    /// Starts them.
     pub(crate) fn start(
         store: Store,
         retention: Retention,
         status: Arc<Status>,
-        exports: Exports,
+        exports: &Exports,
     ) -> Result<Self, Error> {
-        let (queue, jobs) = sync_channel(QUEUE);
-        let lost = Arc::new(Lost {
-            pending: Mutex::default(),
-            status,
-        });
-        let retention = Arc::new(Mutex::new(retention));
-        let work = Work {
+        let (stacks, stack_jobs) = sync_channel(QUEUE);
+        let (tables, table_jobs) = sync_channel(TABLES);
+        let lost = Arc::new(Lost::new(status));
+        let shelf = Arc::new(Shelf {
             store,
-            retention: Arc::clone(&retention),
-            lost: Arc::clone(&lost),
-            names: Cache::new(),
-            exports,
-        };
-        let thread = std::thread::Builder::new()
-            .name("windows".to_owned())
-            .spawn(move || work.run(&jobs))
-            .map_err(|source| Error::System {
-                action: "start the thread that writes windows",
+            kept: Mutex::new((retention, Clock::watch())),
+        });
+        let start = |name: &str, jobs: Receiver<Box<Job>>| {
+            let work = Work {
+                shelf: Arc::clone(&shelf),
+                lost: Arc::clone(&lost),
+                names: Cache::new(),
+                exports: exports.clone(),
+            };
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            let thread = thread.spawn(move || work.run(&jobs));
+            thread.map_err(|source| Error::System {
+                action: "start a thread that writes windows",
                 source,
-            })?;
+            })
+        };
         Ok(Self {
-            windows: Windows { queue, lost },
-            retention,
-            thread,
+            threads: [start("windows", stack_jobs)?, start("tables", table_jobs)?],
+            windows: Windows {
+                stacks,
+                tables,
+                lost,
+            },
+            shelf,
         })
     }
 
-    /// The way to it.
+    /// The way to them.
     pub(crate) fn windows(&self) -> Windows {
         self.windows.clone()
     }
 
-    /// It should not, before everything is over.
+    /// Whether one of them has, which should not before everything is over.
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// From the next window on.
     pub(crate) fn set_retention(&self, retention: Retention) {
-        *self
-            .retention
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = retention;
+        let kept = self.shelf.kept.lock();
+        kept.unwrap_or_else(PoisonError::into_inner).0 = retention;
     }
 
     /// Waits until everything is written. Other clones of its way must be gone by now.
     pub(crate) fn finish(self) {
         let Self {
-            windows, thread, ..
+            windows, threads, ..
         } = self;
         drop(windows);
-        if thread.join().is_err() {
-            tracing::error!("the thread that writes windows has failed");
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread that writes windows has failed");
+            }
         }
     }
 }
 
-struct Work {
+/// The store, and what is kept in it, by which clock.
+struct Shelf {
     store: Store,
-    retention: Arc<Mutex<Retention>>,
+    kept: Mutex<(Retention, Clock)>,
+}
+
+/// What a thread has.
+struct Work {
+    shelf: Arc<Shelf>,
     lost: Arc<Lost>,
     names: Cache,
     exports: Exports,
@@ -275,14 +270,16 @@ impl Work {
     }
 
     fn write(&mut self, job: Job) {
+        let capability = job.content.capability();
+        // Its cause is not known yet, if it comes to that.
+        let as_lost = job.as_lost(LostWindow::Failed);
         let Job { content, mut notes } = job;
-        let (capability, events) = (content.capability(), content.events());
         let told = self.lost.take(capability);
-        notes.extend(lost_notes(capability, &told));
+        told.tell(capability, &mut notes);
         let made = self.make(content, notes);
         let made = made.map_err(|error| (LostWindow::Failed, error.to_string()));
         let written = made.and_then(|made| {
-            let name = self.store.write(made.name.clone(), &made.bytes);
+            let name = self.shelf.store.write(made.name.clone(), &made.bytes);
             let name = name.map_err(|(cause, error)| (cause, error.to_string()))?;
             Ok((name, made))
         });
@@ -290,7 +287,7 @@ impl Work {
             Ok((name, made)) => self.written(&name, capability, &made),
             Err((cause, detail)) => {
                 self.lost.give_back(capability, told);
-                self.lost.add(capability, cause, events, &detail);
+                self.lost.add(LostOne { cause, ..as_lost }, &detail);
             }
         }
     }
@@ -371,11 +368,17 @@ impl Work {
     }
 
     fn retain(&self) {
-        let retention = *self
-            .retention
+        // As long as it is held nobody else deletes.
+        let mut kept = self
+            .shelf
+            .kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match self.store.retain(retention) {
+        let (retention, clock) = &mut *kept;
+        if let Some(step) = clock.look() {
+            tracing::warn!("{}", step.text());
+        }
+        match self.shelf.store.retain(*retention, clock) {
             Ok((deleted, left)) => {
                 if deleted.windows > 0 {
                     tracing::debug!(
@@ -411,40 +414,18 @@ fn warn_unlisted(error: &io::Error) {
     tracing::warn!(%error, "cannot list the store, so nothing is deleted");
 }
 
-fn lost_notes(
-    capability: Capability,
-    lost: &Told,
-) -> impl Iterator<Item = (String, u64)> + use<'_> {
-    let event = match capability {
-        Capability::Sampling | Capability::OffCpu | Capability::Wall => "sample",
-        Capability::Queries | Capability::Syscalls => "call",
-        Capability::Tcp => "connection",
-    };
-    lost.iter().flat_map(move |(cause, (windows, events))| {
-        let text = cause.text();
-        [
-            (format!("window before this one lost, {text}"), *windows),
-            (
-                format!("{event} in a window that was lost, {text}"),
-                *events,
-            ),
-        ]
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
     use super::{
-        Captured, Content, Exports, Job, LostWindow, Retention, Status, Store, Windows, Writer,
-        sync_channel,
+        Captured, Content, Exports, Job, Lost, LostWindow, Retention, Status, Store, Windows,
+        Writer, sync_channel,
     };
     use crate::{
         daemon::store,
-        profile::{Account, Meta, Profile},
+        postgres::example::stored,
+        profile::{self, Account, Meta, Profile},
         report,
     };
 
@@ -456,9 +437,11 @@ mod tests {
             duration: Duration::from_secs(1),
             ..Meta::default()
         };
+        // One more was lost.
         let account = Account {
-            taken: shown,
+            taken: shown + 1,
             shown,
+            lost: BTreeMap::from([(profile::Lost::RingFull, 1)]),
             ..Account::default()
         };
         Job {
@@ -487,7 +470,7 @@ mod tests {
         };
         let store = Store::open(state.path()).unwrap();
         let writer =
-            Writer::start(store, retention, Arc::clone(&status), Exports::default()).unwrap();
+            Writer::start(store, retention, Arc::clone(&status), &Exports::default()).unwrap();
         let (folder, away) = (state.path().join("windows"), state.path().join("away"));
         let windows = writer.windows();
         let offer_and_wait = |begin_s, shown| {
@@ -518,31 +501,39 @@ mod tests {
             "sample in a window that was lost, could not be written",
         );
         assert_eq!((note(0, lost), note(2, lost)), (None, None));
-        assert_eq!((note(1, lost), note(1, samples)), (Some(2), Some(5)));
-        assert_eq!(note(1, "said by the daemon"), Some(40));
+        assert_eq!((note(1, lost), note(1, samples)), (Some(2), Some(7)));
+        // With what those before it would have said.
+        assert_eq!(note(1, "said by the daemon"), Some(20 + 30 + 40));
         let now = status.snapshot();
         assert_eq!((now.windows.written, now.windows.kept), (3, 3));
         assert_eq!(now.windows.lost[&LostWindow::Failed], 2);
     }
 
-    /// A window that finds too many before it is lost, and sampling does not wait.
+    /// A window that finds too many before it is lost, and sampling does not wait; those of tables have a way of their
+    /// own.
     #[test]
     fn full_queue_loses_windows() {
-        let (queue, _jobs) = sync_channel(1);
+        let (stacks, _stack_jobs) = sync_channel(1);
+        let (tables, _table_jobs) = sync_channel(1);
         let status = Arc::<Status>::default();
-        let lost = super::Lost {
-            pending: super::Mutex::default(),
-            status: Arc::clone(&status),
-        };
         let windows = Windows {
-            queue,
-            lost: Arc::new(lost),
+            stacks,
+            tables,
+            lost: Arc::new(Lost::new(Arc::clone(&status))),
         };
         for begin_s in 0..3 {
             windows.offer(job(begin_s, 7));
         }
+        windows.offer(Job {
+            content: Content::Table {
+                capability: store::Capability::Queries,
+                table: Box::new(stored(Duration::from_secs(1))),
+                started: Duration::ZERO,
+            },
+            notes: BTreeMap::new(),
+        });
         let now = status.snapshot();
         assert_eq!(now.windows.lost[&LostWindow::WriterBusy], 2);
-        assert_eq!(now.samples.lost, 14);
+        assert_eq!(now.samples.lost, 16);
     }
 }

@@ -26,7 +26,7 @@ pub use self::{
     read::{Selection, Span, each, open, sampled, select},
     table::{Figure, Who},
 };
-use super::config::Retention;
+use super::{clock::Clock, config::Retention};
 use crate::artifact::{self, Artifact, ArtifactError, Destination};
 
 /// Folder of windows in the state directory.
@@ -180,11 +180,17 @@ impl Store {
         Ok(name)
     }
 
-    /// Deletes what is not to be kept; gives what was deleted and what is left.
-    pub fn retain(&self, retention: Retention) -> io::Result<(Deleted, Vec<Entry>)> {
+    /// Deletes what is not to be kept; gives what was deleted and what is left. What a clock that was set ahead has
+    /// between now and then is no age.
+    pub(crate) fn retain(
+        &self,
+        retention: Retention,
+        clock: &Clock,
+    ) -> io::Result<(Deleted, Vec<Entry>)> {
         let mut entries = list_folder(&self.folder)?;
         let mut deleted = Deleted::default();
-        let mut gone = retention::expired(&entries, retention, now_ms());
+        let as_now = |ms| clock.as_now(ms);
+        let mut gone = retention::expired(&entries, retention, (now_ms(), &as_now));
         while let Some(position) = gone.pop() {
             let path = self.folder.join(entries[position].name.to_string());
             if fs::remove_file(path).is_ok() {
@@ -238,7 +244,7 @@ fn list_folder(folder: &Path) -> io::Result<Vec<Entry>> {
 mod tests {
     use std::{fs, time::Duration};
 
-    use super::{Capability, Retention, Store, StoreError, WindowName, list};
+    use super::{Capability, Clock, Retention, Store, StoreError, WindowName, list};
 
     fn name(begin_ms: u64) -> WindowName {
         WindowName::new(Capability::Sampling, (begin_ms, begin_ms + 1000), "host")
@@ -287,7 +293,7 @@ mod tests {
             age: Duration::from_secs(3600),
             bytes: 1000,
         };
-        let (deleted, left) = store.retain(retention).unwrap();
+        let (deleted, left) = store.retain(retention, &Clock::watch()).unwrap();
         assert_eq!((deleted.windows, deleted.bytes, deleted.failed), (2, 10, 0));
         assert_eq!(left, list(state.path()).unwrap());
         assert_eq!(left.len(), 1);

@@ -37,9 +37,15 @@ pub(crate) fn surplus(
     gone
 }
 
-/// Positions of the windows that go.
-pub(super) fn expired(entries: &[Entry], retention: Retention, now_ms: u64) -> Vec<usize> {
-    let files = entries.iter().map(|entry| (entry.name.end_ms, entry.bytes));
+/// Positions of the windows that go, at a time, which they have ends by: it says what a time of a name is by the clock
+/// as it is set now.
+pub(super) fn expired(
+    entries: &[Entry],
+    retention: Retention,
+    (now_ms, as_now): (u64, &dyn Fn(u64) -> u64),
+) -> Vec<usize> {
+    let file = |entry: &Entry| (as_now(entry.name.end_ms), entry.bytes);
+    let files = entries.iter().map(file);
     let gone = surplus(files, retention, now_ms).into_iter();
     gone.map(|(position, _)| position).collect()
 }
@@ -60,6 +66,11 @@ mod tests {
         }
     }
 
+    /// A clock that was never set.
+    fn as_set(ms: u64) -> u64 {
+        ms
+    }
+
     fn retention(age_s: u64, bytes: u64) -> Retention {
         Retention {
             age: Duration::from_secs(age_s),
@@ -76,18 +87,38 @@ mod tests {
             entry(2000, 10),
             entry(3000, 10),
         ];
-        assert_eq!(expired(&entries, retention(3600, 40), 4000), [0_usize; 0]);
-        assert_eq!(expired(&entries, retention(3600, 35), 4000), [0]);
-        assert_eq!(expired(&entries, retention(2, 100), 4000), [0]);
-        assert_eq!(expired(&entries, retention(2, 25), 4000), [0, 1]);
-        assert_eq!(expired(&entries, retention(3600, 1), 4000), [0, 1, 2, 3]);
+        assert_eq!(
+            expired(&entries, retention(3600, 40), (4000, &as_set)),
+            [0_usize; 0]
+        );
+        assert_eq!(expired(&entries, retention(3600, 35), (4000, &as_set)), [0]);
+        assert_eq!(expired(&entries, retention(2, 100), (4000, &as_set)), [0]);
+        assert_eq!(expired(&entries, retention(2, 25), (4000, &as_set)), [0, 1]);
+        assert_eq!(
+            expired(&entries, retention(3600, 1), (4000, &as_set)),
+            [0, 1, 2, 3]
+        );
     }
 
     /// A clock that was set back makes nothing old.
     #[test]
     fn future_windows_are_young() {
         let entries = [entry(10_000, 10), entry(20_000, 10)];
-        assert_eq!(expired(&entries, retention(1, 100), 0), [0_usize; 0]);
+        assert_eq!(
+            expired(&entries, retention(1, 100), (0, &as_set)),
+            [0_usize; 0]
+        );
+    }
+
+    /// What was before a clock was set ahead is as old as it was, and what came after as it is.
+    #[test]
+    fn a_clock_set_ahead_makes_nothing_old() {
+        let entries = [entry(0, 10), entry(5000, 10), entry(1_010_000, 10)];
+        let as_now = |ms: u64| if ms < 1_010_000 { ms + 1_000_000 } else { ms };
+        let now = (1_012_000, &as_now as &dyn Fn(u64) -> u64);
+        assert_eq!(expired(&entries, retention(100, 100), now), [0_usize; 0]);
+        assert_eq!(expired(&entries, retention(10, 100), now), [0]);
+        assert_eq!(expired(&entries, retention(100, 15), now), [0, 1]);
     }
 
     proptest! {
@@ -95,7 +126,7 @@ mod tests {
         #[test]
         fn the_rest_fits(sizes in prop::collection::vec(1_u64..100, 0..20), bytes in 1_u64..1000, age_s in 1_u64..20) {
             let entries: Vec<Entry> = (0..).zip(&sizes).map(|(at, size)| entry(at * 1000, *size)).collect();
-            let gone = expired(&entries, retention(age_s, bytes), 20_000);
+            let gone = expired(&entries, retention(age_s, bytes), (20_000, &as_set));
             let kept = (0..entries.len()).filter(|at| !gone.contains(at));
             prop_assert!(kept.clone().map(|at| entries[at].bytes).sum::<u64>() <= bytes);
             for at in kept {
