@@ -442,7 +442,7 @@ mod tests {
             Store::open(folder.path()).unwrap(),
             retention,
             Arc::clone(&status),
-            Exports::default(),
+            &Exports::default(),
         );
         let windows = writer.unwrap().windows();
         let (plan, mut slot) = (Plan::default(), Slot::new(Arc::clone(&status)));
