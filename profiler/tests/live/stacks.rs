@@ -356,7 +356,9 @@ int main(void) {
 ";
     let program = bench.compile("master", source, &RELEASE);
     let target = Target::start(&program, &[]);
-    let folded = bench.five_seconds(target.0.id(), &["--descendants"]);
+    let pid = target.pid();
+    // They have what other programs leave of the CPU, after two seconds.
+    let folded = bench.folded(&["-p", &pid, "-d", "10s", "-F", "199", "--descendants"]);
     folded.assert_complete(300);
     folded.assert_has(";main;work");
     assert!(!folded.text.contains("no room"), "{}", folded.text);
