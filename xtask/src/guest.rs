@@ -6,6 +6,7 @@ mod initramfs;
 mod judge;
 mod kernel;
 mod ladder;
+mod live;
 mod machine;
 mod steps;
 
@@ -85,6 +86,9 @@ fn boot(folder: &Path, image: &Path, deb: &Path, kernel: &Kernel, names: &[Strin
     let share = folder.join(format!("share-{}", kernel.name));
     let steps = steps::chosen(names)?;
     steps::lay_out(&share, deb, &steps)?;
+    if steps.iter().any(|step| step.name == "live") {
+        live::lay_out(&share)?;
+    }
     let machine = machine::Machine {
         image,
         kernel: &installed,

@@ -21,6 +21,8 @@ pub(crate) struct Clock {
     last: Reading,
     /// Steps ahead, by time: when it was right after one, and by how much it was set, ms.
     ahead: Vec<(u64, u64)>,
+    /// What the next window says.
+    later: Option<Step>,
 }
 
 /// Both clocks, ms: since the Unix epoch, and since the machine was started, which goes on while it sleeps.
@@ -57,6 +59,7 @@ impl Clock {
         Self {
             last: Reading::now(),
             ahead: Vec::new(),
+            later: None,
         }
     }
 
@@ -65,9 +68,20 @@ impl Clock {
         self.take(Reading::now())
     }
 
-    /// Has a window say that it was set meanwhile.
+    /// Has a window say that it was set meanwhile; of a step back the next window does, as the one in which it happened
+    /// lies ahead by then, where nobody looks.
     pub(crate) fn note(&mut self, notes: &mut BTreeMap<String, u64>) {
-        if let Some(step) = self.look() {
+        let step = self.look();
+        self.tell(step, notes);
+    }
+
+    fn tell(&mut self, step: Option<Step>, notes: &mut BTreeMap<String, u64>) {
+        let (now, later) = match step {
+            Some(Step::Back(_)) => (None, step),
+            now => (now, None),
+        };
+        let before = std::mem::replace(&mut self.later, later);
+        for step in [before, now].into_iter().flatten() {
             *notes.entry(step.text()).or_default() += 1;
         }
     }
@@ -142,6 +156,7 @@ mod tests {
         Clock {
             last: reading(wall_ms, 0),
             ahead: Vec::new(),
+            later: None,
         }
     }
 
@@ -189,6 +204,28 @@ mod tests {
         assert_eq!(clock.ahead.len(), STEPS_MAX);
         assert_eq!(clock.as_now(0), 99 * HOUR);
         assert_eq!(clock.as_now(98 * HOUR), 99 * HOUR);
+    }
+
+    /// A step ahead is told by the window in which it happened, a step back by the next, each once.
+    #[test]
+    fn steps_are_told_where_they_are_seen() {
+        let mut clock = clock(0);
+        let mut told = |step| {
+            let mut notes = super::BTreeMap::new();
+            clock.tell(step, &mut notes);
+            notes.into_keys().collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(
+            told(Some(Step::Ahead(HOUR))),
+            "wall clock set ahead by 3600 s"
+        );
+        assert_eq!(told(None), "");
+        assert_eq!(told(Some(Step::Back(HOUR))), "");
+        assert_eq!(
+            told(Some(Step::Ahead(2 * HOUR))),
+            "wall clock set ahead by 7200 s; wall clock set back by 3600 s"
+        );
+        assert_eq!(told(None), "");
     }
 
     /// A note counts whole seconds, rounded.

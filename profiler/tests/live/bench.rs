@@ -137,6 +137,24 @@ impl Drop for Target {
     }
 }
 
+/// Waits until a profiler watches: it catches Ctrl-C from then on. How long loading takes is the machine's affair.
+pub(crate) fn until_watching(profiler: &Child) {
+    let status = format!("/proc/{}/status", profiler.id());
+    let catches = || {
+        let status = fs::read_to_string(&status).ok()?;
+        let mask = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+        Some(mask & 1 << (Signal::INT.as_raw() - 1) != 0)
+    };
+    let watching = (0..600).find(|_| {
+        sleep(Duration::from_millis(100));
+        catches() == Some(true)
+    });
+    assert!(watching.is_some(), "the profiler does not begin to watch");
+}
+
 /// Sends a signal to a child.
 pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("it lives");

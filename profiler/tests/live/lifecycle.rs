@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, process::Command, thread::sleep, time::Dura
 
 use rustix::process::Signal;
 
-use crate::bench::{Bench, SPLIT, Target, bench, signal, text};
+use crate::bench::{Bench, SPLIT, Target, bench, signal, text, until_watching};
 
 /// 50 ms of work, then an exit status of its own.
 const SHORT: &str = r"
@@ -125,7 +125,8 @@ fn recording_ends_with_its_target() {
         ])
         .spawn();
     let mut recording = recording.expect("the profiler runs");
-    sleep(Duration::from_secs(2));
+    until_watching(&recording);
+    sleep(Duration::from_secs(1));
     target.0.kill().expect("it lives");
     target.0.wait().expect("it is ours");
     assert!(recording.wait().expect("it is ours").success());
@@ -210,6 +211,7 @@ fn start_recording(bench: &Bench, target: &Target) -> std::process::Child {
         programs_of(recording.id()).len() >= 4
     });
     assert!(loaded.is_some(), "the profiler does not load its programs");
+    until_watching(&recording);
     sleep(Duration::from_secs(1));
     recording
 }

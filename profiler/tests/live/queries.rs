@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    bench::{Bench, bench, signal, text},
+    bench::{Bench, bench, signal, text, until_watching},
     postgres::Postgres,
 };
 
@@ -57,7 +57,7 @@ impl Watch {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the profiler runs");
-        sleep(Duration::from_millis(1500));
+        until_watching(&child);
         Self(child)
     }
 
@@ -327,7 +327,7 @@ fn nothing_secret_is_kept() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the profiler runs");
-    sleep(Duration::from_millis(1500));
+    until_watching(&events);
     for script in [
         format!("CREATE ROLE someone PASSWORD '{SECRET}'"),
         format!(

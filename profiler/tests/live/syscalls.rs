@@ -6,14 +6,12 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     process::Command,
-    thread::sleep,
-    time::Duration,
 };
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::bench::{Bench, Target, bench, signal, text};
+use crate::bench::{Bench, Target, bench, signal, text, until_watching};
 
 /// More than forty different calls, some that fail, in three threads and a child, the same each time.
 const MANY: &str = r#"
@@ -294,7 +292,7 @@ int main(void) { char c; pipe(p); socketpair(AF_UNIX, SOCK_STREAM, 0, s); pthrea
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("the profiler runs");
-    sleep(Duration::from_millis(1500));
+    until_watching(&counting);
     target.0.kill().expect("it lives");
     target.0.wait().expect("it is ours");
     let output = counting

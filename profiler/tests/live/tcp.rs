@@ -7,13 +7,11 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::fs::MetadataExt,
     process::{Command, Stdio},
-    thread::sleep,
-    time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::bench::{Bench, Target, bench, text};
+use crate::bench::{Bench, Target, bench, text, until_watching};
 
 /// What the programs have in common.
 pub(crate) const COMMON: &str = r#"
@@ -77,7 +75,7 @@ fn watched(bench: &Bench, target: &mut Target, more: &[&str]) -> Value {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the profiler runs");
-    sleep(Duration::from_millis(1500));
+    until_watching(&watching);
     let mut stdin = target.0.stdin.take().expect("a pipe");
     stdin.write_all(b"!").expect("it listens");
     target.0.stdin = Some(stdin);
@@ -403,7 +401,7 @@ int main(void) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the profiler runs");
-    sleep(Duration::from_millis(1200));
+    until_watching(&watching);
     let mut stdin = target.0.stdin.take().expect("a pipe");
     stdin.write_all(b"!").expect("it listens");
     let output = text(&watching.wait_with_output().expect("it ends").stdout);
@@ -443,7 +441,7 @@ int main(void) {
         .stderr(Stdio::null())
         .spawn()
         .expect("the profiler runs");
-    sleep(Duration::from_millis(1500));
+    until_watching(&watching);
     let mut stdin = target.0.stdin.take().expect("a pipe");
     stdin.write_all(b"!").expect("it listens");
     let output = watching.wait_with_output().expect("it ends");

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    bench::{Bench, Target, bench, signal, text},
+    bench::{Bench, Target, bench, signal, text, until_watching},
     drivers::{NODE, PYTHON, PYTHON_MODULES},
     packages::{node_modules, venv},
     postgres::Postgres,
@@ -311,7 +311,7 @@ fn nothing_secret_is_kept_of_what_is_encrypted() {
     let mut events = bench.command(&["queries", "--events", "--tls", "on", "-p", &pid]);
     let events = events.stdout(Stdio::piped()).stderr(Stdio::piped());
     let events = events.spawn().expect("the profiler runs");
-    sleep(Duration::from_millis(1500));
+    until_watching(&events);
     let mut psql = postgres.client("psql").expect("psql is there");
     let script = format!("SELECT '{SECRET}', E'{SECRET}\\n'; SELECT '{SECRET}'::int");
     psql.args(["--no-psqlrc", "-qAtX", CONNECTION, "-c", &script])

@@ -1,4 +1,4 @@
-//! The guest's root file system: Debian 12 with systemd and Postgres, made once; guests never change it.
+//! The guest's root file system: Debian 12 with systemd, Postgres and a compiler, made once; guests never change it.
 
 use std::{
     fs,
@@ -13,9 +13,11 @@ use super::kernel::MIRROR;
 use crate::shell;
 
 const SUITE: &str = "bookworm";
-const PACKAGES: &str = "systemd,systemd-sysv,kmod,postgresql";
+/// What boots, what is watched, and what the live tests build and run programs with.
+const PACKAGES: &str = "systemd,systemd-sysv,kmod,postgresql,\
+    bpftool,g++,iproute2,libc6-dev,musl-tools,openssl,procps,python3,strace";
 /// Sparse: only what is written counts.
-const SIZE: &str = "2G";
+const SIZE: &str = "3G";
 
 /// Runs the steps and turns the machine off, whatever comes of them.
 const UNIT: &str = "\
@@ -41,7 +43,7 @@ pub(super) fn root(folder: &Path) -> Result<PathBuf> {
     if image.exists() && fs::read_to_string(&note).is_ok_and(|made| made == recipe) {
         return Ok(image);
     }
-    println!("making a root file system of Debian's packages, which takes two minutes, once");
+    println!("making a root file system of Debian's packages, which takes three minutes, once");
     let tree = folder.join("root");
     if tree.exists() {
         fs::remove_dir_all(&tree)?;

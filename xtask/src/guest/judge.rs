@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::steps::Step;
+use super::{live, steps::Step};
 
 /// Samples below which a processor that was busy for seconds was not seen: at 99 Hz a third of a second.
 const SAMPLES_MIN: u64 = 33;
@@ -21,8 +21,14 @@ const JUDGES: &[Judge] = &[
     ("queries", "queries.json", updates),
     ("tcp", "tcp.json", connections),
     ("tls", "tls.json", updates),
+    ("tracefs", "bare-syscalls.json", reads),
+    ("tracefs", "bare-queries.json", updates),
     ("windows", "windows.folded", shell_on_cpu),
     ("windows", "windows.svg", flamegraph),
+    ("table", "table.json", known),
+    ("clock", "ahead.json", ahead),
+    ("clock", "back.json", back),
+    ("live", "tests.txt", tests),
 ];
 
 /// Judges what the steps that ran have left.
@@ -108,6 +114,84 @@ fn updates(json: &str) -> Result<String> {
     ))
 }
 
+/// Calls of the step `table`.
+const KNOWN: u64 = 200;
+
+/// Every call is there once, with its end.
+fn known(json: &str) -> Result<String> {
+    let report: Value = serde_json::from_str(json)?;
+    let rows = list(&report["statements"]).iter();
+    let rows: Vec<&Value> = rows
+        .filter(|row| {
+            row["statement"]
+                .as_str()
+                .is_some_and(|text| text.contains("AS known"))
+        })
+        .collect();
+    let sum = |name: &str| {
+        let counts = rows.iter().filter_map(|row| row[name].as_u64());
+        counts.sum::<u64>()
+    };
+    let (calls, others) = (
+        sum("calls"),
+        ["skipped", "aborted", "unfinished", "unseen"].map(sum),
+    );
+    let account = &report["account"];
+    let said = format!(
+        "{calls} calls of {KNOWN}; lost: {}; notes: {}",
+        account["lost"], account["notes"]
+    );
+    ensure!(
+        calls == KNOWN && rows.len() == 1 && others == [0; 4],
+        "{said}; {} rows, skipped, aborted, unfinished and unseen: {others:?}",
+        rows.len()
+    );
+    Ok(said)
+}
+
+/// Windows from before and after a step ahead, which is told.
+fn ahead(json: &str) -> Result<String> {
+    set(json, "wall clock set ahead by ", "no window from ")
+}
+
+/// Windows from before and after a step back, which is told, and those that lie ahead now.
+fn back(json: &str) -> Result<String> {
+    set(json, "wall clock set back by ", "window of a time to come")
+}
+
+/// Ten days, give or take what a second is rounded to.
+const DAYS_S: std::ops::RangeInclusive<u64> = 863_998..=864_002;
+
+fn set(json: &str, step: &str, with: &str) -> Result<String> {
+    let report: Value = serde_json::from_str(json)?;
+    let notes = report["account"]["notes"].as_object();
+    let notes: Vec<&str> = notes
+        .into_iter()
+        .flatten()
+        .map(|(note, _)| note.as_str())
+        .collect();
+    let by = notes.iter().find_map(|note| note.strip_prefix(step));
+    let by = by.and_then(|rest| rest.strip_suffix(" s")?.parse().ok());
+    ensure!(
+        by.is_some_and(|seconds| DAYS_S.contains(&seconds))
+            && notes.iter().any(|note| note.starts_with(with)),
+        "the step is not told: {notes:?}"
+    );
+    Ok(format!("{notes:?}"))
+}
+
+/// All that were to run have passed, and none was skipped.
+fn tests(printed: &str) -> Result<String> {
+    let passed = |name: &&&str| printed.contains(&format!("test {name} ... ok\n"));
+    let failed: Vec<_> = live::TESTS.iter().filter(|name| !passed(name)).collect();
+    ensure!(failed.is_empty(), "not passed: {failed:?}");
+    ensure!(
+        !printed.contains("skipped: "),
+        "a test says that it was skipped"
+    );
+    Ok(format!("{} tests passed", live::TESTS.len()))
+}
+
 /// `pgbench -C` connects anew for each transaction.
 fn connections(json: &str) -> Result<String> {
     let report: Value = serde_json::from_str(json)?;
@@ -134,7 +218,9 @@ fn list(value: &Value) -> &[Value] {
 
 #[cfg(test)]
 mod tests {
-    use super::{connections, flamegraph, reads, shell_on_cpu, updates};
+    use super::{
+        ahead, back, connections, flamegraph, known, live, reads, shell_on_cpu, tests, updates,
+    };
 
     /// A recording of something else, or of next to nothing, is not one of the shell.
     #[test]
@@ -144,6 +230,48 @@ mod tests {
         assert!(shell_on_cpu("sh;main 40\ndd;read 400\n").is_err());
         assert!(shell_on_cpu("").is_err());
         assert!(flamegraph("<svg></svg>").is_err());
+    }
+
+    /// A call too few or too many, or without its end, is not what was made.
+    #[test]
+    fn known_calls_are_counted_exactly() {
+        let row = |calls: u64, unseen: u64| {
+            format!(
+                r#"{{"statements":[{{"statement":"SELECT count(*) AS known","calls":{calls},"unseen":{unseen}}},
+                    {{"statement":"SELECT $1","calls":7}}],"account":{{"lost":{{}}}}}}"#
+            )
+        };
+        assert!(known(&row(200, 0)).is_ok());
+        assert!(known(&row(199, 0)).is_err() && known(&row(201, 0)).is_err());
+        assert!(known(&row(200, 1)).is_err() && known("{}").is_err());
+    }
+
+    /// A step of the clock is told with its size, and with what it does to windows.
+    #[test]
+    fn a_clock_that_was_set_is_told() {
+        let notes = |one: &str, other: &str| {
+            format!(r#"{{"account":{{"notes":{{"{one}":1,"{other}":3}}}}}}"#)
+        };
+        let gap = "no window from 1 to 2";
+        assert!(ahead(&notes("wall clock set ahead by 863999 s", gap)).is_ok());
+        assert!(ahead(&notes("wall clock set ahead by 8639 s", gap)).is_err());
+        assert!(ahead(&notes("wall clock set back by 864000 s", gap)).is_err());
+        let later = "window of a time to come, not shown";
+        assert!(back(&notes("wall clock set back by 864000 s", later)).is_ok());
+        assert!(back(&notes("wall clock set back by 864000 s", gap)).is_err());
+        assert!(back("{}").is_err());
+    }
+
+    /// A test that did not run has not passed, nor has one that was skipped.
+    #[test]
+    fn every_test_has_to_pass() {
+        let names = live::TESTS.iter();
+        let lines = names.flat_map(|name| ["test ", name, " ... ok\n"]);
+        let all: String = lines.collect();
+        assert!(tests(&all).is_ok());
+        assert!(tests(&format!("{all}skipped: no cgroup\n")).is_err());
+        assert!(tests(&all.replacen("... ok", "... FAILED", 1)).is_err());
+        assert!(tests("").is_err());
     }
 
     /// Counts that do not fit each other are as wrong as none.

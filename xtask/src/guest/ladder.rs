@@ -14,6 +14,9 @@ everything() {
 }
 dropins=/etc/systemd/system/profiler.service.d
 queries=/etc/profiler/profiler.d/queries.toml
+folder=/var/lib/profiler/windows
+kept() { ls $folder | wc -l; }
+within() { for i in $(seq 40); do if eval \"$1\"; then return; fi; sleep 2; done; echo \"never: $1\"; exit 1; }
 trap 'test $? = 0 || journalctl --no-pager -n 40 -o short-monotonic' EXIT
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 cd /root
@@ -125,6 +128,24 @@ keep tls.json
 systemctl stop secret
 ",
     ),
+    // The profiler then has a tracefs of its own, which nobody else sees.
+    step(
+        "tracefs",
+        &["install", "postgres"],
+        240,
+        "systemctl stop sys-kernel-tracing.mount sys-kernel-debug.mount
+refuse grep -E ' (tracefs|debugfs) ' /proc/mounts
+systemd-run --quiet --unit=reading dd if=/dev/zero of=/dev/null bs=1
+profiler syscalls --unit reading -d 3 --json -o bare-syscalls.json
+systemctl stop reading
+systemd-run --quiet --unit=bare --setenv=PGSSLMODE=disable pgbench -U postgres -h 127.0.0.1 -c 2 -T 3600 postgres
+profiler queries -p $(head -1 /var/lib/postgresql/15/main/postmaster.pid) -d 8 --json -o bare-queries.json
+systemctl stop bare
+refuse grep -E ' (tracefs|debugfs) ' /proc/mounts
+systemctl start sys-kernel-tracing.mount sys-kernel-debug.mount
+keep bare-syscalls.json bare-queries.json
+",
+    ),
     // An emulated processor is some thirty times slower than the one that the unit's budget is for.
     step(
         "configure",
@@ -169,7 +190,8 @@ keep refused.txt check.txt
         "start",
         &["configure", "busy"],
         300,
-        "cp /usr/share/doc/profiler/examples/perf-events.conf /etc/sysctl.d/
+        "for unit in calls bench; do systemctl stop $unit || true; done
+cp /usr/share/doc/profiler/examples/perf-events.conf /etc/sysctl.d/
 systemctl restart systemd-sysctl
 test $(cat /proc/sys/kernel/perf_event_paranoid) = 2
 profiler daemon --check
@@ -196,6 +218,43 @@ test $(stat -c %U /var/lib/profiler) = profiler
 done
 profiler report --since 10m -o windows.svg
 keep windows.folded windows.svg
+",
+    ),
+    // 200 calls of a statement that nobody else makes, on connections that begin while the daemon watches.
+    step(
+        "table",
+        &["start", "postgres"],
+        300,
+        "echo 'SELECT count(*) AS known FROM pgbench_branches WHERE bid = :client_id' > known.sql
+PGSSLMODE=disable pgbench -n -U postgres -h 127.0.0.1 -c 2 -t 100 -f known.sql postgres
+counted() { profiler queries --since 10m --json -o table.json && python3 -c '
+import json
+print(sum(row[\"calls\"] for row in json.load(open(\"table.json\"))[\"statements\"] if \"AS known\" in row[\"statement\"]))'; }
+for i in $(seq 60); do
+  test \"$(counted)\" = 200 && break
+  sleep 2
+done
+keep table.json
+",
+    ),
+    // Further than windows are kept for, and right again; by the same daemon, which a restart would hide.
+    step(
+        "clock",
+        &["start"],
+        600,
+        "daemon=$(systemctl show -p MainPID --value profiler)
+before=$(kept)
+first=$(ls $folder | head -1)
+date -s '+10 days'
+within \"profiler report --since 11d -f json -o ahead.json && grep 'clock set ahead' ahead.json\"
+test -e $folder/$first
+journalctl -u profiler -o cat --no-pager | grep 'clock set ahead'
+date -s '10 days ago'
+within \"profiler report --since 1h -f json -o back.json && grep 'clock set back' back.json\"
+test -e $folder/$first
+test $(kept) -gt $before
+test $(systemctl show -p MainPID --value profiler) = $daemon
+keep ahead.json back.json
 ",
     ),
     step(
@@ -253,6 +312,24 @@ rm -f /etc/sysctl.d/perf-events.conf
 everything > after
 diff before after
 refuse getent passwd profiler
+",
+    ),
+    // Each is a program of its own, so that one that hangs takes no other with it.
+    step(
+        "live",
+        &[],
+        3600,
+        "profiler=$(cat /host/live/where)
+mkdir -p $(dirname $profiler)
+cp /host/live/profiler $profiler
+cp /host/live/test .
+failed=
+for name in $(cat /host/live/names); do
+  cut -d ' ' -f 1 /proc/uptime
+  CI=true timeout -k 5 300 ./test --exact $name --show-output > one.txt 2>&1 || failed=\"$failed $name\"
+  cat one.txt >> /host/out/tests.txt
+done
+test -z \"$failed\"
 ",
     ),
 ];
