@@ -22,7 +22,6 @@ pub(super) const TESTS: &[&str] = &[
     "filters::newcomers_are_recorded",
     "filters::only_the_named_processes",
     "filters::threads_are_told_apart",
-    "lifecycle::children_of_a_command_are_recorded",
     "lifecycle::descendants_are_followed_if_asked",
     "lifecycle::interrupted_recording_is_written",
     "lifecycle::killed_profiler_leaves_nothing",
