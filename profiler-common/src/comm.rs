@@ -2,7 +2,8 @@
 //!
 //! The pattern is compiled in user space into positions and bit masks and matched by simulating its
 //! automaton in one word (bit-parallel "shift-and": Baeza-Yates and Gonnet, CACM 1992): no
-//! backtracking, a fixed number of steps, so the verifier sees straight-line work.
+//! backtracking, a fixed number of steps. What a byte does is looked up in a table ([`Step`]) there: comparing it
+//! with each position would be a branch each, whose paths no verifier can walk one by one.
 
 use crate::limits::COMM_LEN;
 
@@ -22,16 +23,16 @@ pub struct CommGlob {
     /// The byte wanted at each position.
     pub literal: [u8; COMM_LEN],
     /// Bit i: position i matches any byte.
-    pub any: u32,
+    pub any: u16,
     /// Bit i: a `*` stands before position i.
-    pub star: u32,
+    pub star: u16,
     /// Number of positions.
-    pub len: u32,
+    pub len: u16,
     /// Explicit padding, zero.
-    pub padding: u32,
+    pub padding: u16,
 }
 
-const _: () = assert!(size_of::<CommGlob>() == 32 && align_of::<CommGlob>() == 4);
+const _: () = assert!(size_of::<CommGlob>() == 24 && align_of::<CommGlob>() == 2);
 
 /// A pattern with more literal positions than a task name has bytes: it could never match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,29 +72,79 @@ impl CommGlob {
         Ok(glob)
     }
 
-    /// Whether the zero-terminated `comm` matches.
-    #[inline(always)]
+    /// What a byte of a name does.
     #[must_use]
-    #[expect(
-        clippy::inline_always,
-        reason = "compiled into BPF, where a call costs the verifier"
-    )]
-    pub fn matches(&self, comm: &[u8; COMM_LEN]) -> bool {
-        // Bit i of `state`: the bytes read so far can be matched by the first i positions.
-        let mut state = 1_u32;
-        let mut ended = 0_u32;
-        for &byte in comm {
-            // All-ones once the terminating zero was seen; keeps the loop free of branches.
-            ended |= u32::from(byte == 0).wrapping_neg();
-            let mut fits = self.any;
-            for (position, &wanted) in self.literal.iter().enumerate() {
-                fits |= u32::from(wanted == byte) << position;
-            }
-            let next = ((state & fits) << 1) | (state & self.star);
-            state = (state & ended) | (next & !ended);
+    pub fn step(&self, byte: u8) -> Step {
+        let mut step = Step::NONE;
+        if byte == 0 {
+            step.ends = 1 << self.len;
+            return step;
         }
-        (state >> (self.len & 31)) & 1 == 1
+        step.stays = self.star;
+        step.goes = self.any;
+        for (position, &wanted) in self.literal.iter().enumerate() {
+            step.goes |= u16::from(wanted == byte) << position;
+        }
+        step
     }
+
+    /// Whether the zero-terminated `comm` matches.
+    #[must_use]
+    pub fn matches(&self, comm: &[u8; COMM_LEN]) -> bool {
+        is_match(comm, |byte| self.step(byte))
+    }
+}
+
+/// What a byte of a name does to the states of a pattern's automaton: bit i of them says that the bytes before can be
+/// matched by the first i positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Step {
+    /// States that go on to the next position.
+    pub goes: u16,
+    /// States that stay.
+    pub stays: u16,
+    /// States in which the name matches if it ends here.
+    pub ends: u16,
+    /// Explicit padding, zero.
+    pub padding: u16,
+}
+
+impl Step {
+    /// Ends every state.
+    pub const NONE: Self = Self {
+        goes: 0,
+        stays: 0,
+        ends: 0,
+        padding: 0,
+    };
+}
+
+/// Whether the zero-terminated `comm` matches the pattern of these steps.
+#[inline(always)]
+#[must_use]
+#[expect(
+    clippy::inline_always,
+    reason = "compiled into BPF, where a call costs the verifier"
+)]
+pub fn is_match(comm: &[u8; COMM_LEN], step: impl Fn(u8) -> Step) -> bool {
+    let mut state = 1_u16;
+    let mut matched = 0_u16;
+    for &byte in comm {
+        let step = step(byte);
+        matched |= state & step.ends;
+        state = ((state & step.goes) << 1) | (state & step.stays);
+    }
+    matched != 0
 }
 
 #[cfg(test)]

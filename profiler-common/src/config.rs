@@ -119,7 +119,7 @@ impl Settings {
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 128 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 120 && align_of::<Settings>() == 8);
 
 /// Value bits of the table of targets.
 pub mod target {

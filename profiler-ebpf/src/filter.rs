@@ -3,12 +3,13 @@
 
 use aya_ebpf::helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid};
 use profiler_common::{
+    comm::is_match,
     config::{FILTER_CGROUP, FILTER_COMM, FILTER_TARGETS, target},
     outcome::Counter,
 };
 
 use crate::{
-    maps::{TARGETS, count, setting},
+    maps::{COMM_STEPS, TARGETS, count, setting},
     task::Task,
 };
 
@@ -67,8 +68,11 @@ fn comm_matches() -> bool {
     let Some(comm) = Task::current().process_comm() else {
         return false;
     };
-    let glob = setting!(comm);
-    glob.matches(&comm)
+    is_match(&comm, |byte| {
+        let step = &raw const COMM_STEPS[usize::from(byte)];
+        // SAFETY: in the table. Volatile, as its content at compile time is not what it has when it is loaded.
+        unsafe { core::ptr::read_volatile(step) }
+    })
 }
 
 /// Notes a process found through another filter than the table, so that its exec and exit are told.

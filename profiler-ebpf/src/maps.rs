@@ -7,6 +7,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use profiler_common::{
+    comm::Step,
     config::Settings,
     limits::{
         CALLERS_MAX, CELLS_MAX, ERRORS_MAX, LISTENERS_MAX, MAPPINGS_MAX, PAGES_MAX,
@@ -29,6 +30,10 @@ use profiler_common::{
 /// Written by the loader before load, read by every program.
 #[unsafe(no_mangle)]
 pub(crate) static SETTINGS: Settings = Settings::UNSET;
+
+/// Byte of a task's name → what it does to the pattern that is wanted. Likewise.
+#[unsafe(no_mangle)]
+pub(crate) static COMM_STEPS: [Step; 256] = [Step::NONE; 256];
 
 /// tgid → `config::target` bits. Written by user space (targets), by fork (followers) and by the
 /// first sample of a process found through another filter; removed at exit. Preallocated.

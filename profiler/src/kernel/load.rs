@@ -1,6 +1,7 @@
 //! Loads the object with its settings and keeps what was loaded.
 
 use std::{
+    array,
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
     time::Duration,
@@ -15,6 +16,7 @@ use aya::{
     },
 };
 use profiler_common::{
+    comm::Step,
     config::Settings,
     limits::{TARGETS_MAX, THREADS_MAX},
     outcome::{COUNTERS, Counter},
@@ -107,9 +109,14 @@ impl Kernel {
         let follows_switches = settings.off_cpu != 0;
         let threads = if follows_switches { THREADS_MAX } else { 1 };
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        let comm: [Step; 256] = array::from_fn(|byte| {
+            // SANITY: an index of the array.
+            settings.comm.step(u8::try_from(byte).unwrap_or_default())
+        });
         let mut loader = EbpfLoader::new();
         loader
             .override_global("SETTINGS", settings.as_bytes(), true)
+            .override_global("COMM_STEPS", comm.as_bytes(), true)
             .override_global("CALL_SETTINGS", wanted.calls.as_bytes(), true)
             .override_global("TCP_SETTINGS", wanted.tcp.as_bytes(), true)
             .override_global("WIRE_SETTINGS", wanted.wire.as_bytes(), true)
