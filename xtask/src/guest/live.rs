@@ -20,6 +20,7 @@ pub(super) const TESTS: &[&str] = &[
     "daemon_tables::connections_are_kept",
     "daemon_tables::system_calls_are_kept",
     "filters::newcomers_are_recorded",
+    "filters::only_processes_of_a_cgroup",
     "filters::only_the_named_processes",
     "filters::threads_are_told_apart",
     "lifecycle::descendants_are_followed_if_asked",
