@@ -39,7 +39,7 @@ pub struct Settings {
     pub min_block_ns: u64,
     /// Id of the wanted cgroup: the inode number of its directory.
     pub cgroup_id: u64,
-    /// The wanted name.
+    /// The wanted name, of which the loader makes a table of [`Step`](crate::comm::Step)s for the programs.
     pub comm: CommGlob,
     /// Where this kernel keeps what the programs read.
     pub offsets: KernelOffsets,

@@ -223,6 +223,12 @@ impl Error {
         Some(hint.to_owned())
     }
 
+    /// What went wrong and what the user can do about it, in one line.
+    pub(crate) fn with_hint(&self) -> String {
+        let hint = self.hint().map(|hint| format!("; {hint}"));
+        format!("{self}{}", hint.unwrap_or_default())
+    }
+
     /// The status to exit with.
     pub fn exit(&self) -> Exit {
         match self {

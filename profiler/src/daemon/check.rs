@@ -202,10 +202,8 @@ pub(super) fn require_table(targets: Option<&Targets>) -> Result<(), Error> {
 
 /// Why not, with what mends it.
 fn refusal(required: Result<(), Error>) -> Option<String> {
-    let error = required.err()?;
-    let hint = error.hint().map(|hint| format!("; {hint}"));
-    let hint = hint.unwrap_or_default();
-    Some(format!("impossible here, {error}{hint}"))
+    let why = required.err()?.with_hint();
+    Some(format!("impossible here, {why}"))
 }
 
 fn describe_store(settings: &Settings, refusal: Option<&str>) -> String {

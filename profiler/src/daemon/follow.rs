@@ -78,16 +78,15 @@ impl Follower {
     }
 
     /// Targets that live.
-    pub(crate) fn followed(&self) -> usize {
-        let known = self.known.values();
-        known.filter(|known| known.bits.is_some()).count()
-    }
-
-    /// Those.
-    pub(crate) fn pids(&self) -> BTreeSet<u32> {
+    pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
         let known = self.known.iter();
         let targets = known.filter(|(_, known)| known.bits.is_some());
-        targets.map(|(pid, _)| *pid).collect()
+        targets.map(|(pid, _)| *pid)
+    }
+
+    /// How many there are.
+    pub(crate) fn followed(&self) -> usize {
+        self.pids().count()
     }
 
     /// Call once a second with every process: its id and the inode number of its folder below `/proc`.

@@ -348,8 +348,7 @@ impl<P: Plan> Slot<P> {
 
     fn failed(&mut self, error: &Error) {
         let name = P::CAPABILITY.name();
-        let hint = error.hint().map(|hint| format!("; {hint}"));
-        let why = format!("{error}{}", hint.unwrap_or_default());
+        let why = error.with_hint();
         let Retry {
             failures,
             pause,
@@ -387,19 +386,13 @@ impl<P: Plan> Slot<P> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Arc, Mutex},
-        time::Duration,
-    };
+    use std::sync::{Arc, Mutex};
 
     use super::{
         Capability, Command, Error, Life, SHED_AFTER, SHED_BEFORE, Slot, State, Status, Wanted,
         Windows,
     };
-    use crate::{
-        daemon::{config::Retention, store::Store, writer::Writer},
-        export::Exports,
-    };
+    use crate::daemon::writer::Writer;
 
     /// Does nothing but note what it is told.
     #[derive(Clone, Default)]
@@ -434,17 +427,7 @@ mod tests {
     fn shed_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let status = Arc::<Status>::default();
-        let retention = Retention {
-            age: Duration::from_secs(u64::from(u32::MAX)),
-            bytes: u64::MAX,
-        };
-        let writer = Writer::start(
-            Store::open(folder.path()).unwrap(),
-            retention,
-            Arc::clone(&status),
-            &Exports::default(),
-        );
-        let windows = writer.unwrap().windows();
+        let windows = Writer::keeping_all(folder.path(), &status).windows();
         let (plan, mut slot) = (Plan::default(), Slot::new(Arc::clone(&status)));
         let mut told = |wanted: Wanted<Plan>| {
             slot.change(wanted, windows.clone());

@@ -267,9 +267,8 @@ impl Supervisor {
         let refused = match self.apply() {
             Ok(()) => None,
             Err(error) => {
-                let hint = error.hint().map(|hint| format!("; {hint}"));
-                let hint = hint.unwrap_or_default();
-                tracing::error!("new configuration refused, the old one holds: {error}{hint}");
+                let why = error.with_hint();
+                tracing::error!("new configuration refused, the old one holds: {why}");
                 Some(error.to_string())
             }
         };

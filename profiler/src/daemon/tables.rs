@@ -293,9 +293,9 @@ impl<K: Keeper> Session<K> {
         for _ in 0..LOOKS {
             // Read first: who is forked by a target from now on is not in it.
             let before = self.keeper.targets().unwrap_or_default();
-            let named = self.follower.pids();
-            let below = descendants(&named.iter().copied().collect::<Vec<_>>());
-            let left = &(&before - &named) - &below;
+            let named: Vec<u32> = self.follower.pids().collect();
+            let below = descendants(&named);
+            let left = &(&before - &named.into_iter().collect()) - &below;
             if left.is_empty() {
                 return Ok(());
             }

@@ -453,6 +453,18 @@ mod tests {
         }
     }
 
+    impl Writer {
+        /// One that deletes nothing and exports nothing.
+        pub(in crate::daemon) fn keeping_all(state: &Path, status: &Arc<Status>) -> Self {
+            let retention = Retention {
+                age: Duration::from_secs(u64::from(u32::MAX)),
+                bytes: u64::MAX,
+            };
+            let store = Store::open(state).unwrap();
+            Self::start(store, retention, Arc::clone(status), &Exports::default()).unwrap()
+        }
+    }
+
     fn windows_in(state: &Path) -> Vec<Profile> {
         let entries = store::list(state).unwrap();
         let read = |entry: &store::Entry| report::read(&store::open(state, &entry.name).unwrap());
@@ -464,13 +476,7 @@ mod tests {
     fn next_window_tells_of_lost_ones() {
         let state = tempfile::tempdir().unwrap();
         let status = Arc::<Status>::default();
-        let retention = Retention {
-            age: Duration::from_secs(u64::from(u32::MAX)),
-            bytes: u64::MAX,
-        };
-        let store = Store::open(state.path()).unwrap();
-        let writer =
-            Writer::start(store, retention, Arc::clone(&status), &Exports::default()).unwrap();
+        let writer = Writer::keeping_all(state.path(), &status);
         let (folder, away) = (state.path().join("windows"), state.path().join("away"));
         let windows = writer.windows();
         let offer_and_wait = |begin_s, shown| {

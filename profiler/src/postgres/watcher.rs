@@ -202,19 +202,22 @@ impl Watcher {
         });
         self.tell(now_ns.saturating_sub(HOLD_BACK_NS));
         for (pid, time_ns) in ended {
-            // What it sent last is told first.
-            self.tell(time_ns + 1);
-            let Self {
-                streams,
-                texts,
-                told,
-                ..
-            } = self;
-            let ending = (Ending::Closed, time_ns);
-            streams.leave(pid, ending, texts, |event, origin, texts| {
-                told.take(event, origin, texts);
-            });
+            self.leave(pid, (Ending::Closed, time_ns));
         }
+    }
+
+    /// Ends what a process has open, at a time; what it sent last is told first.
+    fn leave(&mut self, pid: u32, ending: (Ending, u64)) {
+        self.tell(ending.1 + 1);
+        let Self {
+            streams,
+            texts,
+            told,
+            ..
+        } = self;
+        streams.leave(pid, ending, texts, |event, origin, texts| {
+            told.take(event, origin, texts);
+        });
     }
 
     /// Tells what was carried before that time.
@@ -270,20 +273,10 @@ impl Watcher {
         self.kernel.remove_target(pid);
         let now_ns = monotonic_ns();
         self.drain();
-        // What it sent last is told first.
-        self.tell(now_ns + 1);
+        self.leave(pid, (Ending::Recording, now_ns));
         self.alive.remove(&pid);
         self.libraries.process_ended(pid);
         self.backends.forget(pid);
-        let Self {
-            streams,
-            texts,
-            told,
-            ..
-        } = self;
-        let tell =
-            |event: &Event, origin: &Arc<Origin>, texts: &Texts| told.take(event, origin, texts);
-        streams.leave(pid, (Ending::Recording, now_ns), texts, tell);
     }
 
     /// Who is a target now, as the kernel side has it.

@@ -77,19 +77,16 @@ fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
         _ => State::Blocked,
     };
     let now = monotonic_ns();
-    let mut header = SampleHeader::new_zeroed();
-    header.kind = KIND_OFF_CPU;
-    header.time_ns = now;
-    (header.tgid, header.tid) = (pid, tid);
+    let mut times = ThreadTimes::new_zeroed();
+    times.kind = KIND_THREAD_END;
+    (times.tgid, times.tid, times.state) = (pid, tid, state as u32);
+    (times.since_ns, times.first_ns) = (now, now);
     let comm = fs::read(format!("{folder}/comm")).unwrap_or_default();
     let name = comm.strip_suffix(b"\n").unwrap_or(&comm);
-    let length = name.len().min(header.comm.len() - 1);
-    header.comm[..length].copy_from_slice(&name[..length]);
-    header.state = state as u8;
-    // Not one that a limit kept from being taken.
-    header.wait = wait::STACK;
-    header.stop = StopReason::Before as u8;
-    header.syscall = -1;
+    let length = name.len().min(times.comm.len() - 1);
+    times.comm[..length].copy_from_slice(&name[..length]);
+    times.ran_ns = ran_ns(&folder).unwrap_or(0);
+    let mut header = without_stack(&times, StopReason::Before);
     let call = fs::read_to_string(format!("{folder}/syscall")).unwrap_or_default();
     let address = enter_call(&mut header, &call).unwrap_or(0);
     header.user_len = u16::from(address != 0);
@@ -98,12 +95,6 @@ fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
     let python: Vec<[u64; 2]> = frames.map(|frame| frame.words()).collect();
     header.python_len = u16::try_from(python.len()).unwrap_or(0);
     header.python_stop = walked.map_or(PythonStop::None, |walked| walked.stop) as u8;
-    let mut times = ThreadTimes::new_zeroed();
-    times.kind = KIND_THREAD_END;
-    (times.tgid, times.tid, times.state) = (pid, tid, state as u32);
-    (times.since_ns, times.first_ns) = (now, now);
-    times.comm = header.comm;
-    times.ran_ns = ran_ns(&folder).unwrap_or(0);
     Some((times, Left::new(&header, address, &python)))
 }
 
@@ -221,21 +212,28 @@ pub(super) fn close_window(kernel: &Kernel, state: &mut state::State, boundary: 
 
 /// What a thread that is off the CPU left it with; a new one waits for its first.
 fn left(kernel: &Kernel, times: &ThreadTimes) -> Option<Left> {
-    kernel
-        .left(times.tid)
-        .or_else(|| (times.switches == 0).then(|| Left::new(&not_started(times), 0, &[])))
+    kernel.left(times.tid).or_else(|| {
+        if times.switches > 0 {
+            return None;
+        }
+        // As the kernel side tells it when the thread comes to its first CPU.
+        let mut header = without_stack(times, StopReason::NotStarted);
+        header.comm = comm(times);
+        Some(Left::new(&header, 0, &[]))
+    })
 }
 
-/// As the kernel side tells it when the thread comes to its first CPU.
-fn not_started(times: &ThreadTimes) -> SampleHeader {
+/// A wait of a thread in its state since its time, whose stack nobody took.
+fn without_stack(times: &ThreadTimes, stop: StopReason) -> SampleHeader {
     let mut header = SampleHeader::new_zeroed();
     header.kind = KIND_OFF_CPU;
     header.time_ns = times.since_ns;
     (header.tgid, header.tid) = (times.tgid, times.tid);
-    header.comm = comm(times);
-    header.state = State::Runnable as u8;
+    header.comm = times.comm;
+    header.state = u8::try_from(times.state).unwrap_or_default();
+    // Not one that a limit kept from being taken.
     header.wait = wait::STACK;
-    header.stop = StopReason::NotStarted as u8;
+    header.stop = stop as u8;
     header.syscall = -1;
     header
 }

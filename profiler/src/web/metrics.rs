@@ -118,19 +118,19 @@ fn process(registry: &mut Registry, own: &Own) {
 }
 
 fn capabilities(profiler: &mut Section<'_>, snapshot: &Snapshot) {
-    let states = snapshot.capabilities.iter();
-    let up = states.map(|(capability, state)| {
-        let labels = vec![("capability", capability.name().to_owned())];
-        (labels, u64::from(matches!(state, State::On(_))))
-    });
-    profiler.gauges("capability_up", "Whether a capability runs", up.collect());
-    let states = snapshot.capabilities.iter();
-    let shed = states.map(|(capability, state)| {
-        let labels = vec![("capability", capability.name().to_owned())];
-        (labels, u64::from(*state == State::Shed))
-    });
+    let are = |is_so: fn(&State) -> bool| {
+        let states = snapshot.capabilities.iter();
+        let values = states.map(|(capability, state)| {
+            let labels = vec![("capability", capability.name().to_owned())];
+            (labels, u64::from(is_so(state)))
+        });
+        values.collect()
+    };
+    let up = are(|state| matches!(state, State::On(_)));
+    profiler.gauges("capability_up", "Whether a capability runs", up);
+    let shed = are(|state| *state == State::Shed);
     let help = "Whether a capability is off as the CPU budget has shed it";
-    profiler.gauges("capability_shed", help, shed.collect());
+    profiler.gauges("capability_shed", help, shed);
     let bpf = Seconds::default();
     bpf.inc_by(snapshot.bpf.as_secs_f64());
     let help = "CPU time inside the BPF programs; 0 where the kernel does not tell";
