@@ -14,12 +14,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use profiler_common::comm::CommGlob;
 
 pub use self::{
-    daemon::DaemonArgs,
-    queries::QueriesArgs,
-    report::{Report, ReportArgs, Source},
-    syscalls::SyscallsArgs,
-    targets::TargetArgs,
-    tcp::TcpArgs,
+    daemon::DaemonArgs, queries::QueriesArgs, report::ReportArgs, syscalls::SyscallsArgs,
+    targets::TargetArgs, tcp::TcpArgs,
 };
 use crate::{
     artifact::Destination,

@@ -137,7 +137,7 @@ pub enum Error {
     Config(#[from] crate::daemon::config::ConfigError),
     /// The daemon's store cannot be used.
     #[error(transparent)]
-    Store(#[from] crate::daemon::store::StoreError),
+    Store(#[from] crate::store::StoreError),
     /// The page cannot be served.
     #[error(transparent)]
     Web(#[from] crate::web::WebError),

@@ -33,7 +33,7 @@
 //! - [`profile`] is the value at which everything meets: plain lists, no I/O.
 //! - [`output`] turns a profile into bytes of any format, and never sees a process or a map. Only its
 //!   `flamegraph` names inferno. [`report`] reads bytes back into a profile.
-//! - [`daemon`] records all the time, keeps windows of it in a store, and is what systemd runs.
+//! - [`daemon`] records all the time, keeps windows of it in the [`store`], and is what systemd runs.
 //! - [`export`] sends those windows to what users run elsewhere, [`web`] shows them in a browser and to Prometheus.
 //! - [`dump`] shows the threads of a process now, without the kernel side.
 //! - [`artifact`] writes files whole or not at all. [`cgroup`] finds cgroups and units.
@@ -67,6 +67,7 @@ pub mod python;
 pub mod record;
 pub mod report;
 mod sockets;
+pub mod store;
 pub mod symbolize;
 pub mod syscalls;
 pub mod tcp;

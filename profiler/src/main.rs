@@ -46,7 +46,8 @@ fn run(cli: Cli) -> Result<Exit, Error> {
             None => postgres::run(args.resolve()?),
         },
         Verb::Report(args) => report::run(&args.resolve()?),
-        Verb::Daemon(args) => daemon::run(&args),
+        Verb::Daemon(args) if args.check => daemon::check(&args.config, args.listen_publicly),
+        Verb::Daemon(args) => daemon::run(&args.config, args.listen_publicly),
         Verb::Dump(args) => dump::run(args.resolve()),
         Verb::Doctor(args) => preflight::doctor(if args.json { Form::Json } else { Form::Text }),
     }

@@ -21,13 +21,11 @@ use std::{
 };
 
 use profiler::{
-    daemon::{
-        status::Status,
-        store::{Capability, Store, WindowName},
-    },
+    daemon::status::Status,
     export::Exports,
     output::{self, Format, Options},
     report,
+    store::{Capability, Store, WindowName},
     web::{Listen, Server, Sources, Web},
 };
 use serde_json::json;

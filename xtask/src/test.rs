@@ -8,6 +8,9 @@ use crate::{
     toolchain,
 };
 
+/// What has tests of its own.
+const TESTED: [&str; 3] = ["--workspace", "--exclude", "profiler-ebpf"];
+
 /// Runs the verb.
 pub(crate) fn run() -> Result<()> {
     rung("what building needs", setup::toolchain)?;
@@ -29,7 +32,9 @@ fn without_toolchain() -> Result<()> {
         cargo
     };
     shell::run(&mut without(&["check", "--quiet"]))?;
-    let build = without(&["build", "--quiet", "--package", "profiler"]).output()?;
+    // Of the same packages as the tests are, so that what they depend on is built once.
+    let mut build = without(&["test", "--no-run", "--quiet", "--bin", "profiler"]);
+    let build = build.args(TESTED).output()?;
     let talk = String::from_utf8_lossy(&build.stderr);
     ensure!(!build.status.success(), "it links without a BPF object");
     ensure!(
@@ -42,7 +47,7 @@ fn without_toolchain() -> Result<()> {
 /// A stand-in is made anew by each build, so that installing the toolchain is enough: nothing is
 /// cached from before.
 fn looks_again() -> Result<()> {
-    let mut again = cargo(&["check", "--verbose", "--package", "profiler"]);
+    let mut again = cargo(&["check", "--verbose"]);
     let talk = again.env(toolchain::HIDE, "none").output()?.stderr;
     let talk = String::from_utf8_lossy(&talk).into_owned();
     ensure!(
@@ -90,6 +95,6 @@ fn licences() -> Result<()> {
 /// CI=true they fail instead. One test at a time: programs that live for milliseconds are recorded, and the
 /// load of another test on few CPUs would be the finding.
 fn tests() -> Result<()> {
-    let mut cargo = cargo(&["test", "--workspace", "--exclude", "profiler-ebpf"]);
-    shell::run(cargo.env("RUST_TEST_THREADS", "1"))
+    let mut cargo = cargo(&["test"]);
+    shell::run(cargo.args(TESTED).env("RUST_TEST_THREADS", "1"))
 }

@@ -7,15 +7,12 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 use super::{compile_glob, destination, format_of, options};
 use crate::{
-    artifact::Destination,
     cgroup,
-    daemon::{
-        config::{parse_span, state_directory},
-        store::{Sampled, Span},
-    },
+    daemon::config::{parse_span, state_directory},
     error::Error,
-    output::{self, Format, Lines},
-    report::{History, Wanted},
+    output::{Format, Lines},
+    report::{History, Report, Source, Wanted},
+    store::{Sampled, Span},
 };
 
 const REPORT_EXAMPLES: &str = "\
@@ -80,30 +77,6 @@ pub struct ReportArgs {
     /// Python code by function or by line, in flamegraphs and folded stacks
     #[arg(long, value_name = "WHAT", default_value = "function")]
     pub lines: Lines,
-}
-
-/// `profiler report`, as meant.
-#[derive(Debug)]
-pub struct Report {
-    /// What of.
-    pub source: Source,
-    /// Whose samples.
-    pub wanted: Wanted,
-    /// Where to and as what, if anything is to be written.
-    pub output: Option<(Destination, Format)>,
-    /// How many functions to print.
-    pub top: Option<usize>,
-    /// How it is drawn.
-    pub options: output::Options,
-}
-
-/// What a report is of.
-#[derive(Debug)]
-pub enum Source {
-    /// Files, `-` being standard input.
-    Files(Vec<PathBuf>),
-    /// What the daemon kept.
-    History(History),
 }
 
 impl ReportArgs {

@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     config,
-    daemon::{config::state_directory, store::Who},
+    daemon::config::state_directory,
     error::Error,
     output::Format,
+    store::Who,
     syscalls::{Form, History, SortBy},
 };
 

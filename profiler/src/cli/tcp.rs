@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     config::{self, Descendants, Targets},
-    daemon::{config::state_directory, store::Who},
+    daemon::config::state_directory,
     error::Error,
+    store::Who,
     tcp::{Form, History, Rows},
 };
 

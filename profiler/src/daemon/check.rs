@@ -6,17 +6,17 @@ use std::{fs, path::Path, time::Duration};
 use super::{
     config::{Settings, Targets, load},
     privileges::{Reasons, is_admin},
-    store::{Capability, Sampled},
 };
 use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
     kernel, postgres, preflight,
     record::targets::check_frequency,
+    store::{Capability, Sampled},
 };
 
-/// Prints it; fails where something that is on cannot be.
-pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
+/// Prints what would run; fails where something that is on cannot be.
+pub fn check(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = load(path)?;
     crate::web::check(settings.web.as_ref(), listen_publicly)?;
     let events = events(Reasons::of(&settings));

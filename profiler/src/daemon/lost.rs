@@ -6,10 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{
-    status::Status,
-    store::{Capability, LostWindow},
-};
+use super::status::Status;
+use crate::store::{Capability, LostWindow};
 
 /// Windows lost since the last one that was written, by capability.
 pub(super) struct Lost {

@@ -15,16 +15,15 @@ use tokio::{
 };
 
 use super::{
-    clock::Clock,
     config::Sampling,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
-    store::{Capability, Sampled},
     writer::{Content, Job, Windows},
 };
 use crate::{
     error::Error,
     record::{Captured, How, Sampler, Scope, ending::at},
+    store::{Capability, Sampled, clock::Clock},
 };
 
 /// How often the ring is emptied: at most every CPU's samples of this time wait on it.

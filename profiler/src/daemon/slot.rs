@@ -17,10 +17,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::{
     retries::{Retries, Retry},
     status::{State, Status},
-    store::Capability,
     writer::Windows,
 };
-use crate::{error::Error, record::ending::runtime};
+use crate::{error::Error, record::ending::runtime, store::Capability};
 
 /// Note of the last window before a capability is shed.
 const SHED_AFTER: &str = "window before a pause, shed by the CPU budget";

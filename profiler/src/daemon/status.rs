@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::store::{Capability, Figure, LostWindow};
-use crate::postgres::totals::Totals;
+use crate::{
+    postgres::totals::Totals,
+    store::{Capability, Figure, LostWindow},
+};
 
 /// Shared by all parts.
 #[derive(Debug, Default)]

@@ -22,7 +22,6 @@ use super::{
     sampling,
     slot::{self, Slot, Wanted},
     status::Status,
-    store::{Capability, Sampled, Store},
     tables,
     writer::Writer,
 };
@@ -30,6 +29,7 @@ use crate::{
     error::{Error, Exit},
     kernel, postgres,
     record::ending::runtime,
+    store::{Capability, Sampled, Store},
     syscalls, tcp, web,
 };
 
@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const READING: Duration = Duration::from_secs(5);
 
 /// Runs until a signal ends it.
-pub(super) fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
+pub fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let settings = config::load(path)?;
     require(&settings)?;
     web::check(settings.web.as_ref(), listen_publicly)?;

@@ -15,11 +15,9 @@ use tokio::{
 };
 
 use super::{
-    clock::Clock,
     config::Targets,
     follow::{self, Change, Follower},
     slot::{self, Command, Life, Pulse},
-    store::{Capability, Identity, Table},
     writer::{Content, Job, Windows},
 };
 use crate::{
@@ -27,6 +25,7 @@ use crate::{
     kernel::kernel_offsets,
     process,
     record::{ending::at, ring_watch::RingWatch, targets::descendants},
+    store::{Capability, Identity, Table, clock::Clock},
 };
 
 /// How often targets are looked for.

@@ -14,11 +14,8 @@ use std::{
 };
 
 use super::{
-    clock::Clock,
-    config::Retention,
     lost::{Lost, LostOne},
     status::Status,
-    store::{Capability, Figure, LostWindow, Store, Table, WindowName, milliseconds},
 };
 use crate::{
     config::Mode,
@@ -26,6 +23,10 @@ use crate::{
     export::Exports,
     output::{self, Format, Options},
     record::Captured,
+    store::{
+        Capability, Figure, LostWindow, Store, Table, WindowName, clock::Clock, milliseconds,
+        retention::Retention,
+    },
     symbolize::Cache,
 };
 
@@ -423,10 +424,9 @@ mod tests {
         Writer, sync_channel,
     };
     use crate::{
-        daemon::store,
         postgres::example::stored,
         profile::{self, Account, Meta, Profile},
-        report,
+        report, store,
     };
 
     fn job(begin_s: u64, shown: u64) -> Job {

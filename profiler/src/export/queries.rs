@@ -17,7 +17,6 @@ use opentelemetry_proto::tonic::{
 
 use super::otlp::{key_value, nanoseconds, resource, signed, text};
 use crate::{
-    daemon::store::Table,
     postgres::{
         Window,
         latencies::Latencies,
@@ -25,6 +24,7 @@ use crate::{
         protocol::{Side, SqlState},
         sql::{Fingerprint, summary},
     },
+    store::Table,
 };
 
 /// Most statements of a window that are sent each for itself: those with the most time. The others are one.

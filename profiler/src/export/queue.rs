@@ -10,12 +10,9 @@ use std::{
 use super::{Dropped, Limits};
 use crate::{
     artifact::{self, Artifact, Destination},
-    daemon::{
-        config::Retention,
-        store::{
-            now_ms,
-            retention::{self, Surplus},
-        },
+    store::{
+        now_ms,
+        retention::{self, Retention, Surplus},
     },
 };
 

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     artifact::{Artifact, Destination},
-    daemon::store::{self, Capability, Span},
     error::{Error, Exit},
+    store::{self, Capability, Span},
 };
 
 /// What is asked for.

@@ -7,12 +7,10 @@ use profiler_common::config::Settings;
 
 use super::{Tls, session::POLL, watcher::Watcher};
 use crate::{
-    daemon::{
-        store::{Capability, Table},
-        tables,
-    },
+    daemon::tables,
     error::Error,
     record::ring_watch::RingWatch,
+    store::{Capability, Table},
 };
 
 /// A watch under way.

@@ -8,7 +8,7 @@ use super::{
     origin::side_text,
     report::{self, Selection, SortBy},
 };
-use crate::{daemon::store::Span, error::Error};
+use crate::{error::Error, store::Span};
 
 /// Most rows of a page.
 const ROWS_MAX: usize = 200;

@@ -21,9 +21,9 @@ use super::{
     texts::Texts,
 };
 use crate::{
-    daemon::store::Table,
     output::{self, OutputError},
     report,
+    store::Table,
 };
 
 /// Of what is written now.

@@ -10,17 +10,40 @@
 use std::{
     fs,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::{merge, read};
+use super::{History, Wanted, merge, read};
 use crate::{
-    artifact::Artifact,
-    cli::{Report, Source},
+    artifact::{Artifact, Destination},
     error::{Error, Exit},
-    output::{self, account, top},
+    output::{self, Format, account, top},
     profile::Profile,
 };
+
+/// `profiler report`, as meant.
+#[derive(Debug)]
+pub struct Report {
+    /// What of.
+    pub source: Source,
+    /// Whose samples.
+    pub wanted: Wanted,
+    /// Where to and as what, if anything is to be written.
+    pub output: Option<(Destination, Format)>,
+    /// How many functions to print.
+    pub top: Option<usize>,
+    /// How it is drawn.
+    pub options: output::Options,
+}
+
+/// What a report is of.
+#[derive(Debug)]
+pub enum Source {
+    /// Files, `-` being standard input.
+    Files(Vec<PathBuf>),
+    /// What the daemon kept.
+    History(History),
+}
 
 /// Runs the verb.
 pub fn run(report: &Report) -> Result<Exit, Error> {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{Wanted, merge::Merger, read};
 use crate::{
-    daemon::store::{self, Sampled, Span},
     error::Error,
     profile::Profile,
+    store::{self, Sampled, Span},
 };
 
 /// What is asked for.
@@ -74,8 +74,8 @@ mod tests {
 
     use super::{Error, History, Sampled, Span, Wanted, store};
     use crate::{
-        daemon::store::{Capability, Store, UNREADABLE, WindowName},
         output::{Format, Options, example, render},
+        store::{Capability, Store, UNREADABLE, WindowName},
     };
 
     fn history(state: &Path, begin_ms: u64, end_ms: u64) -> History {

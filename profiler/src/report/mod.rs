@@ -18,7 +18,12 @@ use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
-pub use self::{convert::run, history::History, merge::merge, processes::Wanted};
+pub use self::{
+    convert::{Report, Source, run},
+    history::History,
+    merge::merge,
+    processes::Wanted,
+};
 use crate::profile::Profile;
 
 /// Most bytes that a file may have, compressed or not. A pprof file of this size takes up to about

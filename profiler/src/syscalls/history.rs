@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     artifact::{Artifact, Destination},
-    daemon::store::{self, Capability, Span, Who},
     error::{Error, Exit},
+    store::{self, Capability, Span, Who},
 };
 
 /// What is asked for.

@@ -21,10 +21,7 @@ use super::{
     window::{Came, Window},
 };
 use crate::{
-    daemon::{
-        store::{Capability, Identity, Link, Table},
-        tables,
-    },
+    daemon::tables,
     error::Error,
     kernel::Record,
     record::{
@@ -32,6 +29,7 @@ use crate::{
         finish::{self, monotonic_ns},
         ring_watch::RingWatch,
     },
+    store::{Capability, Identity, Link, Table},
 };
 
 /// Processes that have ended since their sums were last taken out; with more of them the kernel's table might not last

@@ -8,8 +8,8 @@ use super::{
     report::Row,
 };
 use crate::{
-    daemon::store::{Span, Who},
     error::Error,
+    store::{Span, Who},
 };
 
 /// Most rows of a page, and most errors.

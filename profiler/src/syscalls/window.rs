@@ -18,8 +18,8 @@ use super::{
     tally::{self, Tally},
 };
 use crate::{
-    daemon::store::{Figure, Identity, Link, Table, Who, pack, unpack},
     output::OutputError,
+    store::{Figure, Identity, Link, Table, Who, pack, unpack},
 };
 
 /// Of what is written now.

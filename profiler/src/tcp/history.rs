@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     artifact::{Artifact, Destination},
-    daemon::store::{self, Capability, Span, Who},
     error::{Error, Exit},
     output::OutputError,
+    store::{self, Capability, Span, Who},
 };
 
 /// What is asked for.

@@ -11,15 +11,13 @@ use super::{
     window::{Groups, Window},
 };
 use crate::{
-    daemon::{
-        store::{Capability, Identity, Link, Table},
-        tables,
-    },
+    daemon::tables,
     error::Error,
     record::{
         finish::{self, monotonic_ns},
         ring_watch::RingWatch,
     },
+    store::{Capability, Identity, Link, Table},
 };
 
 /// A connection that has ended is kept for so long: a reset that it ended with is told after its end.

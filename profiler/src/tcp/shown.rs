@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::{history::sum, peers::Peer};
 use crate::{
-    daemon::store::{Span, Who},
     error::Error,
+    store::{Span, Who},
 };
 
 /// Most rows of a page.

@@ -41,7 +41,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Snapshot, State, trouble};
-    use crate::daemon::store::Capability;
+    use crate::store::Capability;
 
     /// A loop that stands still is trouble, and so is a capability that failed; one that is off is none.
     #[test]

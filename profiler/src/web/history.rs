@@ -12,11 +12,11 @@ use lru::LruCache;
 
 use super::query::Asked;
 use crate::{
-    daemon::store::{self, Sampled, Span, WindowName},
     error::Error,
     export::services::service_of,
     profile::{Process, Profile},
     report::{self, History, Wanted},
+    store::{self, Sampled, Span, WindowName},
 };
 
 /// Summaries that are kept: a day of windows of a minute, and some.
@@ -226,9 +226,9 @@ mod tests {
     use super::{Asked, Reader, Span, Wanted, WindowName};
     use crate::{
         cgroup,
-        daemon::store::{Capability, Store},
         output::{Format, Options, example, render},
         profile::Process,
+        store::{Capability, Store},
     };
 
     fn asked(end_ms: u64, wanted: Wanted) -> Asked {

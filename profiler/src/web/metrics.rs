@@ -15,13 +15,11 @@ use prometheus_client::{
 
 use super::{own::Own, statements};
 use crate::{
-    daemon::{
-        status::{Snapshot, State},
-        store::{Figure, Sampled},
-    },
+    daemon::status::{Snapshot, State},
     export::{Health, Target},
     postgres::totals::Shown,
     profile::Lost,
+    store::{Figure, Sampled},
 };
 
 /// Content type of `OpenMetrics`.
@@ -335,11 +333,9 @@ pub(super) fn to_text(open_metrics: &str) -> String {
 mod tests {
     use super::{BTreeMap, Figure, Health, Own, Snapshot, State, Target, render, to_text};
     use crate::{
-        daemon::{
-            status::Counts,
-            store::{Capability, LostWindow},
-        },
+        daemon::status::Counts,
         export::{Dropped, Kind, Signal},
+        store::{Capability, LostWindow},
     };
 
     fn snapshot() -> Snapshot {

@@ -10,12 +10,10 @@ use super::{
     query::{Asked, Query},
 };
 use crate::{
-    daemon::{
-        status::{Snapshot, State},
-        store::{Sampled, instant_text},
-    },
+    daemon::status::{Snapshot, State},
     export::{Health, Target},
     output::figures::{bytes, grouped, percent},
+    store::{Sampled, instant_text},
 };
 
 /// Ranges that are a click away: name and `since`.
@@ -386,8 +384,8 @@ mod tests {
         Asked, Now, Own, Page, Query, Sampled, Snapshot, State, Sum, capabilities, picture,
     };
     use crate::{
-        daemon::store::{Capability, Span},
         report::Wanted,
+        store::{Capability, Span},
     };
 
     fn html(query: &Query, sum: &Sum) -> String {

@@ -48,7 +48,7 @@ mod tests {
         let own = Own::read();
         assert!(own.resident_bytes.unwrap() > 1 << 20);
         assert!(own.open_fds.unwrap() > 2 && own.open_fds < own.max_fds);
-        let now_s = crate::daemon::store::now_ms() / 1000;
+        let now_s = crate::store::now_ms() / 1000;
         assert!(own.started_s.unwrap() <= now_s + 1);
     }
 }

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::{
     cli::report::parse_at,
-    daemon::store::{Sampled, Span, Who, instant_text},
     report::Wanted,
+    store::{Sampled, Span, Who, instant_text},
 };
 
 /// Where nothing is said: five minutes.

@@ -4,9 +4,10 @@ use askama::Template;
 
 use super::query::Query;
 use crate::{
-    daemon::store::{Span, instant_text},
     output::figures::{bytes, grouped},
-    postgres, syscalls, tcp,
+    postgres,
+    store::{Span, instant_text},
+    syscalls, tcp,
 };
 
 /// A table, and what belongs to it.

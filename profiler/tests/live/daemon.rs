@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use profiler::daemon::store;
+use profiler::store;
 use rustix::process::Signal;
 
 use crate::{

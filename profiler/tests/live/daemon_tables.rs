@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use profiler::daemon::store;
+use profiler::store;
 use serde_json::{Value, json};
 
 use crate::{

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profiler::daemon::store::{self, Capability, Entry, Span};
+use profiler::store::{self, Capability, Entry, Span};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::bench::{Bench, Folded, signal, text};

@@ -4,8 +4,8 @@
 use std::{fs, path::Path};
 
 use profiler::{
-    daemon::store::{self, Capability, Entry},
     profile::{Lost, Profile, Sample},
+    store::{self, Capability, Entry},
 };
 
 use crate::{

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::{Bytes, Glob, Hertz, Length, Share, Span};
-use crate::daemon::store::Sampled;
 use crate::export::{Kind, Signal};
 use crate::postgres::Tls;
+use crate::store::Sampled;
 
 macro_rules! tables {
     ($($(#[$meta:meta])* $name:ident { $($key:ident: $kind:ty,)+ })+) => {$(

@@ -14,8 +14,12 @@ use std::{
 
 use profiler_common::comm::CommGlob;
 
-use super::store::Sampled;
-use crate::{cgroup, config::MIN_BLOCK, postgres::Tls};
+use crate::{
+    cgroup,
+    config::MIN_BLOCK,
+    postgres::Tls,
+    store::{Sampled, retention::Retention},
+};
 
 pub use self::{
     complaint::Complaint,
@@ -69,15 +73,6 @@ pub struct Settings {
     pub web: Option<Web>,
     /// Where windows are sent.
     pub export: Export,
-}
-
-/// What is kept of windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Older ones are deleted.
-    pub age: Duration,
-    /// Bytes of all windows together; the oldest go first.
-    pub bytes: u64,
 }
 
 /// What is logged and how.

@@ -1,7 +1,17 @@
 //! Which windows are deleted: a pure decision over a listing.
 
+use std::time::Duration;
+
 use super::{Entry, milliseconds};
-use crate::daemon::config::Retention;
+
+/// What is kept of windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Older ones are deleted.
+    pub age: Duration,
+    /// Bytes of all windows together; the oldest go first.
+    pub bytes: u64,
+}
 
 /// Why something goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +67,7 @@ mod tests {
     use proptest::prelude::{prop, prop_assert, proptest};
 
     use super::{Entry, Retention, expired};
-    use crate::daemon::store::{Capability, WindowName};
+    use crate::store::{Capability, WindowName};
 
     fn entry(begin_ms: u64, bytes: u64) -> Entry {
         Entry {

@@ -1,11 +1,13 @@
 //! The store: a folder of windows, a file each, which is there whole or not at all. Nothing else is needed to
-//! read it, and nothing has to be repaired after a crash.
+//! read it, and nothing has to be repaired after a crash. `clock` tells when the wall clock was set, by which windows
+//! are named.
 //!
 //! One daemon writes, which a lock on the folder sees to. Readers need only read permission.
 
+pub(crate) mod clock;
 mod name;
 mod read;
-pub(crate) mod retention;
+pub mod retention;
 mod table;
 
 use std::{
@@ -21,12 +23,12 @@ pub(crate) use self::name::instant_text;
 #[cfg(test)]
 pub(crate) use self::read::UNREADABLE;
 pub(crate) use self::table::{Identity, Link, Table, pack, unpack};
+use self::{clock::Clock, retention::Retention};
 pub use self::{
     name::{Capability, Sampled, WindowName},
     read::{Selection, Span, each, open, sampled, select},
     table::{Figure, Who},
 };
-use super::{clock::Clock, config::Retention};
 use crate::artifact::{self, Artifact, ArtifactError, Destination};
 
 /// Folder of windows in the state directory.

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::store::milliseconds;
+use super::milliseconds;
 
 /// Below, ms, it was not set: it is kept right little by little, and two clocks are never read at once.
 const STEP_MIN_MS: i64 = 2000;
