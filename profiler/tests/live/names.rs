@@ -39,20 +39,23 @@ fn other_mount_namespaces_are_seen_through() {
         program.display()
     );
     let _target = Target::spawn(Command::new("unshare").args(["-m", "sh", "-c", &script]));
-    sleep(Duration::from_millis(300));
+    let pid = pid_of("contained");
     assert!(!inside.join("contained").exists(), "it is hidden from us");
-    let pid = pid_of("contained").expect("it runs");
     let folded = bench.folded(&["-p", &pid, "-d", "1h"]);
     folded.assert_has("contained;");
     folded.assert_has("main;seventy;burn");
 }
 
-fn pid_of(name: &str) -> Option<String> {
-    let output = Command::new("pgrep")
-        .args(["-n", "-x", name])
-        .output()
-        .ok()?;
-    Some(text(&output.stdout).trim().to_owned()).filter(|pid| !pid.is_empty())
+/// Waits until a program of this name runs.
+#[track_caller]
+fn pid_of(name: &str) -> String {
+    let found = (0..100).find_map(|_| {
+        sleep(Duration::from_millis(100));
+        let output = Command::new("pgrep").args(["-n", "-x", name]).output();
+        let pid = text(&output.expect("pgrep runs").stdout).trim().to_owned();
+        (!pid.is_empty()).then_some(pid)
+    });
+    found.expect("it runs")
 }
 
 /// Each function of a stripped binary has one name, made of its first address, and never `[unknown]`.
@@ -215,8 +218,7 @@ fn perf_maps_of_containers_are_found() {
         &script,
     ];
     let _target = Target::spawn(Command::new("unshare").args(unshare));
-    sleep(Duration::from_millis(300));
-    let pid = pid_of("jit-inside").expect("it runs");
+    let pid = pid_of("jit-inside");
     assert!(!fs::exists(format!("/tmp/perf-{pid}.map")).expect("/tmp can be read"));
     let folded = bench.folded(&["-p", &pid, "-d", "1s"]);
     folded.assert_has(";main;LazyCompile:~handler app.js:7_[j]");

@@ -39,8 +39,8 @@ while True: pass
     fs::write(&path, program).expect("the program can be written");
     for (version, python) in interpreters() {
         let target = Target::spawn(Command::new(&python).arg(&path));
-        sleep(Duration::from_millis(400));
         let pid = target.pid();
+        until_threads(&pid, 3);
         let dump = text(&bench.profiler(&["dump", "-p", &pid]).stdout);
         let threads: Vec<&str> = dump.split("\n\n").skip(1).collect();
         assert_eq!(threads.len(), 3, "{version}: {dump}");
@@ -72,6 +72,18 @@ while True: pass
         let nap = nap.expect("such a frame");
         assert_eq!((&nap["line"], &nap["kind"]), (&5.into(), &"python".into()));
     }
+}
+
+/// Waits until a process has so many threads, and each of them has got to where it stays.
+#[track_caller]
+fn until_threads(pid: &str, wanted: usize) {
+    let tasks = format!("/proc/{pid}/task");
+    let there = (0..100).find(|_| {
+        sleep(Duration::from_millis(100));
+        fs::read_dir(&tasks).expect("it lives").count() == wanted
+    });
+    assert!(there.is_some(), "never {wanted} threads");
+    sleep(Duration::from_millis(300));
 }
 
 /// py-spy, installed for the test.

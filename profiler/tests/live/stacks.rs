@@ -2,7 +2,7 @@
 //! pointers. Each test records what it started for 5 s at 199 Hz and wants 99.5 % of the
 //! stacks to reach their outermost frame.
 
-use std::{process::Command, thread::sleep, time::Duration};
+use std::process::Command;
 
 use crate::{
     bench::{Bench, Folded, Target, bench},
@@ -330,7 +330,6 @@ int main(int argc, char **argv) {
     let program = bench.compile("loads", source, &RELEASE);
     let library = library.to_str().expect("a plain path");
     let target = Target::start(&program, &[library, "late"]);
-    sleep(Duration::from_secs(1));
     let folded = bench.five_seconds(target.0.id(), &[]);
     folded.assert_complete(300);
     folded.assert_has(";main;early");

@@ -220,7 +220,8 @@ fn encrypted_connections_turn_it_on() {
         &postgres,
         &["--select-only", "--client=1", "--transactions=1"],
     );
-    sleep(Duration::from_millis(500));
+    // The probes come some moments after the connection that turns them on.
+    sleep(Duration::from_millis(1500));
     sql(&postgres, "SELECT pg_stat_statements_reset()");
     let transactions = pgbench_encrypted(&postgres, &load);
     let auto = auto.end();
