@@ -219,7 +219,7 @@ fn collector_gets_every_sample() {
 
 /// A window as the store has it, of two statements and a failure, and its bytes.
 fn queries() -> (serde_json::Value, Window) {
-    let text = include_str!("window.json");
+    let text = include_str!("window-queries.json");
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(text.as_bytes()).expect("memory takes it");
     let bytes = encoder.finish().expect("memory takes it");

@@ -20,6 +20,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use flate2::{Compression, write::GzEncoder};
 use profiler::{
     daemon::status::Status,
     export::Exports,
@@ -41,8 +42,13 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Likewise, with windows of tables.
+    fn with(tables: &[(Capability, &str)]) -> Self {
         let state = tempfile::tempdir().expect("a folder");
-        fill(state.path());
+        fill(state.path(), tables);
         let listen = "127.0.0.1:0".parse().expect("it is an address");
         Self::serve(state, listen, None)
     }
@@ -98,8 +104,8 @@ fn ask(mut stream: impl Read + Write, request: &str, headers: &[&str]) -> (Strin
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// Two windows of a minute, the last of which ends now.
-fn fill(state: &Path) {
+/// Two windows of a minute, the last of which ends now, and such of tables.
+fn fill(state: &Path, tables: &[(Capability, &str)]) {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("it is later");
@@ -118,6 +124,13 @@ fn fill(state: &Path) {
         store
             .write(name, &bytes.expect("it can be written"))
             .expect("there is room");
+    }
+    for (capability, window) in tables {
+        let mut bytes = GzEncoder::new(Vec::new(), Compression::fast());
+        bytes.write_all(window.as_bytes()).expect("there is room");
+        let bytes = bytes.finish().expect("there is room");
+        let name = WindowName::new(*capability, (now_ms - 60_000, now_ms), "host");
+        store.write(name, &bytes).expect("there is room");
     }
 }
 
@@ -374,6 +387,46 @@ fn tables_are_sorted_by_a_click() {
         "upwards"
     );
     assert_at_home(&browser, &site);
+}
+
+/// So are those of connections and system calls, by figures of which the page has short forms.
+#[test]
+fn kept_tables_are_sorted_by_a_click() {
+    const LAST: &str = "Array.from(document.querySelector('table.sortable').tBodies[0].rows, row => row.cells[row.cells.length - 1].textContent)";
+    let site = Site::with(&[
+        (Capability::Tcp, include_str!("window-tcp.json")),
+        (Capability::Syscalls, include_str!("window-syscalls.json")),
+    ]);
+    let Some(mut browser) = browse(&site) else {
+        return;
+    };
+    let (client, server) = ("127.0.0.1:41785", "127.0.0.1 -> our 41785");
+    for (path, head, unsorted, sorted) in [
+        (
+            "/tcp",
+            "sent",
+            [client, server].to_vec(),
+            [server, client].to_vec(),
+        ),
+        (
+            "/syscalls",
+            "mean",
+            ["recvfrom", "close", "sendto"].to_vec(),
+            ["close", "recvfrom", "sendto"].to_vec(),
+        ),
+    ] {
+        browser.open(&site.url(&format!("{path}?since=5m")));
+        assert_eq!(browser.ask(LAST), json!(unsorted), "{path}");
+        let head = format!(
+            "Array.from(document.querySelectorAll('table.sortable th button')).find(button => button.textContent.startsWith('{head}'))"
+        );
+        browser.click(&head);
+        assert_eq!(browser.ask(LAST), json!(sorted), "{path}, downwards");
+        browser.click(&head);
+        let upwards: Vec<_> = sorted.into_iter().rev().collect();
+        assert_eq!(browser.ask(LAST), json!(upwards), "{path}, upwards");
+        assert_at_home(&browser, &site);
+    }
 }
 
 /// In a browser a click on a frame of the flamegraph makes it as wide as all, a search marks what it finds.
