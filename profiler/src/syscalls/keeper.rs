@@ -9,13 +9,14 @@ use std::{
 
 use profiler_common::{
     config::{Settings, target},
-    event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
+    event::KIND_EXIT,
     outcome::Counter,
     syscalls::{Call, CellKey, ErrorKey, wanted},
 };
 
 use super::{
     account::Account,
+    known::Known,
     tally::Tally,
     watcher::Watcher,
     window::{Came, Window},
@@ -25,11 +26,10 @@ use crate::{
     error::Error,
     kernel::Record,
     record::{
-        aggregate::comm_text,
         finish::{self, monotonic_ns},
         ring_watch::RingWatch,
     },
-    store::{Capability, Identity, Link, Table},
+    store::{Capability, Link, Table},
 };
 
 /// Processes that have ended since their sums were last taken out; with more of them the kernel's table might not last
@@ -43,8 +43,7 @@ const ENDED: &str = "row of a process that has ended summed with those of others
 /// A count under way.
 pub(crate) struct Keeper {
     watcher: Watcher,
-    /// Who processes are that have sums.
-    known: BTreeMap<u32, Identity>,
+    known: Known,
     exits: u32,
     /// The kernel side's sums when they were last read.
     read: Tally,
@@ -81,7 +80,7 @@ impl tables::Keeper for Keeper {
         watcher.kernel.attach_calls()?;
         Ok(Self {
             watcher,
-            known: BTreeMap::new(),
+            known: Known::default(),
             exits: 0,
             read: Tally::default(),
             errors_read: BTreeMap::new(),
@@ -108,7 +107,8 @@ impl tables::Keeper for Keeper {
         } = self;
         watcher.drain(|record| {
             if let Record::Process(event) = record {
-                learn(known, exits, event);
+                known.learn(event);
+                *exits += u32::from(event.kind == KIND_EXIT);
             }
         });
     }
@@ -145,6 +145,8 @@ impl tables::Keeper for Keeper {
         self.drain();
         let counters = self.watcher.kernel.counters()?;
         let open = self.read_sums();
+        // Of whoever began meanwhile, and may have sums.
+        self.drain();
         let now = Marks {
             counters,
             begun: self.watcher.begun().max(self.before.begun),
@@ -173,11 +175,9 @@ impl tables::Keeper for Keeper {
         for (note, count) in mem::take(&mut self.notes) {
             *account.notes.entry(note.to_owned()).or_default() += count;
         }
-        // Who has no rows any more is forgotten.
-        self.known = tables::identities_of(pids(&tally), &self.known);
         let came = Came {
             errors: mem::take(&mut self.errors),
-            known: self.known.clone(),
+            known: self.known.of_window(pids(&tally)),
             carried: before.open,
             tally,
             account,
@@ -237,30 +237,6 @@ impl Keeper {
                 *self.errors.entry(key).or_default() += count;
             }
         }
-    }
-}
-
-/// Learns who a process is, which may live too shortly to be looked at.
-fn learn(known: &mut BTreeMap<u32, Identity>, exits: &mut u32, event: &ProcessEvent) {
-    match event.kind {
-        KIND_FORK => {
-            let parent = known.get(&event.parent).map(|parent| parent.cgroup.clone());
-            let cgroup = parent.unwrap_or_else(|| tables::identity(event.parent).cgroup);
-            let child = Identity {
-                comm: String::new(),
-                cgroup,
-            };
-            known.insert(event.tgid, child);
-        }
-        KIND_EXEC => known.entry(event.tgid).or_default().comm = comm_text(&event.comm),
-        KIND_EXIT => {
-            *exits += 1;
-            let who = known.entry(event.tgid).or_default();
-            if who.comm.is_empty() {
-                who.comm = comm_text(&event.comm);
-            }
-        }
-        _ => {}
     }
 }
 

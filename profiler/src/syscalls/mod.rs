@@ -12,6 +12,7 @@ mod descriptors;
 mod history;
 mod json;
 mod keeper;
+mod known;
 mod names;
 mod report;
 mod seed;
