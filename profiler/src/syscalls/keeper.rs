@@ -34,7 +34,7 @@ use crate::{
 
 /// Processes that have ended since their sums were last taken out; with more of them the kernel's table might not last
 /// to the end of the window.
-const EXITS_MAX: u32 = 64;
+const EXITS_MAX: usize = 64;
 /// Sums of a window from which on those of processes that have ended are not told apart.
 const APART_MAX: usize = 2000;
 /// Note: see [`APART_MAX`].
@@ -44,7 +44,10 @@ const ENDED: &str = "row of a process that has ended summed with those of others
 pub(crate) struct Keeper {
     watcher: Watcher,
     known: Known,
-    exits: u32,
+    /// Processes that were told to have ended since the kernel side's sums were last read.
+    ended: BTreeSet<u32>,
+    /// Those with sums that were not there any more then.
+    gone: BTreeSet<u32>,
     /// The kernel side's sums when they were last read.
     read: Tally,
     errors_read: BTreeMap<ErrorKey, u64>,
@@ -81,7 +84,8 @@ impl tables::Keeper for Keeper {
         Ok(Self {
             watcher,
             known: Known::default(),
-            exits: 0,
+            ended: BTreeSet::new(),
+            gone: BTreeSet::new(),
             read: Tally::default(),
             errors_read: BTreeMap::new(),
             came: Tally::default(),
@@ -102,20 +106,22 @@ impl tables::Keeper for Keeper {
         let Self {
             watcher,
             known,
-            exits,
+            ended,
             ..
         } = self;
         watcher.drain(|record| {
             if let Record::Process(event) = record {
                 known.learn(event);
-                *exits += u32::from(event.kind == KIND_EXIT);
+                if event.kind == KIND_EXIT {
+                    ended.insert(event.tgid);
+                }
             }
         });
     }
 
     fn look(&mut self) {
         self.drain();
-        if self.exits >= EXITS_MAX {
+        if self.ended.len() >= EXITS_MAX {
             self.read_sums();
         }
     }
@@ -192,7 +198,7 @@ impl Keeper {
     /// Adds what came to the kernel side's sums since they were last read, and takes those of processes out that have
     /// ended. Gives the calls that threads are in.
     fn read_sums(&mut self) -> Tally {
-        self.exits = 0;
+        let ended = mem::take(&mut self.ended);
         let (mut now, callers) = self.watcher.tally(monotonic_ns());
         let open = now.take_open();
         self.came.add(&now.since(&self.read));
@@ -205,12 +211,15 @@ impl Keeper {
         }
         self.errors_read = errors;
         let gone = gone(&now, &callers);
-        self.make_room(&gone, &mut now);
-        self.read = now;
+        // Of one that ended only while they were read, not all was read.
+        let is_final = |pid: &&u32| ended.contains(pid) || self.gone.contains(pid);
+        let read_whole = gone.iter().filter(is_final).copied().collect();
+        self.make_room(&read_whole, &mut now);
+        (self.read, self.gone) = (now, gone);
         open
     }
 
-    /// What is gone is not written to any more.
+    /// Takes out what is not written to any more and was read since.
     fn make_room(&mut self, gone: &BTreeSet<u32>, now: &mut Tally) {
         if gone.is_empty() {
             return;

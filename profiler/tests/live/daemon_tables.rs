@@ -156,6 +156,41 @@ int main(void) {
     assert_of_unit(&bench, "syscalls", "calls", cgroup.as_ref());
 }
 
+/// Of processes that live for a millisecond, hundreds a second, every call is counted, and known to be of its unit,
+/// wherever a window begins.
+#[test]
+fn short_lives_are_kept() {
+    let Some(bench) = bench() else { return };
+    let source = r#"
+#include <sys/syscall.h>
+#include <sys/wait.h>
+int main(void) {
+  go();
+  for (int i = 0; i < 3000; i++) { pid_t child = fork(); if (!child) { for (int j = 0; j < 7; j++) syscall(SYS_getuid); _exit(0); } waitpid(child, 0, 0); usleep(1000); }
+  puts("done"); fflush(stdout); pause();
+}
+"#;
+    let cgroup = Cgroup::make();
+    let mut program = Program::start(&bench, source, "");
+    if let Some(cgroup) = &cgroup {
+        cgroup.add_below(&program.target);
+    }
+    let sections = sections("syscalls", &program.target.pid());
+    let daemon = Daemon::start(&bench, &sections.replace("'1s'", "'200ms'"));
+    program.go();
+    program.says("done");
+    daemon.stop();
+    let report = kept(&bench, "syscalls", &[]);
+    let rows = report["calls"].as_array().expect("a list");
+    let of = |call: &str, figure: &str| {
+        let row = rows.iter().find(|row| row["call"] == call);
+        row.map_or(0, |row| number(&row[figure]))
+    };
+    assert_eq!(of("getuid", "returned"), 7 * 3000);
+    assert_eq!(of("exit_group", "ended"), 3000);
+    assert_of_unit(&bench, "syscalls", "calls", cgroup.as_ref());
+}
+
 /// After a reload whoever is named no more is not counted.
 #[test]
 fn reloads_change_whose_calls_are_kept() {
