@@ -15,6 +15,7 @@ use crate::{
     config::{self, Descendants, Targets},
     error::Error,
     kernel::{Kernel, kernel_offsets},
+    process,
 };
 
 /// The kernel's limit where its file cannot be read: its own default.
@@ -122,7 +123,7 @@ pub(crate) fn add_descendants(
 
 /// Leaves out those that have ended: the kernel side tells every exit, but for a full ring.
 pub(crate) fn forget_ended(alive: &mut BTreeSet<u32>) {
-    alive.retain(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(true));
+    alive.retain(|pid| process::is_alive(*pid));
 }
 
 /// Whether every named process has ended.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, mem,
+    mem,
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     daemon::tables,
     error::Error,
     kernel::Record,
+    process,
     record::{
         finish::{self, monotonic_ns},
         ring_watch::RingWatch,
@@ -255,7 +256,7 @@ fn gone(tally: &Tally, callers: &BTreeMap<u32, Call>) -> BTreeSet<u32> {
     let without = &pids(tally) - &with_threads;
     without
         .into_iter()
-        .filter(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true))
+        .filter(|pid| !process::is_alive(*pid))
         .collect()
 }
 

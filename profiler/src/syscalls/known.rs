@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, mem,
+    mem,
 };
 
 use profiler_common::event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent};
 
-use crate::{daemon::tables, record::aggregate::comm_text, store::Identity};
+use crate::{daemon::tables, process, record::aggregate::comm_text, store::Identity};
 
 /// What is known of processes.
 #[derive(Debug, Default)]
@@ -50,8 +50,9 @@ impl Known {
     pub(super) fn of_window(&mut self, pids: BTreeSet<u32>) -> BTreeMap<u32, Identity> {
         let now = tables::identities_of(pids, &self.who);
         let heard = mem::take(&mut self.heard);
+        // Those with sums come back as they are now.
         self.who.retain(|pid, _| {
-            heard.contains(pid) || fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+            !now.contains_key(pid) && (heard.contains(pid) || process::is_alive(*pid))
         });
         self.who
             .extend(now.iter().map(|(pid, who)| (*pid, who.clone())));
