@@ -54,7 +54,7 @@ impl Queue {
         let path = self
             .folder
             .join(format!("{:015}-{number:06}{SUFFIX}", now_ms()));
-        let artifact = Artifact::open(&Destination::File(path));
+        let artifact = Artifact::open(&Destination::Ours(path));
         artifact
             .and_then(|artifact| artifact.write(bytes))
             .map_err(|error| {

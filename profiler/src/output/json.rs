@@ -60,7 +60,7 @@ pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
         })).collect()),
         "account": statement(profile),
     });
-    Ok(serde_json::to_vec(&file)?)
+    Ok(compact_json(&file)?)
 }
 
 fn meta(meta: &Meta) -> Value {

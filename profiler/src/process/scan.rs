@@ -4,6 +4,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Read,
     os::unix::{
         ffi::OsStrExt,
         fs::{FileExt, MetadataExt},
@@ -21,6 +22,7 @@ use super::{
     files::{Files, Mapped, open_mapped},
     mappings::{Backing, Mapping, Mappings},
 };
+use crate::command_line::CommandLines;
 
 /// Name of the process's main thread.
 pub fn comm(pid: u32) -> Option<String> {
@@ -32,14 +34,19 @@ pub fn comm(pid: u32) -> Option<String> {
     )
 }
 
-/// Its command line, words separated by blanks.
-pub(super) fn command_line(pid: u32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+/// Most bytes of a command line that are read; a process may have megabytes.
+const COMMAND_LINE_BYTES: u64 = 64 << 10;
+
+/// Its command line, words separated by blanks: nothing else of ours ever holds more of it.
+pub(super) fn command_line(pid: u32, kept: CommandLines) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(format!("/proc/{pid}/cmdline")).ok()?;
+    file.take(COMMAND_LINE_BYTES).read_to_end(&mut bytes).ok()?;
     let words: Vec<_> = bytes
         .split(|&byte| byte == 0)
         .map(String::from_utf8_lossy)
         .collect();
-    Some(words.join(" ").trim_end().to_owned())
+    Some(kept.text(&words))
 }
 
 /// Its cgroup of the unified hierarchy (v2), from the root.

@@ -16,7 +16,7 @@ use super::{
     mappings::{Backing, Mapping, Mappings},
     scan,
 };
-use crate::{profile::Process, python::CodeId};
+use crate::{command_line::CommandLines, profile::Process, python::CodeId};
 
 /// First pause after a scan that did not help; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -93,6 +93,7 @@ pub struct Swept {
 /// The table.
 #[derive(Debug)]
 pub struct Processes {
+    command_lines: CommandLines,
     known: HashMap<u32, Known>,
     files: Files,
     /// Perf maps of lives, once one was needed and found.
@@ -119,9 +120,15 @@ struct Known {
 }
 
 impl Processes {
-    /// An empty table. Raises this process's limit of open files.
+    /// An empty table, with names of command lines. Raises this process's limit of open files.
     pub fn new() -> Self {
+        Self::keeping(CommandLines::Names)
+    }
+
+    /// The same, with as much of command lines.
+    pub fn keeping(command_lines: CommandLines) -> Self {
         Self {
+            command_lines,
             known: HashMap::new(),
             files: Files::new(),
             perf_maps: HashMap::new(),
@@ -153,7 +160,7 @@ impl Processes {
             life,
             comm: scan::comm(pid),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
+            command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
             pause: PAUSE_MIN,
             next_scan: None,
@@ -191,7 +198,7 @@ impl Processes {
             life,
             comm: Some(comm.to_owned()),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
+            command_line: scan::command_line(pid, self.command_lines),
             mappings: scan::mappings(pid, &mut self.files).unwrap_or_default(),
             pause: PAUSE_MIN,
             next_scan: None,

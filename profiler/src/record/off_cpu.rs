@@ -69,7 +69,9 @@ pub(super) fn begin(
 /// What `/proc` tells of a thread now: its state and, if it waits in a system call, which and where.
 fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
     let folder = format!("/proc/{pid}/task/{tid}");
-    let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
+    // A thread's name may be any bytes.
+    let stat = fs::read(format!("{folder}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     let state = match stat.rsplit_once(") ")?.1.chars().next()? {
         'R' => State::Runnable,
         'D' => State::Uninterruptible,

@@ -47,7 +47,7 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder cannot be made or looked at.
-    #[error("cannot use the state directory {}: {source}", path.display())]
+    #[error("cannot use the state directory {}: {source}", crate::printable::shown(path))]
     Folder {
         /// Which.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another daemon writes to it.
-    #[error("another profiler daemon uses the state directory {}", path.display())]
+    #[error("another profiler daemon uses the state directory {}", crate::printable::shown(path))]
     InUse {
         /// Which.
         path: PathBuf,
@@ -175,7 +175,7 @@ impl Store {
             }
             name = name.next();
         };
-        let artifact = Artifact::open(&Destination::File(path));
+        let artifact = Artifact::open(&Destination::Ours(path));
         artifact
             .and_then(|artifact| artifact.write(bytes))
             .map_err(|error| (LostWindow::of(&error), error))?;

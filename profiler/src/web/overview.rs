@@ -384,6 +384,7 @@ mod tests {
         Asked, Now, Own, Page, Query, Sampled, Snapshot, State, Sum, capabilities, picture,
     };
     use crate::{
+        printable::tests::{HOSTILE, is_safe},
         report::Wanted,
         store::{Capability, Span},
     };
@@ -418,6 +419,18 @@ mod tests {
         let page = html(&query, &Sum::default());
         assert!(!page.contains("<script>alert"), "{page}");
         assert!(page.contains("#60;script") || page.contains("&lt;script"));
+    }
+
+    /// What controls a terminal or turns text around is shown as its escape.
+    #[test]
+    fn names_are_printable() {
+        let query = Query {
+            comm: HOSTILE.to_owned(),
+            ..Query::default()
+        };
+        let page = html(&query, &Sum::default());
+        assert!(is_safe(&page.replace('\n', "")), "{page:?}");
+        assert!(page.contains("\\u{202e}cmd|"), "{page}");
     }
 
     /// The page has no code and no style of its own, and names nothing elsewhere.

@@ -38,6 +38,7 @@ use crate::{
     error::Error,
     output::{self, Format, Options},
     postgres::shown,
+    printable::lines,
     syscalls, tcp,
 };
 
@@ -316,7 +317,7 @@ fn busy() -> Response {
 
 /// Shown in the place of a picture, too.
 fn words(status: StatusCode, text: &str) -> Response {
-    let mut response = (status, format!("{text}\n")).into_response();
+    let mut response = (status, format!("{}\n", lines(text))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, svg::words());
     headers.insert(
