@@ -64,10 +64,7 @@ pub enum CgroupError {
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    let paths: Vec<String> = paths
-        .iter()
-        .map(|path| shown(path))
-        .collect();
+    let paths: Vec<String> = paths.iter().map(|path| shown(path)).collect();
     paths.join(", ")
 }
 

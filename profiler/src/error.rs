@@ -44,7 +44,10 @@ pub enum Error {
     #[error("no target given")]
     NoTcpTarget,
     /// A name pattern that could never match.
-    #[error("`{}` can match no process: the kernel keeps 15 bytes of a name", printable(glob))]
+    #[error(
+        "`{}` can match no process: the kernel keeps 15 bytes of a name",
+        printable(glob)
+    )]
     CommTooLong {
         /// As typed.
         glob: String,

@@ -142,16 +142,6 @@ fn push_escape(text: &mut String, character: char) -> fmt::Result {
     }
 }
 
-/// How the templates of the page write text: printable, and no markup.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Html;
-
-impl askama::filters::Escaper for Html {
-    fn write_escaped_str<W: fmt::Write>(&self, dest: W, string: &str) -> fmt::Result {
-        askama::filters::Html.write_escaped_str(dest, &printable(string))
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
@@ -159,11 +149,13 @@ pub(crate) mod tests {
     use super::{is_printable, json, lines, printable, shortened};
 
     /// What a target may call itself: a title for the terminal, a formula, a line of its own, text that runs backwards.
-    pub(crate) const HOSTILE: &str = "=\x1b]0;x\x07\n\u{9b}31m\u{202e}cmd|' /C'!A0\u{200b}\r\t\u{2028}";
+    pub(crate) const HOSTILE: &str =
+        "=\x1b]0;x\x07\n\u{9b}31m\u{202e}cmd|' /C'!A0\u{200b}\r\t\u{2028}";
 
     /// Whether a terminal shows all of it and obeys none of it.
     pub(crate) fn is_safe(text: &str) -> bool {
-        text.chars().all(|character| character == '\n' || is_printable(character))
+        text.chars()
+            .all(|character| character == '\n' || is_printable(character))
     }
 
     /// Each kind of character that is not shown as it is.

@@ -75,7 +75,9 @@ fn check_owner(path: &Path, status: &Stat, kind: FileType) -> io::Result<()> {
         FileType::Socket => "socket",
         _ => "device",
     };
-    Err(refused(&format!("a {what} of user {owner} in a folder that everybody may write to")))
+    Err(refused(&format!(
+        "a {what} of user {owner} in a folder that everybody may write to"
+    )))
 }
 
 /// Refuses what nobody but its owner would be led to by a link.
@@ -111,7 +113,10 @@ fn open_magic(path: &Path) -> io::Result<File> {
 
 fn open_for_writing(path: &(impl AsRef<Path> + ?Sized), flags: u32) -> io::Result<File> {
     let flags = OFlags::NOCTTY.bits() | flags;
-    File::options().write(true).custom_flags(flags.cast_signed()).open(path)
+    File::options()
+        .write(true)
+        .custom_flags(flags.cast_signed())
+        .open(path)
 }
 
 #[cfg(test)]
@@ -129,7 +134,14 @@ mod tests {
     use crate::artifact::{Artifact, Destination};
 
     fn pipe(path: &Path) {
-        mknodat(CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
+        mknodat(
+            CWD,
+            path,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o666),
+            0,
+        )
+        .unwrap();
     }
 
     /// A typed path may be a device or a pipe, also behind links of ours, and a descriptor.
@@ -142,9 +154,15 @@ mod tests {
         symlink("one", at("two")).unwrap();
         assert!(open_typed(&at("two")).unwrap().is_some());
         symlink("loop", at("loop")).unwrap();
-        assert_eq!(open_typed(&at("loop")).unwrap_err().raw_os_error(), Some(40));
+        assert_eq!(
+            open_typed(&at("loop")).unwrap_err().raw_os_error(),
+            Some(40)
+        );
         symlink(".", at("here")).unwrap();
-        assert_eq!(open_typed(&at("here")).unwrap_err().kind(), std::io::ErrorKind::IsADirectory);
+        assert_eq!(
+            open_typed(&at("here")).unwrap_err().kind(),
+            std::io::ErrorKind::IsADirectory
+        );
         fs::write(at("file"), "").unwrap();
         symlink("file", at("to-file")).unwrap();
         symlink("nothing", at("to-nothing")).unwrap();
@@ -161,8 +179,15 @@ mod tests {
         fs::write(&file, "before ").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("stdout");
-        symlink(format!("/proc/self/fd/{}", file.as_file().as_raw_fd()), &link).unwrap();
-        Artifact::open(&Destination::File(link.clone())).unwrap().write(b"after").unwrap();
+        symlink(
+            format!("/proc/self/fd/{}", file.as_file().as_raw_fd()),
+            &link,
+        )
+        .unwrap();
+        Artifact::open(&Destination::File(link.clone()))
+            .unwrap()
+            .write(b"after")
+            .unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"before after");
         assert!(link.is_symlink());
     }
@@ -177,7 +202,10 @@ mod tests {
         symlink("/dev/null", at("device")).unwrap();
         pipe(&at("pipe"));
         for name in ["link", "device", "pipe"] {
-            Artifact::open(&Destination::Ours(at(name))).unwrap().write(b"new").unwrap();
+            Artifact::open(&Destination::Ours(at(name)))
+                .unwrap()
+                .write(b"new")
+                .unwrap();
             assert!(at(name).symlink_metadata().unwrap().is_file(), "{name}");
             assert_eq!(fs::read(at(name)).unwrap(), b"new");
         }
@@ -206,7 +234,10 @@ mod tests {
             assert!(error.hint().unwrap().contains("-o FILE"), "{error}");
             error.to_string()
         };
-        assert!(refused("theirs").contains("a link of user 65534 in a folder that everybody may write to"));
+        assert!(
+            refused("theirs")
+                .contains("a link of user 65534 in a folder that everybody may write to")
+        );
         assert!(refused("pipe").contains("a pipe of user 65534"));
         assert!(open_typed(&at("ours")).unwrap().is_some());
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -216,11 +247,17 @@ mod tests {
             let pipe = at("pipe");
             move || {
                 let mut text = String::new();
-                fs::File::open(pipe).unwrap().read_to_string(&mut text).unwrap();
+                fs::File::open(pipe)
+                    .unwrap()
+                    .read_to_string(&mut text)
+                    .unwrap();
                 text
             }
         });
-        Artifact::open(&Destination::File(at("pipe"))).unwrap().write(b"told").unwrap();
+        Artifact::open(&Destination::File(at("pipe")))
+            .unwrap()
+            .write(b"told")
+            .unwrap();
         assert_eq!(reader.join().unwrap(), "told");
     }
 }

@@ -109,7 +109,14 @@ const SHELL: Options = Options {
     attached: "",
     script: "",
     code: "c",
-    long: &["--login", "--noprofile", "--norc", "--posix", "--restricted", "--verbose"],
+    long: &[
+        "--login",
+        "--noprofile",
+        "--norc",
+        "--posix",
+        "--restricted",
+        "--verbose",
+    ],
 };
 const PHP: Options = Options {
     flags: "Cenq",
@@ -168,9 +175,26 @@ const JAVA_VALUED: [&str; 9] = [
     "--add-reads",
 ];
 const JAVA_SCRIPTS: [&str; 3] = ["-jar", "-m", "--module"];
-const JAVA_FLAGS: [&str; 8] = ["-server", "-client", "-ea", "-esa", "-da", "-dsa", "-enableassertions", "--enable-preview"];
+const JAVA_FLAGS: [&str; 8] = [
+    "-server",
+    "-client",
+    "-ea",
+    "-esa",
+    "-da",
+    "-dsa",
+    "-enableassertions",
+    "--enable-preview",
+];
 /// Beginnings of options that carry their values with them.
-const JAVA_ATTACHED: [&str; 7] = ["-D", "-X", "-agentlib:", "-agentpath:", "-javaagent:", "-verbose", "-ea:"];
+const JAVA_ATTACHED: [&str; 7] = [
+    "-D",
+    "-X",
+    "-agentlib:",
+    "-agentpath:",
+    "-javaagent:",
+    "-verbose",
+    "-ea:",
+];
 
 impl Program {
     pub(super) fn of(program: &str) -> Self {
@@ -201,7 +225,11 @@ impl Program {
         match self {
             Self::Interpreter(_) | Self::Java if !word.starts_with(['-', '+']) => Meaning::Script,
             Self::Wrapper(_) if !word.starts_with('-') => {
-                if word.contains('=') { Meaning::Assignment } else { Meaning::Command }
+                if word.contains('=') {
+                    Meaning::Assignment
+                } else {
+                    Meaning::Command
+                }
             }
             Self::Interpreter(options) | Self::Wrapper(options) => options.meaning(word),
             Self::Java => java(word),
@@ -214,7 +242,11 @@ impl Options {
     fn meaning(&self, word: &str) -> Meaning {
         if word.starts_with("--") {
             let is_whole = word.contains('=') || self.long.contains(&word);
-            return if is_whole { Meaning::Flag } else { Meaning::Unknown };
+            return if is_whole {
+                Meaning::Flag
+            } else {
+                Meaning::Unknown
+            };
         }
         let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
             return Meaning::Unknown;
@@ -247,6 +279,11 @@ fn java(word: &str) -> Meaning {
     if JAVA_FLAGS.contains(&word) {
         return Meaning::Named;
     }
-    let is_whole = JAVA_ATTACHED.iter().any(|begin| word.starts_with(begin)) || word.starts_with("--") && word.contains('=');
-    if is_whole { Meaning::Flag } else { Meaning::Unknown }
+    let is_whole = JAVA_ATTACHED.iter().any(|begin| word.starts_with(begin))
+        || word.starts_with("--") && word.contains('=');
+    if is_whole {
+        Meaning::Flag
+    } else {
+        Meaning::Unknown
+    }
 }

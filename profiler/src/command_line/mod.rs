@@ -18,7 +18,18 @@ const VALUE: &str = "…";
 const OPTION_MAX: usize = 64;
 /// Words that servers describe their processes with, after their name and a colon.
 const TITLE_WORDS: [&str; 12] = [
-    "master", "main", "worker", "process", "processes", "manager", "cache", "loader", "pool", "parent", "child", "helper",
+    "master",
+    "main",
+    "worker",
+    "process",
+    "processes",
+    "manager",
+    "cache",
+    "loader",
+    "pool",
+    "parent",
+    "child",
+    "helper",
 ];
 /// In names of options whose next word is a value, whatever it looks like.
 const SECRETS: [&str; 7] = ["pass", "pwd", "secret", "token", "key", "auth", "cred"];
@@ -55,9 +66,14 @@ impl CommandLines {
     /// Ours: options of the profiler hold no secrets, a command to be recorded may.
     pub fn own(self) -> String {
         let words: Vec<String> = std::env::args().collect();
-        let end = words.iter().position(|word| word == "--").map_or(words.len(), |at| at + 1);
+        let end = words
+            .iter()
+            .position(|word| word == "--")
+            .map_or(words.len(), |at| at + 1);
         let (ours, command) = words.split_at(end);
-        format!("{} {}", ours.join(" "), self.text(command)).trim_end().to_owned()
+        format!("{} {}", ours.join(" "), self.text(command))
+            .trim_end()
+            .to_owned()
     }
 }
 
@@ -69,7 +85,10 @@ fn names(words: &[&str]) -> String {
         [first, rest @ ..] => {
             let mut line = Line::default();
             // One word with blanks is a title, or what a program has made of its arguments.
-            let split: Vec<&str> = first.split_whitespace().chain(rest.iter().copied()).collect();
+            let split: Vec<&str> = first
+                .split_whitespace()
+                .chain(rest.iter().copied())
+                .collect();
             line.command(&split);
             line.shown
         }
@@ -117,7 +136,10 @@ impl Line {
 
     /// What a server says of itself.
     fn title(&mut self, words: &[&str]) {
-        let known = words.iter().take_while(|word| TITLE_WORDS.contains(word)).count();
+        let known = words
+            .iter()
+            .take_while(|word| TITLE_WORDS.contains(word))
+            .count();
         words[..known].iter().for_each(|word| self.push(word));
         if known < words.len() {
             self.push_value();
@@ -125,7 +147,11 @@ impl Line {
     }
 
     /// Options up to the name of the script or the command, as long as it is certain which words are values.
-    fn leading<'a, 'b>(&mut self, program: &Program, mut words: &'a [&'b str]) -> Option<&'a [&'b str]> {
+    fn leading<'a, 'b>(
+        &mut self,
+        program: &Program,
+        mut words: &'a [&'b str],
+    ) -> Option<&'a [&'b str]> {
         while let Some((word, rest)) = words.split_first() {
             let after = rest.get(1..).unwrap_or_default();
             match program.meaning(word) {
@@ -219,7 +245,11 @@ fn option(word: &str) -> Option<Cow<'_, str>> {
     };
     if dashes == 1 {
         let is_letter = name.len() == first.len_utf8();
-        return Some(if is_letter { Cow::Borrowed(word) } else { format!("-{first}…").into() });
+        return Some(if is_letter {
+            Cow::Borrowed(word)
+        } else {
+            format!("-{first}…").into()
+        });
     }
     let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let end = name.find(|c| !is_name(c)).unwrap_or(name.len());

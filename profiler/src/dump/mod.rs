@@ -58,7 +58,8 @@ fn text(title: &str, threads: &[Dumped]) -> String {
         lines.push(format!("\nthread {tid} \"{name}\": {doing}{gil}"));
         for location in &thread.stack {
             let frames = location.frames.iter();
-            lines.extend(frames.map(|frame| format!("    {}", shown(&frame_text(location, frame)))));
+            lines
+                .extend(frames.map(|frame| format!("    {}", shown(&frame_text(location, frame)))));
         }
         lines.extend(thread.cut.map(|cut| format!("    [cut: {cut}]")));
     }

@@ -63,7 +63,9 @@ struct Raw {
 
 impl Dumper {
     pub(super) fn new(config: Dump) -> Self {
-        let Dump { pid, interpreter, .. } = config;
+        let Dump {
+            pid, interpreter, ..
+        } = config;
         let mut processes = Processes::keeping(config.command_lines);
         processes.observe(pid);
         let mut unwinder = Unwinder::new(Tables::default(), process::vdso_image().ok());

@@ -29,13 +29,19 @@ impl Columns {
 
     /// A row, made printable.
     pub(crate) fn row<C: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = C>) {
-        let shown = cells.into_iter().map(|cell| shortened(cell.as_ref(), CELL_MAX).into_owned());
+        let shown = cells
+            .into_iter()
+            .map(|cell| shortened(cell.as_ref(), CELL_MAX).into_owned());
         self.0.add_row(shown);
     }
 
     /// Aligns columns at their ends, as figures are.
     pub(crate) fn right(&mut self, columns: Range<usize>) {
-        let columns = self.0.column_iter_mut().take(columns.end).skip(columns.start);
+        let columns = self
+            .0
+            .column_iter_mut()
+            .take(columns.end)
+            .skip(columns.start);
         for column in columns {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -45,7 +51,10 @@ impl Columns {
 impl fmt::Display for Columns {
     /// Each line without blanks at its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.to_string().lines().try_for_each(|line| writeln!(f, "{}", line.trim_end()))
+        self.0
+            .to_string()
+            .lines()
+            .try_for_each(|line| writeln!(f, "{}", line.trim_end()))
     }
 }
 
@@ -64,7 +73,10 @@ mod tests {
         table.right(1..2);
         let text = table.to_string();
         assert!(is_safe(&text) && text.lines().count() == 3, "{text:?}");
-        assert!(text.lines().all(|line| line.chars().count() < 500), "{text:?}");
+        assert!(
+            text.lines().all(|line| line.chars().count() < 500),
+            "{text:?}"
+        );
         assert!(text.contains("\\x1b]0;x\\x07\\n"), "{text}");
     }
 }

@@ -9,9 +9,14 @@ const FORMULAS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 /// A field of text, in quotation marks where the format wants them.
 pub(crate) fn field(text: &str) -> String {
     let text = printable(text);
-    let mark = if text.trim_start().starts_with(FORMULAS) { "'" } else { "" };
+    let mark = if text.trim_start().starts_with(FORMULAS) {
+        "'"
+    } else {
+        ""
+    };
     // The account follows in lines that begin with `#`.
-    let wants_quotes = !mark.is_empty() || text.contains([',', ';', '"', '\'']) || text.starts_with('#');
+    let wants_quotes =
+        !mark.is_empty() || text.contains([',', ';', '"', '\'']) || text.starts_with('#');
     if wants_quotes {
         format!("\"{mark}{}\"", text.replace('"', "\"\""))
     } else {
@@ -40,7 +45,11 @@ mod tests {
         assert_eq!(field("=1+1"), "\"'=1+1\"");
         assert_eq!(field(" @SUM(A1)"), "\"' @SUM(A1)\"");
         assert_eq!(field("\t=1"), "\\t=1");
-        assert!(field(HOSTILE).starts_with("\"'=\\x1b]0;x\\x07\\n"), "{}", field(HOSTILE));
+        assert!(
+            field(HOSTILE).starts_with("\"'=\\x1b]0;x\\x07\\n"),
+            "{}",
+            field(HOSTILE)
+        );
     }
 
     proptest! {

@@ -26,7 +26,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::{OutputError, account, figures::hexadecimal};
-use crate::profile::{Account, Frame, FrameKind, Location, Meta, Module, Profile, Sample};
+use crate::{
+    printable::compact_json,
+    profile::{Account, Frame, FrameKind, Location, Meta, Module, Profile, Sample},
+};
 use profiler_common::off_cpu::State;
 
 /// The version of the schema.

@@ -2,7 +2,6 @@
 
 use std::{fmt::Write, time::Duration};
 
-
 use super::{
     figures::{Figures, Seen},
     origin::{Origin, side_text},
@@ -37,7 +36,10 @@ const FIGURES: [&str; 12] = [
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> String {
     let seconds = report.duration.as_secs_f64();
-    let mut text = format!("Postgres queries of {} in {seconds:.2} s\n\n", printable(report.title));
+    let mut text = format!(
+        "Postgres queries of {} in {seconds:.2} s\n\n",
+        printable(report.title)
+    );
     let by = report.by.map(by_text);
     let header = std::iter::once("impact").chain(FIGURES);
     let labels = ["side", "via", "database", "user"].into_iter();

@@ -122,7 +122,12 @@ pub(crate) fn single(
     Some(Single {
         pid: process.map_or(0, |process| process.pid),
         comm: process.map_or_else(
-            || command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default(),
+            || {
+                command
+                    .first()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .unwrap_or_default()
+            },
             |process| process.comm.clone(),
         ),
         command_line: config.targets.command_text().unwrap_or_default(),
@@ -186,7 +191,8 @@ fn meta(recorded: &Recorded) -> Meta {
             format!("{} (pid {})", single.comm, single.pid),
             single.command_line.clone(),
         ),
-        None => (recorded.config.targets.description(),
+        None => (
+            recorded.config.targets.description(),
             recorded.config.targets.command_lines.own(),
         ),
     };

@@ -78,7 +78,9 @@ impl Builder {
     pub(super) fn process(&mut self, process: Process) -> ProcessId {
         let key = FxBuildHasher.hash_one((process.pid, &process.comm, &process.cgroup));
         let bytes = process.comm.len() + process.cgroup.len();
-        let (id, is_new) = self.processes.place(&mut self.profile.processes, key, process);
+        let (id, is_new) = self
+            .processes
+            .place(&mut self.profile.processes, key, process);
         self.add_weight(is_new, bytes);
         ProcessId(id)
     }

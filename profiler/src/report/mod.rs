@@ -164,7 +164,10 @@ pub(crate) fn inflate(bytes: &[u8], limit: u64) -> Result<Vec<u8>, ReadError> {
 /// Text has no zero byte; a pprof profile always does, in the empty string that its table begins
 /// with.
 fn read_plain(bytes: &[u8]) -> Result<Profile, ReadError> {
-    let weight = bytes.len().saturating_mul(WEIGHT_EACH).saturating_add(WEIGHT_LEAST);
+    let weight = bytes
+        .len()
+        .saturating_mul(WEIGHT_EACH)
+        .saturating_add(WEIGHT_LEAST);
     let weight_max = weight.min(WEIGHT_MAX);
     if bytes.contains(&0) {
         pprof::read(bytes, weight_max)

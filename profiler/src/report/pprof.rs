@@ -39,7 +39,10 @@ pub(super) fn read(bytes: &[u8], weight_max: usize) -> Result<Profile, ReadError
     for sample in message.samples() {
         let count = sample.as_ref().and_then(|sample| reader.unit.count(sample));
         let count = count.filter(|count| total + count <= SAMPLES_MAX);
-        match sample.zip(count).and_then(|(sample, count)| reader.sample(&sample, count)) {
+        match sample
+            .zip(count)
+            .and_then(|(sample, count)| reader.sample(&sample, count))
+        {
             Some(count) => total += count,
             None => malformed += 1,
         }
@@ -217,7 +220,9 @@ impl<'a> Reader<'a> {
             return Some(*done);
         }
         let message = self.message;
-        let location = message.location(id).filter(|location| location.line.len() <= INLINED_MAX)?;
+        let location = message
+            .location(id)
+            .filter(|location| location.line.len() <= INLINED_MAX)?;
         let mapping = message.mappings.get(&location.mapping_id);
         let mut frames: Vec<Frame> = location
             .line

@@ -47,7 +47,10 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder cannot be made or looked at.
-    #[error("cannot use the state directory {}: {source}", crate::printable::shown(path))]
+    #[error(
+        "cannot use the state directory {}: {source}",
+        crate::printable::shown(path)
+    )]
     Folder {
         /// Which.
         path: PathBuf,
@@ -55,7 +58,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another daemon writes to it.
-    #[error("another profiler daemon uses the state directory {}", crate::printable::shown(path))]
+    #[error(
+        "another profiler daemon uses the state directory {}",
+        crate::printable::shown(path)
+    )]
     InUse {
         /// Which.
         path: PathBuf,

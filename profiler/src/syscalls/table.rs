@@ -29,7 +29,11 @@ pub(super) fn render(report: &Report) -> String {
     let mut text = String::new();
     let seconds = report.duration.as_secs_f64();
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "System calls of {} in {seconds:.2} s\n", printable(&report.title));
+    let _ = writeln!(
+        text,
+        "System calls of {} in {seconds:.2} s\n",
+        printable(&report.title)
+    );
     let labels = labels(report.wanted);
     let mut table = Columns::new(labels.iter().chain(&FIGURES).copied());
     for row in &report.rows {

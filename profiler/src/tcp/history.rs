@@ -17,6 +17,7 @@ use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
     output::OutputError,
+    printable::{pretty_json, printable},
     store::{self, Capability, Span, Who},
 };
 
@@ -80,7 +81,10 @@ fn title(sum: &Sum) -> String {
 
 fn as_table(peers: &[Peer], sum: &Sum, limit: usize) -> String {
     let seconds = sum.duration.as_secs_f64();
-    let mut text = format!("TCP connections of {} in {seconds:.2} s\n\n", printable(&title(sum)));
+    let mut text = format!(
+        "TCP connections of {} in {seconds:.2} s\n\n",
+        printable(&title(sum))
+    );
     table::push(&mut text, &table::of_peers(peers, sum.duration, limit));
     text.push('\n');
     let open: u64 = peers.iter().map(|peer| peer.open).sum();

@@ -47,7 +47,10 @@ impl Report<'_> {
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> String {
     let seconds = report.duration.as_secs_f64();
-    let mut text = format!("TCP connections of {} in {seconds:.2} s\n\n", printable(report.title));
+    let mut text = format!(
+        "TCP connections of {} in {seconds:.2} s\n\n",
+        printable(report.title)
+    );
     let peers = peers::group(report.connections.list());
     let table = match report.rows {
         Rows::Connections => connections(report),

@@ -88,7 +88,10 @@ pub enum WebError {
         source: io::Error,
     },
     /// It is too short to keep anybody out.
-    #[error("the token in {} has fewer than {least} characters", crate::printable::shown(path))]
+    #[error(
+        "the token in {} has fewer than {least} characters",
+        crate::printable::shown(path)
+    )]
     ShortToken {
         /// Its file.
         path: PathBuf,

@@ -29,7 +29,7 @@ use super::{
     health,
     history::{Reader, Sum},
     metrics,
-    overview::{Now, Page},
+    overview::{Now, Page, rendered},
     own::Own,
     query::{Asked, Query},
     svg, tables,
@@ -276,7 +276,7 @@ async fn read<T: Default + Send + 'static>(
 }
 
 fn page(page: &impl Template) -> Response {
-    match page.render() {
+    match rendered(page) {
         Ok(html) => Html(html).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -3,10 +3,7 @@
 //! An empty message takes two bytes and would be a whole value, so that a small file could fill the memory: nothing
 //! is decoded before it is used, and what must be kept of every entry is little and counted.
 
-use prost::{
-    Message as _,
-    encoding::{WireType, decode_key, decode_varint},
-};
+use prost::encoding::{WireType, decode_key, decode_varint};
 use rustc_hash::FxHashMap;
 
 use super::schema;
@@ -51,7 +48,10 @@ impl<'a> Message<'a> {
         for field in Fields(bytes) {
             message.take(field.ok_or(ReadError::NotARecording)?)?;
         }
-        let is_profile = message.strings.first().is_some_and(|first| first.is_empty());
+        let is_profile = message
+            .strings
+            .first()
+            .is_some_and(|first| first.is_empty());
         if is_profile && !message.sample_types.is_empty() {
             Ok(message)
         } else {
@@ -61,10 +61,12 @@ impl<'a> Message<'a> {
 
     /// The samples, `None` of one that cannot be read.
     pub(super) fn samples(&self) -> impl Iterator<Item = Option<schema::Sample>> + use<'a> {
-        Fields(self.bytes).flatten().filter_map(|field| match field {
-            (2, Value::Bytes(bytes)) => Some(decode(bytes)),
-            _ => None,
-        })
+        Fields(self.bytes)
+            .flatten()
+            .filter_map(|field| match field {
+                (2, Value::Bytes(bytes)) => Some(decode(bytes)),
+                _ => None,
+            })
     }
 
     pub(super) fn location(&self, id: u64) -> Option<schema::Location> {
@@ -78,14 +80,18 @@ impl<'a> Message<'a> {
     /// The string at an index, empty where there is none.
     pub(super) fn text(&self, index: i64) -> &'a str {
         let index = usize::try_from(index).ok();
-        index.and_then(|index| self.strings.get(index)).copied().unwrap_or_default()
+        index
+            .and_then(|index| self.strings.get(index))
+            .copied()
+            .unwrap_or_default()
     }
 
     fn take(&mut self, field: (u32, Value<'a>)) -> Result<(), ReadError> {
         let number = |value: u64| value.cast_signed();
         match field {
             (1, Value::Bytes(bytes)) => {
-                self.sample_types.push(decode(bytes).ok_or(ReadError::NotARecording)?);
+                self.sample_types
+                    .push(decode(bytes).ok_or(ReadError::NotARecording)?);
             }
             (3, Value::Bytes(bytes)) => {
                 let mapping: schema::Mapping = decode(bytes).ok_or(ReadError::NotARecording)?;
@@ -93,10 +99,12 @@ impl<'a> Message<'a> {
                 self.mappings.insert(mapping.id, mapping);
             }
             (4, Value::Bytes(bytes)) => {
-                self.locations.insert(id(bytes).ok_or(ReadError::NotARecording)?, bytes);
+                self.locations
+                    .insert(id(bytes).ok_or(ReadError::NotARecording)?, bytes);
             }
             (5, Value::Bytes(bytes)) => {
-                self.functions.insert(id(bytes).ok_or(ReadError::NotARecording)?, bytes);
+                self.functions
+                    .insert(id(bytes).ok_or(ReadError::NotARecording)?, bytes);
             }
             (6, Value::Bytes(bytes)) => {
                 let text = std::str::from_utf8(bytes).map_err(|_| ReadError::NotARecording)?;
