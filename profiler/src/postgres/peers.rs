@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fs,
+    io::{self, Read},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,6 +23,9 @@ const LIST_EVERY: Duration = Duration::from_millis(500);
 
 /// How often processes are looked through at most for who has a socket.
 const OTHER_ENDS_EVERY: Duration = Duration::from_secs(1);
+
+/// Most bytes of a backend's title that are read: it has less than this where names are 63 bytes at most.
+const TITLE_BYTES: u64 = 4096;
 
 /// What is known of other ends.
 #[derive(Debug, Default)]
@@ -159,9 +163,11 @@ fn is_server(pid: u32) -> bool {
     name.starts_with("post") || name.starts_with("edb-post")
 }
 
-/// What a process calls itself; empty if it is gone.
+/// What a process calls itself; empty if it is gone. Only a user's and a database's name are kept of it.
 fn title(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut bytes = Vec::new();
+    let file = fs::File::open(format!("/proc/{pid}/cmdline"));
+    let _ = file.and_then(|file| file.take(TITLE_BYTES).read_to_end(&mut bytes));
     let title = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(title).into_owned()
 }
