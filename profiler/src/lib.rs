@@ -28,6 +28,7 @@
 //! - `sockets` lists what sockets there are and whose they are. [`wait`] says what a thread that left the CPU waited for.
 //! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
 //!   it, the other capabilities' sessions, `daemon` and `main` know about time, signals and tokio.
+//! - `foreign` opens every file whose path a target can influence; nothing else does.
 //! - [`symbolize`] gives names to places, on a thread of its own, from pinned files, never from a live
 //!   process. It is the only room that names blazesym.
 //! - [`profile`] is the value at which everything meets: plain lists, no I/O.
@@ -57,6 +58,7 @@ pub mod daemon;
 pub mod dump;
 pub mod error;
 pub mod export;
+mod foreign;
 pub mod kernel;
 pub mod output;
 pub mod postgres;
