@@ -34,6 +34,7 @@ const EXCEPT: [(&str, &str, &str); 4] = [
         "handed to the symbolizer, which has no right to open anything else",
     ),
     ("process/table.rs", "path.is_dir()", "of such a folder"),
+    ("process/scan.rs", "directory.is_dir()", "of such a folder"),
     (
         "tls/libraries.rs",
         "fs::read_dir",

@@ -56,7 +56,9 @@ impl Asker {
         let is_left = Arc::new(AtomicBool::new(false));
         let left = Arc::clone(&is_left);
         let work = move || {
-            receiver.iter().for_each(|question| question());
+            for question in receiver {
+                question();
+            }
             if left.load(Ordering::Acquire) {
                 LEFT.fetch_sub(1, Ordering::Relaxed);
             }

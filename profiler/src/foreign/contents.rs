@@ -20,13 +20,16 @@ const STRING_MAX: u64 = 4096;
 /// What keeping a part takes beside its bytes.
 const PART_BYTES: usize = 64;
 
+/// Parts of a file, by offset and size.
+type Parts = HashMap<(u64, u64), Box<[u8]>>;
+
 /// See the file.
 #[derive(Debug)]
 pub(crate) struct Contents<'f> {
     file: &'f File,
     length: u64,
     /// Parts that were read, which stay until the end.
-    parts: RefCell<HashMap<(u64, u64), Box<[u8]>>>,
+    parts: RefCell<Parts>,
     left: Cell<usize>,
     is_too_large: Cell<bool>,
 }

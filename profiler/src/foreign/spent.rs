@@ -15,7 +15,7 @@ pub(super) fn thread_ran() -> Duration {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
     met: Instant,
-    spent: Duration,
+    so_far: Duration,
     free: Duration,
 }
 
@@ -27,19 +27,19 @@ impl Spent {
     pub(crate) fn new(now: Instant, free: Duration) -> Self {
         Self {
             met: now,
-            spent: Duration::ZERO,
+            so_far: Duration::ZERO,
             free,
         }
     }
 
     /// Whether it may cost more.
     pub(crate) fn may(&self, now: Instant) -> bool {
-        self.spent <= self.free + now.saturating_duration_since(self.met) / PART
+        self.so_far <= self.free + now.saturating_duration_since(self.met) / PART
     }
 
     /// It took this long.
     pub(crate) fn took(&mut self, took: Duration) {
-        self.spent += took;
+        self.so_far += took;
     }
 }
 

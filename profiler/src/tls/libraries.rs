@@ -41,6 +41,9 @@ const SEEN_MAX: usize = 65_536;
 /// Most mappings of code of one process that are looked at.
 const MAPPED_MAX: usize = 4096;
 
+/// A mapping as its process's list has it: start, device and inode number.
+type Line = (u64, (i32, i32), u64);
+
 /// What was found, and what is to be looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Libraries {
@@ -56,9 +59,9 @@ pub(crate) struct Libraries {
     seen: FxHashSet<Identity>,
     /// Files with probes, by device and inode number: a second set of probes would count everything twice.
     attached: FxHashSet<(u64, u64)>,
-    /// Mappings of processes that were looked at: its id, then start, device and inode number. What another process
+    /// Mappings of processes that were looked at, by its id. What another process
     /// says of its mappings is never believed of this one's.
-    mapped: BTreeMap<u32, FxHashSet<(u64, (i32, i32), u64)>>,
+    mapped: BTreeMap<u32, FxHashSet<Line>>,
     refusals: Refusals,
     notes: BTreeMap<String, u64>,
 }

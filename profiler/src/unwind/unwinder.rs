@@ -35,8 +35,6 @@ const TABLE_GRACE: u32 = 30;
 
 /// From this length on a list of mappings finds room only while half of all is free.
 const LONG_LIST: u32 = 512;
-/// Half of all mappings.
-const MAPPINGS_HALF: u32 = (MAPPINGS_MAX / 2) as u32;
 
 /// What a table is known by: where its pages lie.
 type TableId = u32;
@@ -408,7 +406,8 @@ impl<S: Shared> Unwinder<S> {
         }
         let count = u32::try_from(list.len()).ok()?;
         // Long lists may not take up what all need.
-        let is_half_full = self.arena.free() < MAPPINGS_HALF;
+        let free = usize::try_from(self.arena.free()).unwrap_or(usize::MAX);
+        let is_half_full = free < MAPPINGS_MAX / 2;
         if count > LONG_LIST && is_half_full {
             return None;
         }

@@ -93,9 +93,9 @@ impl Locks {
             return "unmapped".to_owned();
         };
         match (&maps.list[index].content, data_mapping(&maps.list, index)) {
-            (Content::Stack, _) => return "stack".to_owned(),
-            (Content::Shared, _) => return "shared memory".to_owned(),
-            (_, None) => return "heap".to_owned(),
+            (Content::Stack, _) => "stack".to_owned(),
+            (Content::Shared, _) => "shared memory".to_owned(),
+            (_, None) => "heap".to_owned(),
             (_, Some(of_file)) => {
                 let part = &maps.list[of_file];
                 let symbol = match maps.files.entry(of_file) {
