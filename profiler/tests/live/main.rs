@@ -15,6 +15,7 @@ mod django;
 mod drivers;
 mod filters;
 mod hard_cases;
+mod hostile_daemon;
 mod libpq_pipeline;
 mod lifecycle;
 mod names;
