@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use profiler::{
     cli::{Cli, Verb},
-    daemon, dump,
+    cores, daemon, dump,
     error::{Error, Exit},
     postgres,
     preflight::{self, Form},
@@ -18,6 +18,7 @@ use profiler::{
 };
 
 fn main() -> ExitCode {
+    cores::forbid();
     match run(Cli::parse()) {
         Ok(exit) => exit.into(),
         Err(error) => {

@@ -24,7 +24,7 @@ pub use self::{
     merge::merge,
     processes::Wanted,
 };
-use crate::profile::Profile;
+use crate::{profile::Profile, store::WINDOW_BYTES_MAX};
 
 /// Most bytes that a file may have, compressed or not. A pprof file of this size takes up to about
 /// 40 times as much memory while it is read, since an empty message of two bytes is a whole value.
@@ -87,6 +87,11 @@ impl ReadError {
 /// The profile in a file's bytes: folded stacks or pprof, either of them gzipped or not.
 pub fn read(bytes: &[u8]) -> Result<Profile, ReadError> {
     read_bounded(bytes, BYTES_MAX)
+}
+
+/// The profile in a window's bytes, which are fewer than those of a file may be.
+pub(crate) fn read_window(bytes: &[u8]) -> Result<Profile, ReadError> {
+    read_bounded(bytes, WINDOW_BYTES_MAX)
 }
 
 fn read_bounded(bytes: &[u8], limit: u64) -> Result<Profile, ReadError> {
