@@ -2,7 +2,9 @@
 //!
 //! A file is opened before recording starts, so that a bad path fails first, without a name in its
 //! folder; it gets its name, replacing an older file of that name, only when every byte is written.
-//! A process killed in between leaves nothing.
+//! A process killed in between leaves nothing. Only what the user typed may be something else than a file.
+
+mod special;
 
 use std::{
     fs::{self, File},
@@ -16,6 +18,8 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+use crate::printable::shown;
+
 /// What names of files in the making begin with.
 const UNFINISHED: &str = ".profiler-";
 
@@ -27,8 +31,11 @@ const OWNER_ONLY: u32 = 0o600;
 pub enum Destination {
     /// Standard output.
     Stdout,
-    /// A file, replaced whole.
+    /// What the user typed: a file, replaced whole, or a device, a pipe or a descriptor, written in place.
     File(PathBuf),
+    /// A file of a name that nobody typed, replaced whole. Others may have put something there: no link is
+    /// followed, and nothing is written in place.
+    Ours(PathBuf),
 }
 
 /// A destination that was found writable.
@@ -51,7 +58,7 @@ enum Sink {
 
 /// Why a result cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {source}", path.display())]
+#[error("cannot write {}: {source}", shown(path))]
 pub struct ArtifactError {
     path: PathBuf,
     source: io::Error,
@@ -98,8 +105,9 @@ impl Artifact {
                 path: None,
                 sink: Sink::Stdout,
             }),
-            Destination::File(path) => {
-                let sink = open_sink(path, mode).map_err(|source| ArtifactError {
+            Destination::File(path) | Destination::Ours(path) => {
+                let is_typed = matches!(destination, Destination::File(_));
+                let sink = open_sink(path, is_typed, mode).map_err(|source| ArtifactError {
                     path: path.clone(),
                     source,
                 })?;
@@ -170,13 +178,13 @@ fn mode_of(path: &Path) -> Option<u32> {
     is_ours.then(|| there.mode() & 0o777)
 }
 
-fn open_sink(path: &Path, mode: u32) -> io::Result<Sink> {
-    match path.metadata() {
-        Ok(existing) if existing.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-        Ok(existing) if !existing.is_file() => {
-            return Ok(Sink::Special(File::options().write(true).open(path)?));
+fn open_sink(path: &Path, is_typed: bool, mode: u32) -> io::Result<Sink> {
+    if is_typed {
+        if let Some(special) = special::open_typed(path)? {
+            return Ok(Sink::Special(special));
         }
-        _ => {}
+    } else if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return Err(io::ErrorKind::IsADirectory.into());
     }
     let permissions = fs::Permissions::from_mode(mode);
     match rustix::fs::open(

@@ -19,6 +19,7 @@ pub use self::{
 };
 use crate::{
     artifact::Destination,
+    command_line::CommandLines,
     config::{self, Interpreter, Mode, PythonThreads},
     error::Error,
     output::{self, Format, Lines, Threads},
@@ -136,6 +137,10 @@ pub struct DumpArgs {
     /// Show the Python interpreter's own C functions too
     #[arg(long)]
     pub native: bool,
+
+    /// Show the command line whole, passwords and all [default: names of programs, scripts and options]
+    #[arg(long)]
+    pub full_command: bool,
 }
 
 impl DumpArgs {
@@ -145,6 +150,7 @@ impl DumpArgs {
             pid: self.pid,
             json: self.json,
             interpreter: interpreter(self.native),
+            command_lines: CommandLines::of(self.full_command),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
     kernel, postgres, preflight,
+    printable::shown,
     record::targets::check_frequency,
     store::{Capability, Sampled, trusted},
 };
@@ -27,7 +28,7 @@ pub fn check(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
         syscalls: refusal(require_table(settings.syscalls.as_ref())),
     };
     let store = store_refusal(&settings.state);
-    let mut lines = vec![format!("configuration: {} is right", path.display())];
+    let mut lines = vec![format!("configuration: {} is right", shown(path))];
     lines.push(describe_store(&settings, store.as_deref()));
     lines.extend(self::lines(&settings, &refusals));
     lines.extend(events.note);
@@ -207,7 +208,7 @@ fn refusal(required: Result<(), Error>) -> Option<String> {
 }
 
 fn describe_store(settings: &Settings, refusal: Option<&str>) -> String {
-    let state = settings.state.display();
+    let state = shown(&settings.state);
     match refusal {
         Some(refusal) => format!("store: impossible, {state}: {refusal}"),
         None => format!(

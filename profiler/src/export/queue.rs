@@ -58,7 +58,7 @@ impl Queue {
         let path = self
             .folder
             .join(format!("{:015}-{number:06}{SUFFIX}", now_ms()));
-        let artifact = Artifact::open_as(&Destination::File(path), trusted::FILE_MODE);
+        let artifact = Artifact::open_as(&Destination::Ours(path), trusted::FILE_MODE);
         artifact
             .and_then(|artifact| artifact.write(bytes))
             .map_err(|error| {

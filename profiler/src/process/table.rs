@@ -17,6 +17,7 @@ use super::{
     scan,
 };
 use crate::{
+    command_line::CommandLines,
     foreign::{Spent, silence},
     profile::Process,
     python::CodeId,
@@ -99,6 +100,7 @@ pub struct Swept {
 /// The table.
 #[derive(Debug)]
 pub struct Processes {
+    command_lines: CommandLines,
     known: HashMap<u32, Known>,
     files: Files,
     /// Perf maps of lives, once one was needed and found.
@@ -126,9 +128,15 @@ struct Known {
 }
 
 impl Processes {
-    /// An empty table. Raises this process's limit of open files.
+    /// An empty table, with names of command lines. Raises this process's limit of open files.
     pub fn new() -> Self {
+        Self::keeping(CommandLines::Names)
+    }
+
+    /// The same, with as much of command lines.
+    pub fn keeping(command_lines: CommandLines) -> Self {
         Self {
+            command_lines,
             known: HashMap::new(),
             files: Files::new(),
             perf_maps: HashMap::new(),
@@ -161,7 +169,7 @@ impl Processes {
             life,
             comm: scan::comm(pid),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
+            command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
             looks,
             pause: PAUSE_MIN,
@@ -203,7 +211,7 @@ impl Processes {
             life,
             comm: Some(comm.to_owned()),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
+            command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
             looks,
             pause: PAUSE_MIN,

@@ -19,7 +19,6 @@ pub(crate) mod ring_watch;
 pub(crate) mod running;
 mod sampler;
 mod session;
-pub(crate) mod showing;
 pub(crate) mod signals;
 pub(crate) mod stacks;
 pub(crate) mod state;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::{Wanted, merge::Merger, read_window};
 use crate::{
+    command_line::CommandLines,
     error::Error,
     profile::Profile,
     store::{self, Sampled, Span},
@@ -52,7 +53,7 @@ impl History {
         };
         let mut profile = merger.finish();
         wanted.name(&mut profile);
-        profile.meta.command_line = std::env::args().collect::<Vec<_>>().join(" ");
+        profile.meta.command_line = CommandLines::Names.own();
         for (note, count) in found {
             *profile.account.notes.entry(note.into()).or_default() += count;
         }

@@ -54,7 +54,10 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder cannot be made or looked at.
-    #[error("cannot use the state directory {}: {source}", path.display())]
+    #[error(
+        "cannot use the state directory {}: {source}",
+        crate::printable::shown(path)
+    )]
     Folder {
         /// Which.
         path: PathBuf,
@@ -70,7 +73,10 @@ pub enum StoreError {
         why: String,
     },
     /// Another daemon writes to it.
-    #[error("another profiler daemon uses the state directory {}", path.display())]
+    #[error(
+        "another profiler daemon uses the state directory {}",
+        crate::printable::shown(path)
+    )]
     InUse {
         /// Which.
         path: PathBuf,
@@ -205,7 +211,7 @@ impl Store {
             }
             name = name.next();
         };
-        let artifact = Artifact::open_as(&Destination::File(path), trusted::FILE_MODE);
+        let artifact = Artifact::open_as(&Destination::Ours(path), trusted::FILE_MODE);
         artifact
             .and_then(|artifact| artifact.write(bytes))
             .map_err(|error| (LostWindow::of(&error), error))?;

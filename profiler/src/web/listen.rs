@@ -82,7 +82,7 @@ pub enum WebError {
         source: io::Error,
     },
     /// The token cannot be read.
-    #[error("cannot read the token in {}: {source}", path.display())]
+    #[error("cannot read the token in {}: {source}", crate::printable::shown(path))]
     Token {
         /// Its file.
         path: PathBuf,
@@ -90,7 +90,10 @@ pub enum WebError {
         source: io::Error,
     },
     /// It is too short to keep anybody out.
-    #[error("the token in {} has fewer than {least} characters", path.display())]
+    #[error(
+        "the token in {} has fewer than {least} characters",
+        crate::printable::shown(path)
+    )]
     ShortToken {
         /// Its file.
         path: PathBuf,

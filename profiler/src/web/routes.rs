@@ -28,7 +28,7 @@ use super::{
     guard::{self, Guard},
     history::{Reader, Sum},
     metrics,
-    overview::{Now, Page},
+    overview::{Now, Page, rendered},
     own::Own,
     query::{Asked, Query},
     svg, tables,
@@ -38,6 +38,7 @@ use crate::{
     error::Error,
     output::{self, Format, Options},
     postgres::shown,
+    printable::lines,
     syscalls, tcp,
 };
 
@@ -300,7 +301,7 @@ fn meant(query: Typed) -> Result<(Query, Asked), Response> {
 }
 
 fn page(page: &impl Template) -> Response {
-    match page.render() {
+    match rendered(page) {
         Ok(html) => Html(html).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -341,7 +342,7 @@ fn busy() -> Response {
 
 /// Shown in the place of a picture, too.
 fn words(status: StatusCode, text: &str) -> Response {
-    let mut response = (status, format!("{text}\n")).into_response();
+    let mut response = (status, format!("{}\n", lines(text))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, svg::words());
     headers.insert(
