@@ -11,9 +11,9 @@ use std::{
 use profiler_common::wire::{WireHeader, family, source};
 
 use super::{
+    encoding::legible,
     origin::{Origin, Transport},
     protocol::Side,
-    streams::Unknown,
 };
 use crate::sockets::{self, unix::UnixSockets};
 
@@ -94,9 +94,8 @@ impl Peers {
     }
 
     /// The server's end of a connection, if it is a process on this host.
-    pub(super) fn backend(&mut self, unknown: &Unknown) -> Option<u32> {
-        let header = &unknown.header;
-        if unknown.side == Side::Server {
+    pub(super) fn backend(&mut self, header: &WireHeader, side: Side) -> Option<u32> {
+        if side == Side::Server {
             return Some(header.tgid);
         }
         let local = sockets::tcp::address(header.local, header.local_port);
@@ -163,5 +162,5 @@ fn is_server(pid: u32) -> bool {
 fn title(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let title = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(title).into_owned()
+    legible(title)
 }
