@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod bench;
+mod canaries;
 mod daemon;
 mod daemon_tables;
 mod django;
@@ -29,7 +30,9 @@ mod postgres;
 mod python;
 mod python_tools;
 mod queries;
+mod raw;
 mod refusals;
+mod secrets_sql;
 mod service;
 mod shares;
 mod stacks;
