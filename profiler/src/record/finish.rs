@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What the kernel side counts that costs no sample.
-pub(super) const NOTED: [Counter; 8] = [
+pub(super) const NOTED: [Counter; 9] = [
     Counter::EventLost,
     Counter::TargetsFull,
     Counter::NoKernelStack,
@@ -37,6 +37,7 @@ pub(super) const NOTED: [Counter; 8] = [
     Counter::NoSwitchStack,
     Counter::ArrivalUnseen,
     Counter::PythonsFull,
+    Counter::NotRun,
 ];
 
 /// Makes the profile, writes it and prints the summary.

@@ -27,6 +27,7 @@ mod packages;
 mod pgproto;
 #[path = "../../../xtask/src/postgres.rs"]
 mod postgres;
+mod preemption;
 mod python;
 mod python_tools;
 mod queries;
