@@ -57,6 +57,8 @@ pub mod daemon;
 pub mod dump;
 pub mod error;
 pub mod export;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kernel;
 pub mod output;
 pub mod postgres;

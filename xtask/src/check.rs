@@ -1,5 +1,7 @@
 //! `cargo xtask check`: the quick rungs, which need neither privileges nor a BPF toolchain.
 
+mod sentences;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -50,7 +52,8 @@ pub(crate) fn quick() -> Result<()> {
         let mut doc = without_toolchain(&["doc", "--quiet", "--no-deps"]);
         shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    rung("sizes of files", sizes)
+    rung("sizes of files", sizes)?;
+    rung("sentences of the documentation", sentences::check)
 }
 
 fn sizes() -> Result<()> {

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: the whole ladder. CI runs exactly this.
 //!
-//! Everything is built once; what does not load both processors goes on beside it. The tests run when all is built: first
-//! those that do not disturb each other, then the live ones, one at a time on a quiet machine.
+//! Everything is built once; what does not load both processors goes on beside it. The tests run
+//! when all is built: first those that do not disturb each other, then the live ones, one at a time
+//! on a quiet machine.
 
 mod aside;
 mod live;
@@ -10,7 +11,9 @@ mod programs;
 mod tally;
 mod without;
 
-use anyhow::{Result, ensure};
+use std::thread;
+
+use anyhow::{Result, anyhow, ensure};
 
 use crate::{
     check, compile, setup,
@@ -39,9 +42,10 @@ pub(crate) fn run() -> Result<()> {
     aside.end()?;
     let mut tally = Tally::default();
     if let Some(programs) = programs {
-        rung("unit, property, golden, format and command line tests", || {
-            others(&programs, &mut tally)
-        })?;
+        rung(
+            "unit, property, golden, format and command line tests",
+            || others(&programs, &mut tally),
+        )?;
         rung("live tests", || live::run(&programs, &mut tally))?;
     }
     println!("{tally}");
@@ -50,7 +54,8 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The rungs beside the others: a verb of its own, so that what they print does not mix with theirs.
+/// The rungs beside the others: a verb of its own, so that what they print does not mix with
+/// theirs.
 pub(crate) fn aside() -> Result<()> {
     rung("what the tests run", setup::tests)?;
     rung("the BPF programs for aarch64", other_processor)?;
@@ -92,8 +97,8 @@ fn licences() -> Result<()> {
     ]))
 }
 
-/// Programs whose tests do not disturb each other: one program after the other, as many tests at a time as there are
-/// processors.
+/// Programs whose tests do not disturb each other: one program after the other, as many tests at a
+/// time as there are processors.
 fn others(programs: &Programs, tally: &mut Tally) -> Result<()> {
     for program in &programs.others {
         let mut command = programs.command(program, &["--show-output"]);

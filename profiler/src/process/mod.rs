@@ -7,7 +7,7 @@
 
 mod files;
 mod mappings;
-mod scan;
+pub(crate) mod scan;
 mod table;
 mod vdso;
 

@@ -170,7 +170,11 @@ pub enum Content {
 
 /// All memory of a process by address, nothing if it is gone.
 pub fn memory(pid: u32) -> Vec<Memory> {
-    let text = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    memory_in(&fs::read(format!("/proc/{pid}/maps")).unwrap_or_default())
+}
+
+/// The same of the list itself.
+pub(crate) fn memory_in(text: &[u8]) -> Vec<Memory> {
     let lines = text.split(|&byte| byte == b'\n').filter_map(parse);
     lines
         .map(|(map, name)| Memory {

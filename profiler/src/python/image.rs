@@ -21,7 +21,7 @@ const SYMBOLS_MAX: usize = 4_000_000;
 
 /// An interpreter in a file. Addresses are the linker's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Image {
+pub(crate) struct Image {
     pub(super) segments: Segments,
     /// `_PyRuntime` and its size.
     pub(super) runtime: (u64, u64),
@@ -40,7 +40,7 @@ pub(super) struct Image {
 
 impl Image {
     /// Reads a file; `None` where there is no interpreter in it. `name` is the file's.
-    pub(super) fn read<'a, R: ReadRef<'a>>(data: R, name: &str) -> Option<Self> {
+    pub(crate) fn read<'a, R: ReadRef<'a>>(data: R, name: &str) -> Option<Self> {
         let object = object::File::parse(data).ok()?;
         let mut image = Self::default();
         let mut has_runtime = false;

@@ -104,7 +104,7 @@ fn shows(headers: &HeaderMap, token: &str) -> bool {
 }
 
 /// Whether a `Host` header is a name of this machine that no other site can have.
-fn names_this_machine(host: &str) -> bool {
+pub(crate) fn names_this_machine(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

@@ -12,14 +12,14 @@
 //! There is nothing that changes anything.
 
 mod connections;
-mod guard;
+pub(crate) mod guard;
 mod health;
 mod history;
 pub mod listen;
 mod metrics;
 mod overview;
 mod own;
-mod query;
+pub(crate) mod query;
 mod routes;
 mod statements;
 mod svg;

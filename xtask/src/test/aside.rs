@@ -1,4 +1,5 @@
-//! Rungs that go on beside others: they wait for the network or use one processor, and come before tests that are timed.
+//! Rungs that go on beside others: they wait for the network or use one processor, and come before
+//! tests that are timed.
 
 use std::{
     fs::File,

@@ -1,4 +1,5 @@
-//! The live tests: one at a time, each in a process of its own, so that each has its time and its bound.
+//! The live tests: one at a time, each in a process of its own, so that each has its time and its
+//! bound.
 
 use anyhow::{Result, ensure};
 
@@ -8,7 +9,15 @@ use super::{
     tally::{Counts, Tally, skips},
 };
 
-/// Runs them all; one that failed is run once more.
+/// The test that installs what others run: it waits for the network, and nothing in it is timed.
+const INSTALLS: &str = "packages::each_set_is_installed_once";
+
+/// Runs the one that installs things.
+pub(super) fn install(programs: &Programs) -> Result<Ended> {
+    one(programs, INSTALLS)
+}
+
+/// Runs them all; one that failed is run once more. What is installed is so by now.
 pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
     let names = names(programs)?;
     let mut failed = Vec::new();
@@ -61,7 +70,13 @@ fn counts(ended: &Ended) -> Counts {
 }
 
 fn one(programs: &Programs, name: &str) -> Result<Ended> {
-    let arguments = ["--exact", name, "--nocapture", "--quiet", "--test-threads=1"];
+    let arguments = [
+        "--exact",
+        name,
+        "--nocapture",
+        "--quiet",
+        "--test-threads=1",
+    ];
     process::run(&mut programs.command(&programs.live, &arguments))
 }
 

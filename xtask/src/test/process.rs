@@ -1,4 +1,5 @@
-//! A program with tests that is run to its end, or to its bound: a test that hangs is a failure, not the end of the ladder.
+//! A program with tests that is run to its end, or to its bound: a test that hangs is a failure,
+//! not the end of the ladder.
 
 use std::{
     fs,
@@ -72,7 +73,8 @@ fn descendants(first: Pid) -> Vec<Pid> {
         next += 1;
         let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
         let threads = threads.into_iter().flatten().flatten();
-        let children = threads.flat_map(|thread| fs::read_to_string(thread.path().join("children")));
+        let children =
+            threads.flat_map(|thread| fs::read_to_string(thread.path().join("children")));
         let children: Vec<i32> = children
             .flat_map(|text| text.split(' ').flat_map(str::parse).collect::<Vec<_>>())
             .collect();

@@ -1,4 +1,5 @@
-//! The programs with tests: built by one cargo, which tells where they are, so that nothing is built or run twice.
+//! The programs with tests: built by one cargo, which tells where they are, so that nothing is
+//! built or run twice.
 
 use std::{
     path::{Path, PathBuf},

@@ -14,8 +14,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Reads the last line of a program with tests, and the lines of tests that say why they are skipped. `None` where the
-    /// program did not come to its last line.
+    /// Reads the last line of a program with tests, and the lines of tests that say why they are
+    /// skipped. `None` where the program did not come to its last line.
     pub(super) fn read(talk: &str) -> Option<Self> {
         let last = talk
             .lines()

@@ -1,5 +1,5 @@
-//! On a machine without a BPF toolchain checking works: the lints and the documentation are made so, see
-//! [`crate::check`]. Here: linking fails, says what mends it, and nothing of that is kept.
+//! On a machine without a BPF toolchain checking works: the lints and the documentation are made
+//! so, see [`crate::check`]. Here: linking fails, says what mends it, and nothing of that is kept.
 
 use std::{fs, path::PathBuf};
 
@@ -10,8 +10,8 @@ use crate::{
     shell::{self, command},
 };
 
-/// The argument that cargo hands to the linker is asked of the build script, and a linker is given it: building
-/// everything a second time would show the same.
+/// The argument that cargo hands to the linker is asked of the build script, and a linker is given
+/// it: building everything a second time would show the same.
 pub(super) fn toolchain() -> Result<()> {
     let told = told()?;
     let argument = told
