@@ -61,6 +61,8 @@ pub mod dump;
 pub mod error;
 pub mod export;
 mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kernel;
 pub mod output;
 pub mod postgres;

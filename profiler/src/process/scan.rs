@@ -221,6 +221,11 @@ pub enum Content {
 pub fn memory(pid: u32) -> Vec<Memory> {
     let read = ask(pid, move || lines(pid)).flatten();
     let (text, _) = read.unwrap_or_default();
+    memory_in(&text)
+}
+
+/// The same of the list itself.
+pub(crate) fn memory_in(text: &[u8]) -> Vec<Memory> {
     let lines = text.split(|&byte| byte == b'\n').filter_map(parse);
     lines
         .take(MEMORY_MAX)

@@ -9,11 +9,11 @@ use super::functions::Functions;
 
 /// Facts of one file.
 #[derive(Debug, Default)]
-pub(super) struct Elf {
+pub(crate) struct Elf {
     /// GNU build id, empty if there is none.
     pub(super) build_id: Vec<u8>,
     /// Ranges of functions.
-    pub(super) functions: Functions,
+    pub(crate) functions: Functions,
     segments: Vec<Segment>,
     sections: Vec<(u64, u64, String)>,
 }
@@ -27,7 +27,7 @@ struct Segment {
 
 impl Elf {
     /// Reads a file, `None` if it is no ELF file that can be understood.
-    pub(super) fn read(file: &File) -> Option<Self> {
+    pub(crate) fn read(file: &File) -> Option<Self> {
         let cache = ReadCache::new(file);
         let object = object::File::parse(&cache).ok()?;
         let build_id = object
@@ -65,7 +65,7 @@ impl Elf {
 
     /// The address that the linker gave to what is at an offset of the file. Where a segment's
     /// offset and address differ (lld), so do these.
-    pub(super) fn address_of(&self, offset: u64) -> Option<u64> {
+    pub(crate) fn address_of(&self, offset: u64) -> Option<u64> {
         let holds = |segment: &&Segment| {
             offset
                 .checked_sub(segment.file_offset)
@@ -76,7 +76,7 @@ impl Elf {
     }
 
     /// The section of code that holds an address.
-    pub(super) fn section_of(&self, address: u64) -> Option<&str> {
+    pub(crate) fn section_of(&self, address: u64) -> Option<&str> {
         let section = self
             .sections
             .iter()

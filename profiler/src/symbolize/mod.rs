@@ -6,10 +6,10 @@
 //! first byte, which is the same for all its addresses.
 
 mod cache;
-mod elf;
+pub(crate) mod elf;
 mod functions;
 mod names;
-mod perf_map;
+pub(crate) mod perf_map;
 
 use std::{
     collections::{BTreeMap, HashMap},

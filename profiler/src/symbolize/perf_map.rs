@@ -9,7 +9,7 @@ pub(super) const BYTES_MAX: u64 = 256 << 20;
 
 /// Names by address.
 #[derive(Debug, Default)]
-pub(super) struct PerfMap {
+pub(crate) struct PerfMap {
     /// By start, without overlaps: what is written later is what holds now, as runtimes reuse memory.
     entries: BTreeMap<u64, Entry>,
     /// Lines that could not be read.
@@ -24,7 +24,7 @@ struct Entry {
 
 impl PerfMap {
     /// Reads the whole text. A last line without an end may be half-written and is left out.
-    pub(super) fn parse(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         let whole = text
             .iter()
             .rposition(|&byte| byte == b'\n')
@@ -41,7 +41,7 @@ impl PerfMap {
     }
 
     /// The name of the code at an address: of the entries that hold it, the last written.
-    pub(super) fn find(&self, address: u64) -> Option<&str> {
+    pub(crate) fn find(&self, address: u64) -> Option<&str> {
         let (_, entry) = self.entries.range(..=address).next_back()?;
         (address < entry.end).then_some(&entry.name)
     }

@@ -117,7 +117,7 @@ fn is_for_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
 
 /// Whether `host[:port]` is a name of this machine that no other site can have. Nothing else may stand there: what
 /// reads it otherwise, such as a proxy before us, must not find another name in it.
-fn names_this_machine(host: &str) -> bool {
+pub(crate) fn names_this_machine(host: &str) -> bool {
     let (address, port) = if let Some(rest) = host.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
             return false;

@@ -12,13 +12,13 @@
 //! There is nothing that changes anything.
 
 mod connections;
-mod guard;
+pub(crate) mod guard;
 mod history;
 pub mod listen;
 mod metrics;
 mod overview;
 mod own;
-mod query;
+pub(crate) mod query;
 mod routes;
 mod statements;
 mod svg;

@@ -16,7 +16,7 @@ const SINCE: &str = "5m";
 /// As it stands behind the question mark. What else is there is left aside: the flamegraph keeps what it shows there.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
-pub(super) struct Query {
+pub(crate) struct Query {
     pub(super) since: String,
     pub(super) until: String,
     pub(super) comm: String,
@@ -27,7 +27,7 @@ pub(super) struct Query {
 
 /// What is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) span: Span,
     pub(super) wanted: Wanted,
     /// Unless whichever there is.
@@ -56,7 +56,7 @@ impl Query {
 
     /// What is meant at this time, or why it means nothing, without a word of what was typed. Times of the calendar
     /// are UTC. Pure.
-    pub(super) fn resolve(&self, now: Timestamp) -> Result<Asked, &'static str> {
+    pub(crate) fn resolve(&self, now: Timestamp) -> Result<Asked, &'static str> {
         let instant = |text: &str| -> Result<u64, &'static str> {
             let instant = parse_at(text, now, &TimeZone::UTC).map_err(|_| {
                 "since and until are times: 1h, 90m, 2d, 2026-11-21 18:00 or 2026-11-21T18:00:00Z"
