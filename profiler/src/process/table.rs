@@ -30,7 +30,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(640);
 /// Pause between looks for a perf map: compiled code can be in every frame.
 const PERF_MAP_PAUSE: Duration = Duration::from_millis(100);
 /// What looks at one process's mappings may take at once, before they have to wait: some hundred of an ordinary one.
-const LOOKS_FREE: Duration = Duration::from_millis(20);
+const LOOKS_FREE: Duration = Duration::from_millis(50);
 /// When a process that has just begun is looked at again, after its beginning: it maps its libraries now.
 const YOUNG: [Duration; 6] = [
     Duration::from_millis(1),
