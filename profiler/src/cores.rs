@@ -16,7 +16,7 @@ pub fn forbid() {
     let before = BEFORE.get_or_init(|| getrlimit(Resource::Core));
     let none = Rlimit {
         current: Some(0),
-        ..before.clone()
+        ..*before
     };
     let _ = setrlimit(Resource::Core, none);
 }
@@ -25,6 +25,6 @@ pub fn forbid() {
 /// program are its user's affair.
 pub(crate) fn restore() {
     if let Some(before) = BEFORE.get() {
-        let _ = setrlimit(Resource::Core, before.clone());
+        let _ = setrlimit(Resource::Core, *before);
     }
 }

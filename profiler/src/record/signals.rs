@@ -111,7 +111,7 @@ pub(crate) fn begin(patience: Patience) -> Result<(), Error> {
     });
     let work = move || {
         privileges::give_up();
-        listen(shared, &set, Course::new(patience))
+        listen(shared, &set, Course::new(patience));
     };
     std::thread::Builder::new()
         .name("signals".to_owned())

@@ -328,13 +328,15 @@ mod tests {
         while table.connections.len() < CONNECTIONS_MAX {
             assert_eq!(admit(&mut table, peer(1)).1, None);
         }
-        assert_eq!(admit(&mut table, peer(3)).1, Some(2));
-        for round in 0..1000 {
-            assert_eq!(admit(&mut table, peer(1)).1, Some(3 + round));
+        let (newcomer, out) = admit(&mut table, peer(3));
+        assert_eq!(out, Some(2));
+        for _ in 0..1000 {
+            assert!(admit(&mut table, peer(1)).1 > Some(2));
         }
         assert_eq!(table.connections.len(), CONNECTIONS_MAX);
-        assert!(table.connections.contains_key(&answered));
-        assert!(table.connections.contains_key(&modest));
+        for kept in [answered, modest, newcomer] {
+            assert!(table.connections.contains_key(&kept));
+        }
     }
 
     /// One peer cannot have all answers, all together have so many, and what ended makes room.

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -111,7 +111,7 @@ fn is_for_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
     };
-    let target = uri.authority().map(|authority| authority.as_str());
+    let target = uri.authority().map(Authority::as_str);
     host.to_str().is_ok_and(names_this_machine) && target.is_none_or(names_this_machine)
 }
 

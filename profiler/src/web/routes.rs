@@ -177,7 +177,7 @@ async fn metrics(State(site): Shared, headers: HeaderMap) -> Response {
 async fn overview(State(site): Shared, query: Typed) -> Response {
     let (query, asked) = match meant(query) {
         Ok(meant) => meant,
-        Err(response) => return response,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (reading, wanted) = (Arc::clone(&site), asked.clone());
     let sum = in_turn(&site, move || {
@@ -207,7 +207,7 @@ async fn overview(State(site): Shared, query: Typed) -> Response {
 async fn flamegraph(State(site): Shared, query: Typed) -> Response {
     let asked = match meant(query) {
         Ok((_, asked)) => asked,
-        Err(response) => return response,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let reading = Arc::clone(&site);
     let drawn = in_turn(&site, move || draw(&reading.reader, &asked));
@@ -225,7 +225,7 @@ async fn flamegraph(State(site): Shared, query: Typed) -> Response {
 async fn statements(State(site): Shared, query: Typed) -> Response {
     let (query, asked) = match meant(query) {
         Ok(meant) => meant,
-        Err(response) => return response,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (state, span) = (site.sources.state.clone(), asked.span);
     let read = read(&site, "queries", move |go_on| {
@@ -240,7 +240,7 @@ async fn statements(State(site): Shared, query: Typed) -> Response {
 async fn connections(State(site): Shared, query: Typed) -> Response {
     let (query, asked) = match meant(query) {
         Ok(meant) => meant,
-        Err(response) => return response,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (state, span, who) = (site.sources.state.clone(), asked.span, asked.who());
     let read = read(&site, "tcp", move |go_on| {
@@ -255,7 +255,7 @@ async fn connections(State(site): Shared, query: Typed) -> Response {
 async fn calls(State(site): Shared, query: Typed) -> Response {
     let (query, asked) = match meant(query) {
         Ok(meant) => meant,
-        Err(response) => return response,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (state, span, who) = (site.sources.state.clone(), asked.span, asked.who());
     let read = read(&site, "syscalls", move |go_on| {
@@ -291,12 +291,11 @@ async fn read<T: Default + Send + 'static>(
     }
 }
 
-/// What was typed and what it means, or the answer that says that it means nothing.
-fn meant(query: Typed) -> Result<(Query, Asked), Response> {
-    let unreadable = "what stands behind the question mark cannot be read";
-    let refused = |why| words(StatusCode::BAD_REQUEST, why);
-    let Parameters(query) = query.map_err(|_| refused(unreadable))?;
-    let asked = query.resolve(Timestamp::now()).map_err(refused)?;
+/// What was typed and what it means, or why it means nothing.
+fn meant(query: Typed) -> Result<(Query, Asked), &'static str> {
+    let Parameters(query) =
+        query.map_err(|_| "what stands behind the question mark cannot be read")?;
+    let asked = query.resolve(Timestamp::now())?;
     Ok((query, asked))
 }
 
