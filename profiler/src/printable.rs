@@ -19,9 +19,9 @@ use serde::Serialize;
 pub fn is_printable(character: char) -> bool {
     match character {
         ' '..='~' => true,
-        '\0'..='\u{9f}' => false,
-        // Ignorable by default, though they are letters or marks.
-        '\u{34f}'
+        // Controls, and what is ignorable by default though it is a letter or a mark.
+        '\0'..='\u{9f}'
+        | '\u{34f}'
         | '\u{115f}'
         | '\u{1160}'
         | '\u{17b4}'
@@ -93,7 +93,7 @@ pub(crate) fn compact_json(value: &impl Serialize) -> serde_json::Result<Vec<u8>
 
 /// JSON that says the same and holds nothing that is not printable: beyond ASCII there are only strings in it.
 pub(crate) fn json(text: String) -> String {
-    if text.chars().all(|character| is_bare(character)) {
+    if text.chars().all(is_bare) {
         return text;
     }
     let mut safe = String::with_capacity(text.len() + 16);

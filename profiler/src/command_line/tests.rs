@@ -8,115 +8,117 @@ fn names(words: &[&str]) -> String {
     CommandLines::Names.text(words)
 }
 
+/// Words, and what is shown of them.
+const EXAMPLES: [(&[&str], &str); 31] = [
+    (&["psql", "postgresql://user:pw@host/db"], "psql …"),
+    (
+        &["mysql", "-psecret", "-u", "root", "shop"],
+        "mysql -p… -u …",
+    ),
+    (
+        &[
+            "python",
+            "app.py",
+            "--token=abc",
+            "--password",
+            "abc",
+            "positional",
+        ],
+        "python app.py --token=… --password …",
+    ),
+    (
+        &["java", "-Dpw=x", "-jar", "a.jar", "x"],
+        "java -D… -jar a.jar …",
+    ),
+    (
+        &[
+            "java", "-cp", "/a:/b", "-Xmx2g", "-server", "com.Main", "x", "-y",
+        ],
+        "java -cp … -X… -server com.Main … -y",
+    ),
+    (&["env", "KEY=VALUE", "cmd", "x"], "env … cmd …"),
+    (
+        &["env", "-u", "HOME", "A=b", "python3", "-u", "x.py", "y"],
+        "env -u … python3 -u x.py …",
+    ),
+    (&["sh", "-c", "export PW=x; app"], "sh -c …"),
+    (
+        &["bash", "-euo", "pipefail", "/opt/run.sh", "x"],
+        "bash -euo … /opt/run.sh …",
+    ),
+    (&["bash", "-s", "x"], "bash -s …"),
+    (&["gunicorn", "app:app", "-b", "0.0.0.0"], "gunicorn … -b …"),
+    (
+        &["/usr/bin/python3.11", "-m", "http.server", "8000"],
+        "/usr/bin/python3.11 -m http.server …",
+    ),
+    (&["python3", "-c", "-1 + secret", "--x"], "python3 -c … --x"),
+    (
+        &["python3", "--unknown", "secret", "secret"],
+        "python3 --unknown …",
+    ),
+    (&["perl", "-lne", "print secret", "file"], "perl -l… …"),
+    (&["perl", "-pe", "s/secret//", "file"], "perl -pe …"),
+    (&["ruby", "-rjson", "app.rb", "x"], "ruby -r… app.rb …"),
+    (
+        &[
+            "node",
+            "--max-old-space-size=99",
+            "--inspect",
+            "app.js",
+            "x",
+        ],
+        "node --max-old-space-size=… --inspect app.js …",
+    ),
+    (&["node", "--title", "secret", "app.js"], "node --title …"),
+    (&["php", "-d", "x=y", "-f", "a.php"], "php -d … -f a.php"),
+    (
+        &["lua", "https://me:pw@host/a.lua?t=1"],
+        "lua https://…@host/a.lua?t=…",
+    ),
+    (
+        &["curl", "-H", "Authorization: x", "--user:me", "--", "-x"],
+        "curl -H … --user… -- …",
+    ),
+    (
+        &["app", "--password", "--hunter2", "-v"],
+        "app --password … -v",
+    ),
+    (
+        &["app", "-----BEGIN PRIVATE KEY-----", "", "+x", "é"],
+        "app …",
+    ),
+    (&["app", "-", "-é", "--é", "-9"], "app - … -9"),
+    (
+        &["/opt/chrome/chrome --type=renderer --key=x secret"],
+        "/opt/chrome/chrome --type=… --key=… …",
+    ),
+    (
+        &["nginx: master process /usr/sbin/nginx -g secret", "", ""],
+        "nginx: master process …",
+    ),
+    (
+        &["postgres: 15/main: bench shop 127.0.0.1(47112) SELECT"],
+        "postgres: 15/main: bench shop 127.0.0.1(47112) SELECT",
+    ),
+    (
+        &[
+            "/usr/lib/postgresql/15/bin/postgres",
+            "-D",
+            "/data",
+            "-c",
+            "x=y",
+        ],
+        "/usr/lib/postgresql/15/bin/postgres -D … -c …",
+    ),
+    (&["-bash"], "-bash"),
+    (&[], ""),
+];
+
 /// Programs, scripts and names of options stay, all else goes.
 #[test]
 fn names_stay_and_values_go() {
-    let examples: [(&[&str], &str); 31] = [
-        (&["psql", "postgresql://user:pw@host/db"], "psql …"),
-        (
-            &["mysql", "-psecret", "-u", "root", "shop"],
-            "mysql -p… -u …",
-        ),
-        (
-            &[
-                "python",
-                "app.py",
-                "--token=abc",
-                "--password",
-                "abc",
-                "positional",
-            ],
-            "python app.py --token=… --password …",
-        ),
-        (
-            &["java", "-Dpw=x", "-jar", "a.jar", "x"],
-            "java -D… -jar a.jar …",
-        ),
-        (
-            &[
-                "java", "-cp", "/a:/b", "-Xmx2g", "-server", "com.Main", "x", "-y",
-            ],
-            "java -cp … -X… -server com.Main … -y",
-        ),
-        (&["env", "KEY=VALUE", "cmd", "x"], "env … cmd …"),
-        (
-            &["env", "-u", "HOME", "A=b", "python3", "-u", "x.py", "y"],
-            "env -u … python3 -u x.py …",
-        ),
-        (&["sh", "-c", "export PW=x; app"], "sh -c …"),
-        (
-            &["bash", "-euo", "pipefail", "/opt/run.sh", "x"],
-            "bash -euo … /opt/run.sh …",
-        ),
-        (&["bash", "-s", "x"], "bash -s …"),
-        (&["gunicorn", "app:app", "-b", "0.0.0.0"], "gunicorn … -b …"),
-        (
-            &["/usr/bin/python3.11", "-m", "http.server", "8000"],
-            "/usr/bin/python3.11 -m http.server …",
-        ),
-        (&["python3", "-c", "-1 + secret", "--x"], "python3 -c … --x"),
-        (
-            &["python3", "--unknown", "secret", "secret"],
-            "python3 --unknown …",
-        ),
-        (&["perl", "-lne", "print secret", "file"], "perl -l… …"),
-        (&["perl", "-pe", "s/secret//", "file"], "perl -pe …"),
-        (&["ruby", "-rjson", "app.rb", "x"], "ruby -r… app.rb …"),
-        (
-            &[
-                "node",
-                "--max-old-space-size=99",
-                "--inspect",
-                "app.js",
-                "x",
-            ],
-            "node --max-old-space-size=… --inspect app.js …",
-        ),
-        (&["node", "--title", "secret", "app.js"], "node --title …"),
-        (&["php", "-d", "x=y", "-f", "a.php"], "php -d … -f a.php"),
-        (
-            &["lua", "https://me:pw@host/a.lua?t=1"],
-            "lua https://…@host/a.lua?t=…",
-        ),
-        (
-            &["curl", "-H", "Authorization: x", "--user:me", "--", "-x"],
-            "curl -H … --user… -- …",
-        ),
-        (
-            &["app", "--password", "--hunter2", "-v"],
-            "app --password … -v",
-        ),
-        (
-            &["app", "-----BEGIN PRIVATE KEY-----", "", "+x", "é"],
-            "app …",
-        ),
-        (&["app", "-", "-é", "--é", "-9"], "app - … -9"),
-        (
-            &["/opt/chrome/chrome --type=renderer --key=x secret"],
-            "/opt/chrome/chrome --type=… --key=… …",
-        ),
-        (
-            &["nginx: master process /usr/sbin/nginx -g secret", "", ""],
-            "nginx: master process …",
-        ),
-        (
-            &["postgres: 15/main: bench shop 127.0.0.1(47112) SELECT"],
-            "postgres: 15/main: bench shop 127.0.0.1(47112) SELECT",
-        ),
-        (
-            &[
-                "/usr/lib/postgresql/15/bin/postgres",
-                "-D",
-                "/data",
-                "-c",
-                "x=y",
-            ],
-            "/usr/lib/postgresql/15/bin/postgres -D … -c …",
-        ),
-        (&["-bash"], "-bash"),
-        (&[], ""),
-    ];
-    for (words, expected) in examples {
+    for (words, expected) in EXAMPLES {
         assert_eq!(names(words), expected, "{words:?}");
     }
     let long = format!("--{}", "x".repeat(65));

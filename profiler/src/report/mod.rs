@@ -183,7 +183,10 @@ fn read_plain(bytes: &[u8]) -> Result<Profile, ReadError> {
 
 /// A name of a file, cut where it is too long.
 fn shorter(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_MAX)]
+    let end = (0..=text.len().min(TEXT_MAX))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]

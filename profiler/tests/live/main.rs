@@ -19,6 +19,7 @@ mod hard_cases;
 mod hostile_files;
 mod hostile_python;
 mod hostile_daemon;
+mod hostile_output;
 mod libpq_pipeline;
 mod lifecycle;
 mod names;

@@ -164,6 +164,7 @@ fn id(bytes: &[u8]) -> Option<u64> {
 /// The fields of a message, by number; `None` and no more where the bytes are damaged.
 struct Fields<'a>(&'a [u8]);
 
+#[derive(Clone, Copy)]
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
