@@ -50,7 +50,9 @@ impl Said {
     }
 
     fn accept(&mut self, ids: &[StatementId]) {
-        ids.iter().for_each(|id| self.speech().accepted(*id, true));
+        for id in ids {
+            self.speech().accepted(*id, true);
+        }
         self.speech().answered();
     }
 
@@ -203,7 +205,9 @@ proptest! {
         prop_assert!(!shown.contains(&canary[..4]) && shown.contains("<withheld "), "{shown}");
         let quoted = format!("SELECT a FROM t WHERE b = \"{canary}\"");
         let ids = said.query(quoted.as_bytes(), true);
-        ids.iter().for_each(|id| said.texts.is_under_way(*id));
+        for id in &ids {
+            said.texts.is_under_way(*id);
+        }
         prop_assert_eq!(said.shown(&ids), "SELECT a FROM t WHERE b = \"…\"");
     }
 }

@@ -97,7 +97,9 @@ impl Secrets {
 /// A secret as it may be written.
 fn notations(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
     let bytes = secret.as_bytes();
-    let hexadecimal: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    let digits = digits.filter_map(|digit| char::from_digit(u32::from(digit), 16));
+    let hexadecimal: String = digits.collect();
     let wide = |bytes: fn(u16) -> [u8; 2]| secret.encode_utf16().flat_map(bytes).collect();
     let mut notations = vec![
         ("as it is", bytes.to_vec()),
@@ -202,7 +204,7 @@ impl Targets {
         ] {
             let name = encoding.replace("UTF8", "UTF-8");
             let kind = format!("literal in {name}");
-            let secret = of(&kind);
+            let secret = self.secrets.of(&kind);
             let mut client = Raw::connect(&self.postgres, database, &["client_encoding", encoding]);
             let text = [b"SELECT E'", character, b"', '", secret.as_bytes(), b"'"].concat();
             assert!(client.query(&text).errors.is_empty());

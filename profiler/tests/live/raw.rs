@@ -39,10 +39,10 @@ fn message(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 fn startup(parameters: &[&str]) -> Vec<u8> {
-    let body: String = parameters.iter().map(|part| format!("{part}\0")).collect();
-    let length = u32::try_from(body.len() + 9).expect("a short one");
+    let body = parameters.join("\0") + "\0\0";
+    let length = u32::try_from(body.len() + 8).expect("a short one");
     let head = [length.to_be_bytes(), 196_608_u32.to_be_bytes()].concat();
-    [&head[..], body.as_bytes(), b"\0"].concat()
+    [&head[..], body.as_bytes()].concat()
 }
 
 impl Raw {

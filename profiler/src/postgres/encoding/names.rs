@@ -35,8 +35,6 @@ impl Encoding {
             b"LATIN2" => Self::Safe(ISO_8859_2),
             b"LATIN3" => Self::Safe(ISO_8859_3),
             b"LATIN4" => Self::Safe(ISO_8859_4),
-            // It has all that ISO 8859-9 has.
-            b"LATIN5" => Self::Safe(WINDOWS_1254),
             b"LATIN6" => Self::Safe(ISO_8859_10),
             b"LATIN7" => Self::Safe(ISO_8859_13),
             b"LATIN8" => Self::Safe(ISO_8859_14),
@@ -54,7 +52,8 @@ impl Encoding {
             b"WIN1251" => Self::Safe(WINDOWS_1251),
             b"WIN1252" => Self::Safe(WINDOWS_1252),
             b"WIN1253" => Self::Safe(WINDOWS_1253),
-            b"WIN1254" => Self::Safe(WINDOWS_1254),
+            // It has all that ISO 8859-9 has.
+            b"WIN1254" | b"LATIN5" => Self::Safe(WINDOWS_1254),
             b"WIN1255" => Self::Safe(WINDOWS_1255),
             b"WIN1256" => Self::Safe(WINDOWS_1256),
             b"WIN1257" => Self::Safe(WINDOWS_1257),

@@ -253,7 +253,7 @@ impl Said {
 /// Texts by id; statements are what semicolons separate.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    pub(super) texts: Vec<String>,
+    pub(super) sent: Vec<String>,
     /// What the server took, and whether that is certain.
     pub(super) accepted: Vec<(StatementId, bool)>,
     /// Texts that were read by the parameters of the server.
@@ -279,10 +279,10 @@ impl Statements for Texts {
         if sent.extent == Extent::Cut {
             text.push_str("...");
         }
-        let at = self.texts.iter().position(|known| *known == text);
+        let at = self.sent.iter().position(|known| *known == text);
         let at = at.unwrap_or_else(|| {
-            self.texts.push(text);
-            self.texts.len() - 1
+            self.sent.push(text);
+            self.sent.len() - 1
         });
         let id = StatementId(u32::try_from(at).unwrap());
         if sent.is_settled {
@@ -292,7 +292,7 @@ impl Statements for Texts {
     }
 
     fn deallocates(&self, id: StatementId) -> Option<&[u8]> {
-        let text = &self.texts[id.0 as usize];
+        let text = &self.sent[id.0 as usize];
         Some(text.strip_prefix("DEALLOCATE ")?.as_bytes())
     }
 
@@ -359,7 +359,7 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn text(&self, statement: &Statement) -> String {
         match statement {
-            Statement::Known(id) => self.texts.texts[id.0 as usize].clone(),
+            Statement::Known(id) => self.texts.sent[id.0 as usize].clone(),
             Statement::Named(name) => format!("<{name}>"),
             Statement::Function(oid) => format!("<function {oid}>"),
             Statement::Empty => "<empty>".to_owned(),
