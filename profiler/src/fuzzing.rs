@@ -47,7 +47,6 @@ pub fn window(kept: Kept, bytes: &[u8]) -> io::Result<()> {
             let mut sum = tcp::window::Sum::default();
             sum.add(tcp::window::Window::read(bytes)?, &Who::default());
             sum.add(tcp::window::Window::read(bytes)?, &Who::default());
-            sum.finish();
         }
         Kept::Syscalls => {
             let mut sum = syscalls::window::Sum::default();

@@ -34,20 +34,21 @@ pub(crate) fn run() -> Result<()> {
     let aside = Aside::start(ASIDE)?;
     check::quick()?;
     rung("without a BPF toolchain", without::toolchain)?;
-    let mut programs = None;
-    rung("building", || {
-        programs = Some(Programs::build()?);
-        Ok(())
-    })?;
+    let programs = rung("building", Programs::build)?;
     aside.end()?;
     let mut tally = Tally::default();
-    if let Some(programs) = programs {
-        rung(
-            "unit, property, golden, format and command line tests",
-            || others(&programs, &mut tally),
-        )?;
-        rung("live tests", || live::run(&programs, &mut tally))?;
-    }
+    rung("unit, property, golden, format, command line", || {
+        thread::scope(|scope| {
+            // It counts below, where it is run once more.
+            let installs = scope.spawn(|| live::install(&programs));
+            others(&programs, &mut tally)?;
+            let installed = installs.join().map_err(|_| anyhow!("it panicked"))??;
+            let seconds = installed.time.as_secs_f64();
+            println!("{seconds:6.1} s  beside: {}", live::INSTALLS);
+            Ok(())
+        })
+    })?;
+    rung("live tests", || live::run(&programs, &mut tally))?;
     println!("{tally}");
     ensure!(!tally.has_failed(), "tests failed");
     println!("\nall rungs passed");

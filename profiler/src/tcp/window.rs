@@ -274,7 +274,7 @@ impl Sum {
     }
 
     /// To be called after the last window; gives the peers, the busiest first.
-    pub(crate) fn finish(&mut self) -> Vec<Peer> {
+    pub(super) fn finish(&mut self) -> Vec<Peer> {
         self.keep_open();
         peers::sorted(std::mem::take(&mut self.peers).into_values().collect())
     }

@@ -10,7 +10,7 @@ use std::{
 use crate::{django, drivers, python::interpreters};
 
 /// py-spy, of which nothing can be imported.
-const PY_SPY: [&str; 1] = ["py-spy==0.4.1"];
+const PY_SPY: [&str; 1] = ["py-spy==0.4.3"];
 
 /// The folder of a set, which bears the first one's name and version.
 fn folder(packages: &[&str]) -> PathBuf {

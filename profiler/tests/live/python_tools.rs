@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     bench::{Target, bench, text},
+    packages::py_spy,
     python::interpreters,
 };
 

@@ -17,15 +17,18 @@ const CODE: &[u8] = b"\0\x85\xff\x74\x04\x31\xc0\xc3\x90\xb8\xc3\0\0\0\xc3";
 const SYMBOLS: &[u8] =
     b"\x01\0\0\x0e\0\x06\0\0\0\0\x85\xff\x74\x04\x31\xc0\xc3\x90\xb8\xc3\0\0\0\xc3";
 const PERF_MAP: &[u8] =
-    b"\x10\x10\0\0\0\0\0\01000 100 LazyCompile:~a app.js:1\n1080 20 b\n0x2000 0x10 c d\n";
+    b"\x10\x10\0\0\0\0\0\x001000 100 LazyCompile:~a app.js:1\n1080 20 b\n0x2000 0x10 c d\n";
 const REQUESTS: [&[u8]; 3] = [
     b"localhost:7979\nsince=5m&until=&comm=post*&pid=1%2C2&mode=off-cpu",
     b"[::1]:80\nsince=2026-01-01+00%3A00&unit=app.service",
     b"127.0.0.1",
 ];
 
-/// Targets with their first inputs.
-pub(super) fn texts() -> Result<Vec<(&'static str, Vec<Vec<u8>>)>> {
+/// A target and its first inputs.
+type Seeds = (&'static str, Vec<Vec<u8>>);
+
+/// Those of each such target.
+pub(super) fn texts() -> Result<Vec<Seeds>> {
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let ours = |path: &str| read(&root().join(path));

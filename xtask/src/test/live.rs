@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The test that installs what others run: it waits for the network, and nothing in it is timed.
-const INSTALLS: &str = "packages::each_set_is_installed_once";
+pub(super) const INSTALLS: &str = "packages::each_set_is_installed_once";
 
 /// Runs the one that installs things.
 pub(super) fn install(programs: &Programs) -> Result<Ended> {
