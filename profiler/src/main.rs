@@ -14,10 +14,14 @@ use profiler::{
     error::{Error, Exit},
     postgres,
     preflight::{self, Form},
-    record, report, syscalls, tcp,
+    record, report, symbolize, syscalls, tcp,
 };
 
 fn main() -> ExitCode {
+    let words = std::env::args_os().skip(1);
+    if let Some(exit) = symbolize::child(words.map_while(|word| word.into_string().ok())) {
+        return exit;
+    }
     match run(Cli::parse()) {
         Ok(exit) => exit.into(),
         Err(error) => {

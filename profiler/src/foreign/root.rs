@@ -27,6 +27,12 @@ impl Root {
         Ok(Self(open(path, flags, Mode::empty())?))
     }
 
+    /// Device and inode number, by which those of several processes are known to be one.
+    pub(crate) fn device_and_inode(&self) -> Option<(u64, u64)> {
+        let stat = fstat(&self.0).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    }
+
     /// A regular file by its path as the target sees it. Links are followed as the target would, never out of its root.
     pub(crate) fn find(&self, path: &Path) -> Result<Regular, Refused> {
         Regular::of(self.look_up(path)?)

@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use super::roots::Roots;
+use crate::foreign::Root;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Most files kept open. A busy host maps a few thousand distinct ones.
@@ -38,6 +40,8 @@ pub struct PinnedFile {
     pub file: Option<File>,
     /// Where the first process that had it mapped its code: address, end, offset in the file.
     pub first_mapping: (u64, u64, u64),
+    /// That process's root: its debug information is looked for below it.
+    pub(crate) root: Option<Arc<Root>>,
 }
 
 /// One executable mapping of a file, as a process's list of mappings tells it.
@@ -57,6 +61,7 @@ pub(super) struct Mapped<'a> {
 pub(super) struct Files {
     pub(super) list: Vec<Arc<PinnedFile>>,
     ids: HashMap<(i32, i32, u64), FileId>,
+    roots: Roots,
     pinned: usize,
     /// Stands in the place of every file that was let go of.
     released: Option<Arc<PinnedFile>>,
@@ -80,10 +85,12 @@ impl Files {
         let id = FileId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
         let file = self.open(mapped);
         let first_mapping = (mapped.start, mapped.end, mapped.file_offset);
+        let root = self.roots.of(mapped.pid);
         self.list.push(Arc::new(PinnedFile {
             path: mapped.path.to_owned(),
             file,
             first_mapping,
+            root,
         }));
         self.ids.insert(mapped.identity, id);
         id
@@ -104,6 +111,7 @@ impl Files {
                 path: PathBuf::new(),
                 file: None,
                 first_mapping: (0, 0, 0),
+                root: None,
             })
         });
         let mut gone = BTreeSet::new();

@@ -7,6 +7,7 @@
 
 mod files;
 mod mappings;
+mod roots;
 mod scan;
 mod table;
 mod vdso;

@@ -27,7 +27,7 @@ use crate::{
     output::{self, account},
     process::{Place, Processes},
     profile::{Account, Cost, Event, Lost, Meta},
-    symbolize::{Sources, Symbols},
+    symbolize::{Limits, Sources, Symbols},
 };
 
 /// What the kernel side counts that costs no sample.
@@ -50,7 +50,7 @@ pub(crate) fn write(recorded: Recorded) -> Result<(), Error> {
     let (format, options) = (recorded.config.format, recorded.config.options);
     let (captured, artifact) = capture(recorded)?;
     let path = artifact.path().map(|path| path.display().to_string());
-    let symbols = Symbols::spawn(&captured.sources)?;
+    let symbols = Symbols::spawn(Limits::VERB)?;
     let resolve = |places, sources| symbols.resolve(places, sources);
     let (mut profile, hints) = captured.profile(resolve)?;
     profile.account.cost.process = process_cpu_time();
