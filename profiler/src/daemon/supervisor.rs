@@ -30,6 +30,7 @@ use crate::{
     kernel, postgres,
     record::ending::runtime,
     store::{Capability, Sampled, Store},
+    symbolize::{self, Limits},
     syscalls, tcp, web,
 };
 
@@ -48,6 +49,7 @@ pub fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let statistics = kernel::keep_statistics();
     let store = Store::open(&settings.state)?;
     let privileges = privileges::reduce(Reasons::of(&settings))?;
+    symbolize::check(Limits::SERVICE)?;
     tracing::info!(
         kept = privileges.kept.join(" "),
         dropped = privileges.dropped,

@@ -21,12 +21,14 @@ use crate::{
     output::{Lines, folded::python_text},
     profile::{Frame, FrameKind, Location},
     record::check_pid,
+    symbolize::{self, Limits},
 };
 
 /// Dumps, as text or JSON.
 pub fn run(config: Dump) -> Result<Exit, Error> {
     check_pid(config.pid)?;
     let mut dumper = Dumper::new(config.pid, config.interpreter);
+    symbolize::check(Limits::VERB)?;
     let threads = dumper.threads()?;
     if config.json {
         let threads: Vec<Value> = threads.iter().map(json).collect();

@@ -27,11 +27,23 @@ pub(super) fn candidates(pinned: &PinnedFile, links: &Links, host: Option<&Root>
     let beside = name.map_or_else(Vec::new, |name| beside(&pinned.path, name));
     let global = name.map_or_else(Vec::new, |name| global(&pinned.path, name));
     let own = by_build_id.iter().chain(&beside).chain(&global);
-    let own = pinned.root.as_deref().map(|root| own.map(move |path| (root, path)));
-    let of_host = host.map(|root| by_build_id.iter().chain(&global).map(move |path| (root, path)));
+    let own = pinned
+        .root
+        .as_deref()
+        .map(|root| own.map(move |path| (root, path)));
+    let of_host = host.map(|root| {
+        by_build_id
+            .iter()
+            .chain(&global)
+            .map(move |path| (root, path))
+    });
     let mut seen = Vec::new();
     let mut found = Vec::new();
-    for (root, path) in own.into_iter().flatten().chain(of_host.into_iter().flatten()) {
+    for (root, path) in own
+        .into_iter()
+        .flatten()
+        .chain(of_host.into_iter().flatten())
+    {
         let Ok(candidate) = root.find(path) else {
             continue;
         };
@@ -69,7 +81,9 @@ fn beside(path: &Path, name: &OsStr) -> Vec<PathBuf> {
 }
 
 fn global(path: &Path, name: &OsStr) -> Vec<PathBuf> {
-    let folder = path.parent().and_then(|folder| folder.strip_prefix("/").ok());
+    let folder = path
+        .parent()
+        .and_then(|folder| folder.strip_prefix("/").ok());
     let below = |directory| Some(Path::new(directory).join(folder?).join(name));
     DIRECTORIES.into_iter().filter_map(below).collect()
 }
@@ -104,7 +118,10 @@ mod tests {
     fn places_are_those_of_gdb() {
         let path = Path::new("/usr/bin/ls");
         let shown = |paths: Vec<std::path::PathBuf>| -> Vec<String> {
-            paths.iter().map(|path| path.display().to_string()).collect()
+            paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect()
         };
         let name = OsStr::new("ls.debug");
         assert_eq!(

@@ -304,7 +304,8 @@ impl Names {
         for (life, positions) in by_life {
             let addresses: Vec<u64> = positions.keys().copied().collect();
             let map = sources.perf_maps.get(&life);
-            let names = map.map_or_else(Vec::new, |map| self.perf_map(life, map, addresses, budget));
+            let names =
+                map.map_or_else(Vec::new, |map| self.perf_map(life, map, addresses, budget));
             let mut names = names.into_iter();
             for positions in positions.into_values() {
                 let name = names.next().flatten();

@@ -250,7 +250,12 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let too_long = u32::try_from(MESSAGE_MAX + 1).unwrap().to_le_bytes();
-        for bytes in [&too_long[..], &[9, 0, 0, 0, b'"'], &[2, 0, 0, 0, b'{', b'}'], &[1, 0]] {
+        for bytes in [
+            &too_long[..],
+            &[9, 0, 0, 0, b'"'],
+            &[2, 0, 0, 0, b'{', b'}'],
+            &[1, 0],
+        ] {
             let (mut one, other) = UnixStream::pair().unwrap();
             one.write_all(bytes).unwrap();
             drop(one);

@@ -91,8 +91,8 @@ impl Worker {
         let seconds = self.limits.seconds;
         let (socket, peer) = self.start().map_err(|_| Failed::NotStarted)?;
         let mut watch = Watch::of(peer, seconds);
-        let answer = send(socket, question, files)
-            .and_then(|()| receive::<Answer>(socket, || watch.look()));
+        let answer =
+            send(socket, question, files).and_then(|()| receive::<Answer>(socket, || watch.look()));
         match answer {
             Ok(Some((answer, _))) => Ok(answer),
             unanswered => {
@@ -119,7 +119,8 @@ impl Worker {
     /// Processor time that the child has used, zero where there is none.
     pub(super) fn used(&self) -> Duration {
         let pid = self.running.as_ref().and_then(|(_, peer)| peer.pid());
-        pid.and_then(stat).map_or(Duration::ZERO, |stat| time(&stat))
+        pid.and_then(stat)
+            .map_or(Duration::ZERO, |stat| time(&stat))
     }
 }
 
@@ -156,7 +157,9 @@ struct Watch {
 impl Watch {
     fn of(peer: &Peer, seconds: u64) -> Self {
         let pid = peer.pid();
-        let last = pid.and_then(stat).map_or(Duration::ZERO, |stat| time(&stat));
+        let last = pid
+            .and_then(stat)
+            .map_or(Duration::ZERO, |stat| time(&stat));
         Self {
             pid,
             most: last + Duration::from_secs(2 * seconds + 2),

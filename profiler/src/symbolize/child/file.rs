@@ -56,11 +56,7 @@ pub(super) fn names(
 }
 
 /// What the debug file knows, by the addresses that the linker gave.
-fn of_debug_file(
-    debug_file: &OwnedFd,
-    elf: &Elf,
-    offsets: &[u64],
-) -> Option<Vec<Option<Symbol>>> {
+fn of_debug_file(debug_file: &OwnedFd, elf: &Elf, offsets: &[u64]) -> Option<Vec<Option<Symbol>>> {
     let known: Vec<Option<u64>> = offsets
         .iter()
         .map(|&offset| elf.address_of(offset))
@@ -68,8 +64,7 @@ fn of_debug_file(
     let addresses: Vec<u64> = known.iter().copied().flatten().collect();
     let readable = Readable::of(debug_file).ok()?;
     let place = Where::Addresses(&addresses);
-    let mut found =
-        blaze::look_up(&readable.path, place, Detail::DebugInformation)?.into_iter();
+    let mut found = blaze::look_up(&readable.path, place, Detail::DebugInformation)?.into_iter();
     let symbols = known
         .into_iter()
         .map(|address| address.and_then(|_| found.next().flatten()));

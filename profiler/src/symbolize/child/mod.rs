@@ -53,10 +53,7 @@ pub(super) fn main(mut words: impl Iterator<Item = String>) -> Option<ExitCode> 
 }
 
 /// Answers until there are no more questions.
-pub(super) fn serve(
-    socket: &UnixStream,
-    begin: impl Fn() -> io::Result<()>,
-) -> io::Result<()> {
+pub(super) fn serve(socket: &UnixStream, begin: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let mut maps = PerfMaps::default();
     // Without a time-out on the socket there is no pause.
     while let Some((question, files)) = receive(socket, || Ok(()))? {

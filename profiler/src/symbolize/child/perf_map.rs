@@ -208,7 +208,8 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"1000 10 one\n").unwrap();
         let descriptor = OwnedFd::from(file.try_clone().unwrap());
-        let name = |maps: &mut PerfMaps| maps.names(&descriptor, &[0x1008]).unwrap().names.remove(0);
+        let name =
+            |maps: &mut PerfMaps| maps.names(&descriptor, &[0x1008]).unwrap().names.remove(0);
         assert_eq!(name(&mut maps).as_deref(), Some("one"));
         // Only a map that is kept has this.
         maps.kept[0].1.malformed = 77;

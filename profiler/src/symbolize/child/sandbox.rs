@@ -126,3 +126,86 @@ fn used() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        io,
+        os::fd::AsRawFd,
+        process::Command,
+    };
+
+    use rustix::thread::{CapabilitySet, capabilities};
+
+    use super::enter;
+    use crate::symbolize::Limits;
+
+    /// Says to the test that it is the process to be confined.
+    const INSIDE: &str = "PROFILER_TEST_INSIDE";
+
+    fn is_refused(result: libc::c_int) {
+        let error = io::Error::last_os_error();
+        assert_eq!((result, error.raw_os_error()), (-1, Some(libc::EPERM)));
+    }
+
+    fn inside() {
+        let file = File::open("/proc/self/exe").unwrap();
+        enter(&Limits::VERB).unwrap();
+        // SAFETY: its arguments are numbers.
+        is_refused(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0) });
+        // SAFETY: its argument is a number.
+        is_refused(unsafe { libc::kill(1, 0) });
+        // SAFETY: its arguments are numbers.
+        is_refused(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) });
+        let denied = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        denied(fs::read_link("/proc/self/exe").unwrap_err());
+        denied(File::create("/tmp/profiler-confined").unwrap_err());
+        denied(Command::new("/bin/true").spawn().unwrap_err());
+        // SAFETY: its argument is a number.
+        let closed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(closed, -1);
+        std::mem::forget(file);
+        let left =
+            capabilities(None).map(|sets| sets.permitted | sets.effective | sets.inheritable);
+        // `capget` itself is refused too; the kernel's own word is below.
+        assert!(left.is_err() || left == Ok(CapabilitySet::empty()));
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let value = |name: &str| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap();
+            line.trim_start_matches(':').trim().to_owned()
+        };
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(value(set), "0000000000000000", "{set}");
+        }
+        assert_eq!(
+            (value("NoNewPrivs"), value("Seccomp")),
+            ("1".to_owned(), "2".to_owned())
+        );
+        let uids: Vec<String> = value("Uid").split_whitespace().map(str::to_owned).collect();
+        assert!(uids.iter().all(|uid| uid != "0"), "{uids:?}");
+        println!("confined");
+    }
+
+    /// Inside, no socket can be made, no file written, no program run and no process signalled, there are no
+    /// capabilities, and what was open is closed.
+    #[test]
+    fn nothing_is_left() {
+        if std::env::var_os(INSIDE).is_some() {
+            inside();
+            return;
+        }
+        let name = "symbolize::child::sandbox::tests::nothing_is_left";
+        let output = Command::new("/proc/self/exe")
+            .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("confined"), "{text}");
+    }
+}
