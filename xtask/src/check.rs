@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::shell::{self, cargo, rung};
+use crate::{
+    foreign,
+    shell::{self, cargo, rung},
+};
 
 /// Most lines of a source file, its tests not counted.
 const FILE_LINES_MAX: usize = 500;
@@ -41,6 +44,7 @@ pub(crate) fn quick() -> Result<()> {
     rung("documentation", || {
         shell::run(cargo(&["doc", "--quiet", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    rung("who opens what", foreign::check)?;
     rung("sizes of files", sizes)
 }
 

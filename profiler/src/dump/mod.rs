@@ -32,9 +32,15 @@ pub fn run(config: Dump) -> Result<Exit, Error> {
     let threads = dumper.threads()?;
     if config.json {
         let threads: Vec<Value> = threads.iter().map(json).collect();
-        println!("{}", json!({ "pid": config.pid, "threads": threads }));
+        println!(
+            "{}",
+            json!({ "pid": config.pid, "threads": threads, "threads_left_out": dumper.left_out })
+        );
     } else {
         print!("{}", text(&dumper.title(), &threads));
+        if dumper.left_out > 0 {
+            println!("\n[{} more threads are not shown]", dumper.left_out);
+        }
     }
     Ok(Exit::Done)
 }

@@ -5,18 +5,8 @@ use std::{
     io::{self, Read},
 };
 
-use super::Refused;
-
-/// Reads a file from where it stands up to its end; one that is longer is refused.
-pub(crate) fn read_bounded(file: impl Read, bytes_max: u64) -> Result<Vec<u8>, Refused> {
-    match read_up_to(file, bytes_max)? {
-        (bytes, true) => Ok(bytes),
-        (_, false) => Err(Refused::TooLong),
-    }
-}
-
 /// Reads the beginning of a file; says whether that was all of it.
-pub(crate) fn read_up_to(file: impl Read, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
+fn read_up_to(file: impl Read, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     let mut limited = file.take(bytes_max.saturating_add(1));
     limited.read_to_end(&mut bytes)?;
@@ -26,10 +16,35 @@ pub(crate) fn read_up_to(file: impl Read, bytes_max: u64) -> io::Result<(Vec<u8>
     Ok((bytes, is_whole))
 }
 
+/// Longest of the kernel's files that tell a fact or two of a process or a thread.
+const FACTS_MAX: u64 = 1 << 16;
+
+/// Such a file.
+pub(crate) fn proc_facts(pid: u32, name: &str) -> Option<String> {
+    proc_text(pid, name, FACTS_MAX)
+}
+
+/// Inode number of what a process has open as this descriptor, without a look at that.
+pub(crate) fn descriptor_inode(pid: u32, descriptor: u32) -> Option<u64> {
+    let facts = proc_facts(pid, &format!("fdinfo/{descriptor}"))?;
+    let inode = facts.lines().find_map(|line| line.strip_prefix("ino:"));
+    inode?.trim().parse().ok()
+}
+
 /// The beginning of a file that the kernel keeps of a process: `name` is one of its own below `/proc/PID`. Says
 /// whether that was all of it.
 pub(crate) fn proc_bytes(pid: u32, name: &str, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
     read_up_to(File::open(format!("/proc/{pid}/{name}"))?, bytes_max)
+}
+
+/// The same, up to the end of its last line that was read whole: half a line may seem to say something else.
+pub(crate) fn whole_lines(pid: u32, name: &str, bytes_max: u64) -> io::Result<(Vec<u8>, bool)> {
+    let (mut bytes, is_whole) = proc_bytes(pid, name, bytes_max)?;
+    if !is_whole {
+        let end = bytes.iter().rposition(|&byte| byte == b'\n');
+        bytes.truncate(end.map_or(0, |end| end + 1));
+    }
+    Ok((bytes, is_whole))
 }
 
 /// The same as text, `None` where there is none.
@@ -40,13 +55,16 @@ pub(crate) fn proc_text(pid: u32, name: &str, bytes_max: u64) -> Option<String> 
 
 #[cfg(test)]
 mod tests {
-    use super::{Refused, read_bounded, read_up_to};
+    use super::read_up_to;
 
     /// A file of exactly so many bytes is whole, one more is too long, and nothing beyond is kept.
     #[test]
     fn bounds_hold() {
-        assert_eq!(read_bounded(&b"abc"[..], 3), Ok(b"abc".to_vec()));
-        assert_eq!(read_bounded(&b"abcd"[..], 3), Err(Refused::TooLong));
+        assert_eq!(read_up_to(&b"abc"[..], 3).unwrap(), (b"abc".to_vec(), true));
+        assert_eq!(
+            read_up_to(&b"abcd"[..], 3).unwrap(),
+            (b"abc".to_vec(), false)
+        );
         let (bytes, is_whole) = read_up_to(std::io::repeat(7), 10).unwrap();
         assert_eq!((bytes.len(), is_whole), (10, false));
     }

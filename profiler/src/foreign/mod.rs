@@ -10,19 +10,28 @@
 //! `/proc/PID/exe` and our own `/proc/self/fd/*`. Where `openat2` is refused (a seccomp filter), nothing
 //! is opened and the cause is counted: there is no weaker way.
 //!
-//! What waits for a file system itself cannot be helped: a FUSE file system that any user may enter
-//! (`user_allow_other`) answers when its owner likes.
+//! What a process's memory answers, and when, is for the process to say: `ask` waits for it a while only. How long a
+//! user's files or one process may keep us busy is bounded too, each for itself, so that none is at the cost of others.
 
+mod answer;
 mod bounded;
+mod contents;
+mod fuse;
 mod mapped;
+mod owners;
 mod refused;
 mod regular;
 mod root;
+mod spent;
 
 pub(crate) use self::{
-    bounded::{proc_bytes, proc_text, read_bounded, read_up_to},
+    answer::{ask, notes as silence, ran},
+    bounded::{descriptor_inode, proc_bytes, proc_facts, proc_text, whole_lines},
+    contents::{Contents, plain},
     mapped::{Mapped, find_mapped, find_program},
+    owners::Owners,
     refused::{Refusals, Refused},
-    regular::{Identity, Regular, reopen},
+    regular::{Identity, Regular},
     root::Root,
+    spent::Spent,
 };

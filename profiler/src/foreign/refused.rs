@@ -15,6 +15,8 @@ pub(crate) enum Refused {
     NotRegular,
     /// Reading it may wait, or take away what others were to read.
     Kernel,
+    /// A program that is not root's is its file system (FUSE), and answers when it likes.
+    OfProgram,
     /// Its path leads through a link of procfs, or through too many links.
     Link,
     /// Another file than the one that was meant.
@@ -25,10 +27,10 @@ pub(crate) enum Refused {
     Unsupported,
     /// We have too many files open, or the system has.
     TooMany,
-    /// It is longer than what is read.
-    TooLong,
     /// Its parts are larger or more than what is read.
     TooLarge,
+    /// Its process did not let it be looked at in time.
+    Silent,
     /// The file system says no.
     Unreadable,
 }
@@ -41,13 +43,16 @@ impl Refused {
             Self::Denied => "foreign file not opened, permission denied",
             Self::NotRegular => "foreign file not opened, it is no regular file",
             Self::Kernel => "foreign file not opened, it is one of the kernel's own",
+            Self::OfProgram => {
+                "foreign file not opened, its file system is a user's program (FUSE)"
+            }
             Self::Link => "foreign file not opened, its path has a link that is not followed",
             Self::Replaced => "foreign file not opened, another file stands in its place",
             Self::Busy => "foreign file not opened, its owner keeps it busy",
             Self::Unsupported => "foreign file not opened, the system call openat2 is refused",
             Self::TooMany => "foreign file not opened, too many open",
-            Self::TooLong => "foreign file not read, too long",
             Self::TooLarge => "foreign ELF file not read, its parts are too large",
+            Self::Silent => "foreign file not opened, its process does not answer",
             Self::Unreadable => "foreign file could not be read",
         }
     }

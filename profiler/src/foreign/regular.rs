@@ -2,12 +2,12 @@
 
 use std::{
     fs::File,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open};
 
-use super::Refused;
+use super::{Refused, fuse};
 
 /// File systems whose regular files are the kernel's: reading `/proc/kmsg` waits, reading
 /// `trace_pipe` takes away. From `include/uapi/linux/magic.h`.
@@ -49,6 +49,11 @@ impl Identity {
             changed: (stat.st_ctime, stat.st_ctime_nsec),
         }
     }
+
+    /// Device and inode number, which a file keeps when its contents change.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
 }
 
 /// A regular file, held by a descriptor that opens nothing.
@@ -68,6 +73,9 @@ impl Regular {
         let system = fstatfs(&descriptor)?.f_type;
         if OF_THE_KERNEL.contains(&system) {
             return Err(Refused::Kernel);
+        }
+        if system == fuse::MAGIC && !fuse::is_trusted(stat.st_dev) {
+            return Err(Refused::OfProgram);
         }
         Ok(Self { descriptor, stat })
     }
@@ -92,16 +100,10 @@ impl Regular {
         self.stat.st_uid
     }
 
-    /// Opens it for reading.
+    /// Opens it for reading. A lease on it makes us fail rather than wait.
     pub(crate) fn open(&self) -> Result<File, Refused> {
-        reopen(&self.descriptor)
+        let path = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(File::from(open(path, flags, Mode::empty())?))
     }
-}
-
-/// Opens what one of our own descriptors holds once more, for reading from its beginning. A lease on it makes
-/// us fail rather than wait.
-pub(crate) fn reopen(descriptor: impl AsFd) -> Result<File, Refused> {
-    let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(File::from(open(path, flags, Mode::empty())?))
 }

@@ -1,9 +1,9 @@
 //! The root directory of a target, below which its paths are looked up.
 
-use std::{fs::File, os::fd::OwnedFd, path::Path};
+use std::{os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2},
+    fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2},
     io::Errno,
 };
 
@@ -12,7 +12,7 @@ use super::{Refused, Regular};
 /// How often a look-up begins again while something below the root is renamed.
 const TRIES: usize = 8;
 
-/// A root directory, or a directory that serves as one.
+/// A root directory.
 #[derive(Debug)]
 pub(crate) struct Root(OwnedFd);
 
@@ -36,22 +36,6 @@ impl Root {
     /// A regular file by its path as the target sees it. Links are followed as the target would, never out of its root.
     pub(crate) fn find(&self, path: &Path) -> Result<Regular, Refused> {
         Regular::of(self.look_up(path)?)
-    }
-
-    /// Opens a regular file.
-    pub(crate) fn open_regular(&self, path: &Path) -> Result<File, Refused> {
-        self.find(path)?.open()
-    }
-
-    /// A folder below this one, as a root of its own: links lead at most up to it.
-    pub(crate) fn folder(&self, path: &Path) -> Result<Self, Refused> {
-        let found = self.look_up(path)?;
-        let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
-        if kind == FileType::Directory {
-            Ok(Self(found))
-        } else {
-            Err(Refused::NotRegular)
-        }
     }
 
     fn look_up(&self, path: &Path) -> Result<OwnedFd, Refused> {
@@ -89,7 +73,7 @@ mod tests {
     }
 
     fn refused(root: &Root, path: &str) -> Refused {
-        root.open_regular(Path::new(path)).unwrap_err()
+        root.find(Path::new(path)).unwrap_err()
     }
 
     /// A regular file is read, by whatever path the target has for it.
@@ -100,7 +84,7 @@ mod tests {
         symlink("../../../f", folder.path().join("upwards")).unwrap();
         for path in ["f", "/f", "/../f", "absolute", "upwards"] {
             let mut text = String::new();
-            let mut file = root.open_regular(Path::new(path)).unwrap();
+            let mut file = root.find(Path::new(path)).unwrap().open().unwrap();
             file.read_to_string(&mut text).unwrap();
             assert_eq!(text, "inside", "{path}");
         }
@@ -152,19 +136,5 @@ mod tests {
         for path in ["/proc/kmsg", "/proc/version", "/sys/kernel/notes"] {
             assert_eq!(refused(&system, path), Refused::Kernel, "{path}");
         }
-    }
-
-    /// A folder is a root of its own.
-    #[test]
-    fn folders_confine() {
-        let (folder, root) = root();
-        fs::create_dir(folder.path().join("debug")).unwrap();
-        let debug = root.folder(Path::new("debug")).unwrap();
-        assert_eq!(refused(&debug, "../f"), Refused::Gone);
-        assert_eq!(
-            root.folder(Path::new("f")).unwrap_err(),
-            Refused::NotRegular
-        );
-        assert_eq!(root.folder(Path::new("none")).unwrap_err(), Refused::Gone);
     }
 }

@@ -15,7 +15,11 @@ use super::{
     mappings::{Backing, Mapping, Mappings},
     scan,
 };
-use crate::{profile::Process, python::CodeId};
+use crate::{
+    foreign::{Spent, silence},
+    profile::Process,
+    python::CodeId,
+};
 
 /// First pause after a scan that did not help; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -23,6 +27,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(640);
 /// Pause between looks for a perf map: compiled code can be in every frame.
 const PERF_MAP_PAUSE: Duration = Duration::from_millis(100);
+/// What looks at one process's mappings may take at once, before they have to wait: some hundred of an ordinary one.
+const LOOKS_FREE: Duration = Duration::from_millis(20);
 /// When a process that has just begun is looked at again, after its beginning: it maps its libraries now.
 const YOUNG: [Duration; 6] = [
     Duration::from_millis(1),
@@ -108,6 +114,7 @@ struct Known {
     cgroup: Option<String>,
     command_line: Option<String>,
     mappings: Mappings,
+    looks: Spent,
     pause: Duration,
     next_scan: Option<Instant>,
     /// When its perf map is looked for again, which it did not have.
@@ -135,7 +142,8 @@ impl Processes {
             return;
         }
         let life = self.begin_life();
-        let mappings = scan::mappings(pid, &mut self.files);
+        let mut looks = Spent::new(Instant::now(), LOOKS_FREE);
+        let mappings = read_mappings(pid, &Mappings::default(), &mut looks, &mut self.files);
         if mappings.is_none() {
             self.ended_unread += 1;
         }
@@ -145,6 +153,7 @@ impl Processes {
             cgroup: scan::cgroup(pid),
             command_line: scan::command_line(pid),
             mappings: mappings.unwrap_or_default(),
+            looks,
             pause: PAUSE_MIN,
             next_scan: None,
             next_perf_map: None,
@@ -166,6 +175,7 @@ impl Processes {
             cgroup: known.cgroup.clone(),
             command_line: known.command_line.clone(),
             mappings: known.mappings.clone(),
+            looks: Spent::new(Instant::now(), LOOKS_FREE),
             pause: PAUSE_MIN,
             next_scan: None,
             next_perf_map: None,
@@ -177,12 +187,15 @@ impl Processes {
     /// scan.
     pub fn execed(&mut self, pid: u32, comm: &str) {
         let life = self.begin_life();
+        let mut looks = Spent::new(Instant::now(), LOOKS_FREE);
+        let mappings = read_mappings(pid, &Mappings::default(), &mut looks, &mut self.files);
         let known = Known {
             life,
             comm: Some(comm.to_owned()),
             cgroup: scan::cgroup(pid),
             command_line: scan::command_line(pid),
-            mappings: scan::mappings(pid, &mut self.files).unwrap_or_default(),
+            mappings: mappings.unwrap_or_default(),
+            looks,
             pause: PAUSE_MIN,
             next_scan: None,
             next_perf_map: None,
@@ -215,8 +228,12 @@ impl Processes {
         let process = entry.get_mut();
         if process.mappings.find(address).is_none()
             && process.next_scan.is_none_or(|due| now >= due)
+            && process.looks.may(now)
         {
-            if let Some(mappings) = scan::mappings(pid, files) {
+            let Known {
+                mappings, looks, ..
+            } = process;
+            if let Some(mappings) = read_mappings(pid, mappings, looks, files) {
                 process.mappings = mappings;
                 changed.insert(pid);
             }
@@ -257,7 +274,13 @@ impl Processes {
             let Some(process) = self.known.get_mut(&pid) else {
                 continue;
             };
-            let Some(mappings) = scan::mappings(pid, &mut self.files) else {
+            let Known {
+                mappings, looks, ..
+            } = process;
+            if !looks.may(now) {
+                continue;
+            }
+            let Some(mappings) = read_mappings(pid, mappings, looks, &mut self.files) else {
                 continue;
             };
             if mappings != process.mappings {
@@ -356,20 +379,13 @@ impl Processes {
 
     /// What went wrong without costing a sample, with how often.
     pub fn notes(&self) -> BTreeMap<&'static str, u64> {
-        BTreeMap::from([
-            (
-                "process ended before its mappings were read",
-                self.ended_unread,
-            ),
-            (
-                "mapped file could not be opened, its code has no names",
-                self.files.unopened,
-            ),
-            (
-                "mapped file not opened, too many open",
-                self.files.over_limit,
-            ),
-        ])
+        let mut notes = self.files.notes();
+        notes.extend(silence());
+        notes.insert(
+            "process ended before its mappings were read",
+            self.ended_unread,
+        );
+        notes
     }
 
     fn begin_life(&mut self) -> LifeId {
@@ -386,6 +402,18 @@ impl Processes {
             self.perf_maps.insert(life, Arc::new(file));
         }
     }
+}
+
+/// Reads the mappings of a process, and how long that takes.
+fn read_mappings(
+    pid: u32,
+    before: &Mappings,
+    looks: &mut Spent,
+    files: &mut Files,
+) -> Option<Mappings> {
+    let (mappings, took) = scan::mappings(pid, before, files)?;
+    looks.took(took);
+    Some(mappings)
 }
 
 impl Default for Processes {

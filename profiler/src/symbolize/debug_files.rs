@@ -2,6 +2,7 @@
 //! that are there are opened here, and compared with it in the child.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::File,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -9,18 +10,33 @@ use std::{
 };
 
 use super::wire::{FILES_MAX, Links};
-use crate::{foreign::Root, process::PinnedFile};
+use crate::{
+    foreign::{Refused, Root},
+    process::PinnedFile,
+};
 
 /// Where distributions put separate debug information.
 const DIRECTORIES: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
+/// A check sum is soon forged, so it is no proof of who wrote a file.
+const ANOTHER_USERS: &str = "debug file not used, another user owns it";
 /// A build id of fewer bytes is none, one of more is made up.
 const BUILD_ID: std::ops::RangeInclusive<usize> = 8..=64;
 
-/// Files that may have the debug information of a file. `host` is our own root, where host and container have the same
+/// What was found.
+#[derive(Default)]
+pub(super) struct Candidates {
+    /// Files that may have the debug information.
+    pub(super) files: Vec<File>,
+    /// Why others are not among them.
+    pub(super) refused: Vec<&'static str>,
+}
+
+/// Looks for the debug information of a file. `host` is our own root, where host and container have the same
 /// packages: only what distributions put there is believed.
-pub(super) fn candidates(pinned: &PinnedFile, links: &Links, host: Option<&Root>) -> Vec<File> {
+pub(super) fn candidates(pinned: &PinnedFile, links: &Links, host: Option<&Root>) -> Candidates {
+    let mut found = Candidates::default();
     let Some(file) = pinned.file.as_ref().and_then(|file| file.metadata().ok()) else {
-        return Vec::new();
+        return found;
     };
     let by_build_id = by_build_id(&links.build_id);
     let name = links.debug_link.as_deref().and_then(plain_name);

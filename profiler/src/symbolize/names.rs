@@ -13,7 +13,7 @@ use std::{
 use super::{
     Limits, Named, Resolved, Sources, blaze,
     budget::Budget,
-    debug_files::candidates,
+    debug_files::{Candidates, candidates},
     wire::{Answer, At, Detail, FileNames, JitNames, Line, Links, Question},
     worker::{Failed, Worker},
 };
@@ -184,7 +184,7 @@ impl Names {
         let Some(file) = &pinned.file else {
             return nothing;
         };
-        let owner = file.metadata().map_or(u32::MAX, |metadata| metadata.uid());
+        let owner = pinned.owner;
         let details: &[Detail] = match (self.refused.contains(&id), self.plain.contains(&id)) {
             (true, _) => &[],
             (_, true) => &[Detail::Symbols],
@@ -234,10 +234,13 @@ impl Names {
         };
         let others = match detail {
             Detail::DebugInformation => candidates(pinned, &links, self.host.as_ref()),
-            Detail::Symbols => Vec::new(),
+            Detail::Symbols => Candidates::default(),
         };
+        for cause in others.refused {
+            self.note(cause);
+        }
         let files: Vec<BorrowedFd<'_>> = std::iter::once(file)
-            .chain(&others)
+            .chain(&others.files)
             .map(AsFd::as_fd)
             .collect();
         let names = self.ask_names(&files, offsets, detail)?;

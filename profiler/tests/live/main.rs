@@ -15,6 +15,8 @@ mod django;
 mod drivers;
 mod filters;
 mod hard_cases;
+mod hostile_files;
+mod hostile_python;
 mod libpq_pipeline;
 mod lifecycle;
 mod names;
