@@ -34,6 +34,8 @@ use crate::{
     syscalls, tcp, web,
 };
 
+/// How long names are waited for at the end, which may take five seconds in all.
+const NAMING: Duration = Duration::from_millis(2500);
 /// How often the capabilities are looked after.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the daemon's own CPU time is read.
@@ -183,6 +185,7 @@ impl Supervisor {
                 () = next(&mut watchdog) => self.feed_watchdog(),
             }
         }
+        symbolize::give_up_after(NAMING);
         tracing::info!("ending: the open windows are written");
         manager::stopping("ending");
         self.sampling.stop();

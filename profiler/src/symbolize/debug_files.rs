@@ -42,37 +42,34 @@ pub(super) fn candidates(pinned: &PinnedFile, links: &Links, host: Option<&Root>
     let name = links.debug_link.as_deref().and_then(plain_name);
     let beside = name.map_or_else(Vec::new, |name| beside(&pinned.path, name));
     let global = name.map_or_else(Vec::new, |name| global(&pinned.path, name));
-    let own = by_build_id.iter().chain(&beside).chain(&global);
-    let own = pinned
-        .root
-        .as_deref()
-        .map(|root| own.map(move |path| (root, path)));
-    let of_host = host.map(|root| {
-        by_build_id
-            .iter()
-            .chain(&global)
-            .map(move |path| (root, path))
+    let own = pinned.root.as_deref().into_iter().flat_map(|root| {
+        let paths = by_build_id.iter().chain(&beside).chain(&global);
+        paths.map(move |path| (root, path))
     });
-    let mut seen = Vec::new();
-    let mut found = Vec::new();
-    for (root, path) in own
-        .into_iter()
-        .flatten()
-        .chain(of_host.into_iter().flatten())
-    {
-        let Ok(candidate) = root.find(path) else {
-            continue;
+    let of_host = host.into_iter().flat_map(|root| {
+        let paths = by_build_id.iter().chain(&global);
+        paths.map(move |path| (root, path))
+    });
+    let mut seen = BTreeSet::new();
+    for (root, path) in own.chain(of_host) {
+        let candidate = match root.find(path) {
+            Ok(candidate) => candidate,
+            Err(Refused::Gone) => continue,
+            Err(cause) => {
+                found.refused.push(cause.text());
+                continue;
+            }
         };
-        // Neither by the file itself nor by another user's: a check sum is soon forged.
-        let is_trusted = [0, file.uid()].contains(&candidate.owner());
-        let is_other = candidate.inode() != file.ino() && !seen.contains(&candidate.identity());
-        if is_trusted
-            && is_other
-            && found.len() + 1 < FILES_MAX
-            && let Ok(opened) = candidate.open()
-        {
-            seen.push(candidate.identity());
-            found.push(opened);
+        if candidate.inode() == file.ino() || !seen.insert(candidate.identity()) {
+            continue;
+        }
+        if ![0, file.uid()].contains(&candidate.owner()) {
+            found.refused.push(ANOTHER_USERS);
+        } else if found.files.len() + 1 < FILES_MAX {
+            match candidate.open() {
+                Ok(opened) => found.files.push(opened),
+                Err(cause) => found.refused.push(cause.text()),
+            }
         }
     }
     found

@@ -20,7 +20,7 @@ impl Limits {
     /// Of what a user waits for. libLLVM with its debug information (1.5 GB) is beyond the memory,
     /// what a distribution ships beside it is not.
     pub(crate) const VERB: Self = Self {
-        data: 1 << 30,
+        data: 512 << 20,
         files: 8 << 30,
         seconds: 20,
         owner: Duration::from_secs(80),

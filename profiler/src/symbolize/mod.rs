@@ -35,7 +35,7 @@ use crate::{
     profile::{Frame, FrameKind, Module},
 };
 
-pub(crate) use self::{cache::Cache, limits::Limits, worker::give_up};
+pub(crate) use self::{cache::Cache, limits::Limits, worker::give_up_after};
 
 /// Symbolization could not be set up.
 #[derive(Debug, thiserror::Error)]

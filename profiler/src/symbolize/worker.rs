@@ -25,10 +25,17 @@ const IDLE_LOOKS_MAX: u32 = 300;
 /// From now on nothing is waited for.
 static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
-/// Ends the naming of code in this process: what has no name yet is named by its address. For when the process has
-/// to end.
-pub(crate) fn give_up() {
-    GIVEN_UP.store(true, Ordering::Relaxed);
+/// Ends the naming of code in this process after a while: what has no name by then is named by its address. For when the
+/// process has to end.
+pub(crate) fn give_up_after(time: Duration) {
+    let work = move || {
+        std::thread::sleep(time);
+        GIVEN_UP.store(true, Ordering::Relaxed);
+    };
+    let thread = std::thread::Builder::new().name("patience".to_owned());
+    if thread.spawn(work).is_err() {
+        GIVEN_UP.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Why there is no answer.
@@ -202,4 +209,25 @@ fn stat(pid: u32) -> Option<Stat> {
 fn time(stat: &Stat) -> Duration {
     let ticks = stat.utime + stat.stime;
     Duration::from_millis(ticks.saturating_mul(1000) / procfs::ticks_per_second().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{End, Failed, NOT_CONFINED, meaning};
+
+    /// How the child ended says what the file did.
+    #[test]
+    fn ends_have_their_causes() {
+        let status = End::Status(i32::from(NOT_CONFINED));
+        for (end, cause) in [
+            (End::Signal(libc::SIGABRT), Failed::Memory),
+            (End::Signal(libc::SIGXCPU), Failed::Time),
+            (End::Signal(libc::SIGBUS), Failed::Cut),
+            (End::Signal(libc::SIGSEGV), Failed::Broken),
+            (End::Status(101), Failed::Broken),
+            (status, Failed::NotStarted),
+        ] {
+            assert_eq!(meaning(end), cause, "{end:?}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod filters;
 mod hard_cases;
 mod hostile_files;
 mod hostile_python;
+mod hostile_symbols;
 mod libpq_pipeline;
 mod lifecycle;
 mod names;

@@ -144,9 +144,12 @@ mod tests {
     /// Says to the test that it is the process to be confined.
     const INSIDE: &str = "PROFILER_TEST_INSIDE";
 
-    fn is_refused(result: libc::c_int) {
+    fn is_refused(result: impl Into<i64>) {
         let error = io::Error::last_os_error();
-        assert_eq!((result, error.raw_os_error()), (-1, Some(libc::EPERM)));
+        assert_eq!(
+            (result.into(), error.raw_os_error()),
+            (-1, Some(libc::EPERM))
+        );
     }
 
     fn inside() {
