@@ -30,9 +30,12 @@ use crate::{
         signals::{self, Patience, Signals},
     },
     store::{Capability, Sampled, Store},
+    symbolize::{self, Limits},
     syscalls, tcp, web,
 };
 
+/// How long names are waited for at the end, which may take five seconds in all.
+const NAMING: Duration = Duration::from_millis(2500);
 /// How often the capabilities are looked after.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the daemon's own CPU time is read.
@@ -48,6 +51,7 @@ pub fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
     let statistics = kernel::keep_statistics();
     let store = Store::open(&settings.state)?;
     let privileges = privileges::reduce(Reasons::of(&settings))?;
+    symbolize::check(Limits::SERVICE)?;
     tracing::info!(
         kept = privileges.kept.join(" "),
         dropped = privileges.dropped,
@@ -164,6 +168,7 @@ impl Supervisor {
         self.queries.ask_to_stop();
         self.tcp.ask_to_stop();
         self.syscalls.ask_to_stop();
+        symbolize::give_up_after(NAMING);
         tracing::info!("ending: the open windows are written");
         manager::stopping("ending");
         self.sampling.stop();

@@ -18,6 +18,7 @@ use crate::{
     printable::{compact_json, shortened},
     profile::{Frame, FrameKind, Location},
     record::check_pid,
+    symbolize::{self, Limits},
 };
 
 /// Most characters of a name in the text; JSON has all of it.
@@ -27,6 +28,7 @@ const NAME_MAX: usize = 1000;
 pub fn run(config: Dump) -> Result<Exit, Error> {
     check_pid(config.pid)?;
     let stdout = Artifact::open(&Destination::Stdout)?;
+    symbolize::check(Limits::VERB)?;
     let mut dumper = Dumper::new(config);
     let threads = dumper.threads()?;
     let bytes = if config.json {

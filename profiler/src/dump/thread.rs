@@ -21,7 +21,7 @@ use crate::{
         aggregate::comm_text,
         threads::{Modules, PythonPlaces, header_of, locations, shown},
     },
-    symbolize::{Sources, Symbols},
+    symbolize::{Limits, Sources, Symbols},
     unwind::{StackCopy, Unwinder},
     wait::Waits,
 };
@@ -118,7 +118,7 @@ impl Dumper {
         let mut modules = Modules::default();
         let pythons = PythonPlaces::of(&places, &self.pythons);
         let sources = Sources::of(&self.processes);
-        let symbols = Symbols::spawn(&sources)?;
+        let symbols = Symbols::spawn(Limits::VERB)?;
         let resolve = |places| symbols.resolve(places, sources);
         let named = locations(&places, &pythons, &mut modules, resolve)?.list;
         let threads = raw.into_iter().map(

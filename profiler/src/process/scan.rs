@@ -413,16 +413,6 @@ pub(super) fn perf_map(pid: u32) -> Option<fs::File> {
     is_trusted.then(|| found.open().ok())?
 }
 
-/// Where a process in another mount namespace keeps debug information.
-pub(super) fn debug_directory(pid: u32) -> Option<PathBuf> {
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    if namespace(&pid.to_string())? == namespace("self")? {
-        return None;
-    }
-    let directory = PathBuf::from(format!("/proc/{pid}/root/usr/lib/debug"));
-    directory.is_dir().then_some(directory)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     fs::File,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,8 +41,6 @@ const YOUNG: [Duration; 6] = [
 ];
 /// Most processes that are looked at again.
 const YOUNG_MAX: usize = 256;
-/// Most foreign mount namespaces whose debug information is looked for.
-const DEBUG_DIRECTORIES_MAX: usize = 16;
 
 /// One life of a process: a process that executes another program, or another one under the same
 /// id, is another life.
@@ -106,7 +103,6 @@ pub struct Processes {
     /// Perf maps of lives, once one was needed and found.
     perf_maps: HashMap<LifeId, Arc<File>>,
     lives: u32,
-    debug_directories: Vec<PathBuf>,
     ended_unread: u64,
     changed: BTreeSet<u32>,
     /// Processes to be looked at again: when, whom, and the place of the look in `YOUNG`.
@@ -141,7 +137,6 @@ impl Processes {
             files: Files::new(),
             perf_maps: HashMap::new(),
             lives: 0,
-            debug_directories: Vec::new(),
             ended_unread: 0,
             changed: BTreeSet::new(),
             young: BTreeSet::new(),
@@ -159,11 +154,6 @@ impl Processes {
         let mappings = read_mappings(pid, &Mappings::default(), &mut looks, &mut self.files);
         if mappings.is_none() {
             self.ended_unread += 1;
-        }
-        if let Some(directory) = scan::debug_directory(pid)
-            && self.debug_directories.len() < DEBUG_DIRECTORIES_MAX
-        {
-            self.debug_directories.push(directory);
         }
         let known = Known {
             life,
@@ -369,7 +359,6 @@ impl Processes {
         }
         let lives: BTreeSet<LifeId> = self.known.values().map(|process| process.life).collect();
         self.perf_maps.retain(|life, _| lives.contains(life));
-        self.debug_directories.retain(|path| path.is_dir());
         let mappings = self
             .known
             .values()
@@ -394,11 +383,6 @@ impl Processes {
     /// Perf maps of lives.
     pub fn perf_maps(&self) -> &HashMap<LifeId, Arc<File>> {
         &self.perf_maps
-    }
-
-    /// Where processes in other mount namespaces keep debug information.
-    pub fn debug_directories(&self) -> &[PathBuf] {
-        &self.debug_directories
     }
 
     /// What went wrong without costing a sample, with how often.

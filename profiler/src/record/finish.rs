@@ -23,7 +23,7 @@ use crate::{
     printable::shown,
     process::{Place, Processes},
     profile::{Account, Cost, Event, Lost, Meta},
-    symbolize::{Sources, Symbols},
+    symbolize::{Limits, Sources, Symbols},
     terminal::say,
 };
 
@@ -48,7 +48,7 @@ pub(crate) fn write(recorded: Recorded) -> Result<(), Error> {
     let (format, options) = (recorded.config.format, recorded.config.options);
     let (captured, artifact) = capture(recorded)?;
     let path = artifact.path().map(shown);
-    let symbols = Symbols::spawn(&captured.sources)?;
+    let symbols = Symbols::spawn(Limits::VERB)?;
     let resolve = |places, sources| symbols.resolve(places, sources);
     let (mut profile, hints) = captured.profile(resolve)?;
     profile.account.cost.process = process_cpu_time();

@@ -20,6 +20,7 @@ mod hostile_files;
 mod hostile_python;
 mod hostile_daemon;
 mod hostile_output;
+mod hostile_symbols;
 mod libpq_pipeline;
 mod lifecycle;
 mod names;
