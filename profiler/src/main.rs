@@ -5,15 +5,20 @@ use std::{io, process::ExitCode};
 use clap::{Parser, error::Error as Refusal};
 use profiler::{
     cli::{Cli, Verb},
-    daemon, dump,
+    cores, daemon, dump,
     error::{Error, Exit},
     postgres,
     preflight::{self, Form},
-    printable, record, report, syscalls, tcp,
+    printable, record, report, symbolize, syscalls, tcp,
     terminal::say_lines,
 };
 
 fn main() -> ExitCode {
+    cores::forbid();
+    let words = std::env::args_os().skip(1);
+    if let Some(exit) = symbolize::child(words.map_while(|word| word.into_string().ok())) {
+        return exit;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(refusal) => return answer(&refusal),

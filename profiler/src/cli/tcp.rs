@@ -83,7 +83,7 @@ pub struct TcpArgs {
     /// A line for each event as it happens
     #[arg(long, conflicts_with = "by_peer")]
     pub events: bool,
-    /// File to write the result to [default: standard output]
+    /// File to write the result to; only its owner may read a new one [default: standard output]
     #[arg(short, long, value_name = "FILE", conflicts_with = "events")]
     pub output: Option<PathBuf>,
     /// Show the command line whole, passwords and all [default: names of programs and options]

@@ -13,7 +13,7 @@ use crate::{
     kernel, postgres, preflight,
     printable::shown,
     record::targets::check_frequency,
-    store::{Capability, Sampled},
+    store::{Capability, Sampled, trusted},
 };
 
 /// Prints what would run; fails where something that is on cannot be.
@@ -221,6 +221,9 @@ fn describe_store(settings: &Settings, refusal: Option<&str>) -> String {
 
 /// Why windows could not be kept there. The directory may still have to be made.
 fn store_refusal(state: &Path) -> Option<String> {
+    if let Ok(Some(why)) = trusted::why_exposed(state) {
+        return Some(why);
+    }
     let existing = state.ancestors().find(|path| path.exists())?;
     match fs::metadata(existing) {
         Ok(metadata) if !metadata.is_dir() => Some("not a directory".to_owned()),

@@ -18,6 +18,7 @@ use crate::{
     printable::{compact_json, shortened},
     profile::{Frame, FrameKind, Location},
     record::check_pid,
+    symbolize::{self, Limits},
 };
 
 /// Most characters of a name in the text; JSON has all of it.
@@ -27,16 +28,25 @@ const NAME_MAX: usize = 1000;
 pub fn run(config: Dump) -> Result<Exit, Error> {
     check_pid(config.pid)?;
     let stdout = Artifact::open(&Destination::Stdout)?;
+    symbolize::check(Limits::VERB)?;
     let mut dumper = Dumper::new(config);
     let threads = dumper.threads()?;
     let bytes = if config.json {
         let threads: Vec<Value> = threads.iter().map(json).collect();
-        let dump = json!({ "pid": config.pid, "threads": threads });
+        let dump = json!({
+            "pid": config.pid,
+            "threads": threads,
+            "threads_left_out": dumper.left_out,
+        });
         let mut line = compact_json(&dump).map_err(OutputError::Json)?;
         line.push(b'\n');
         line
     } else {
-        text(&dumper.title(), &threads).into_bytes()
+        let mut text = text(&dumper.title(), &threads);
+        if dumper.left_out > 0 {
+            let _ = writeln!(text, "\n[{} more threads are not shown]", dumper.left_out);
+        }
+        text.into_bytes()
     };
     stdout.write(&bytes)?;
     Ok(Exit::Done)

@@ -1,8 +1,8 @@
 //! The report for programs. Pure.
 //!
-//! One object: `version` (1), `title`, `duration_ns`; `statements`, each with `statement` (its normal form), `fingerprint`
-//! (16 hexadecimal digits), `side` (`client`, `server`), `by`, `via`, `databases`, `users`, `applications`, `peers` (eight
-//! at most), `impact_permille`, `calls` (ended without an error), `errors` (by SQLSTATE), `skipped`, `aborted`,
+//! One object: `version` (1), `title`, `duration_ns`; `statements`, each with `statement` (its normal form; its keywords
+//! alone, in `<withheld ..>`, where the server did not take it), `fingerprint` (16 hexadecimal digits), `side` (`client`,
+//! `server`), `by`, `via`, `databases`, `users`, `applications`, `peers` (eight at most), `impact_permille`, `calls` (ended without an error), `errors` (by SQLSTATE), `skipped`, `aborted`,
 //! `unfinished`, `unseen`, `shared` (calls whose end came together with another's, which are not in the quantiles),
 //! `total_ns`, `mean_ns`, `p50_ns`, `p95_ns`, `p99_ns`, `max_ns`, `first_row_ns` (mean), `wait_ns` (behind others of a
 //! pipeline), `ready_ns` (from the end to `ReadyForQuery`), `rows`, `sent`, `received` (bytes), `fetches`,

@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
-    io::{self, Read},
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,20 +11,23 @@ use std::{
 use profiler_common::wire::{WireHeader, family, source};
 
 use super::{
+    encoding::legible,
     origin::{Origin, Transport},
     protocol::Side,
-    streams::Unknown,
 };
-use crate::sockets::{self, unix::UnixSockets};
+use crate::{
+    foreign::{ask, proc_bytes, proc_text},
+    sockets::{self, unix::UnixSockets},
+};
+
+/// Longest title of a process that is read, in bytes: a server's has some hundred.
+const TITLE_MAX: u64 = 4096;
 
 /// How often the list of unix sockets is made anew at most: it is long where there are many.
 const LIST_EVERY: Duration = Duration::from_millis(500);
 
 /// How often processes are looked through at most for who has a socket.
 const OTHER_ENDS_EVERY: Duration = Duration::from_secs(1);
-
-/// Most bytes of a backend's title that are read: it has less than this where names are 63 bytes at most.
-const TITLE_BYTES: u64 = 4096;
 
 /// What is known of other ends.
 #[derive(Debug, Default)]
@@ -98,9 +100,8 @@ impl Peers {
     }
 
     /// The server's end of a connection, if it is a process on this host.
-    pub(super) fn backend(&mut self, unknown: &Unknown) -> Option<u32> {
-        let header = &unknown.header;
-        if unknown.side == Side::Server {
+    pub(super) fn backend(&mut self, header: &WireHeader, side: Side) -> Option<u32> {
+        if side == Side::Server {
             return Some(header.tgid);
         }
         let local = sockets::tcp::address(header.local, header.local_port);
@@ -159,15 +160,15 @@ fn inode(header: &WireHeader) -> u64 {
 
 /// Whether a process may be a backend: it has the name of the server's program.
 fn is_server(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = proc_text(pid, "comm", TITLE_MAX).unwrap_or_default();
     name.starts_with("post") || name.starts_with("edb-post")
 }
 
-/// What a process calls itself; empty if it is gone. Only a user's and a database's name are kept of it.
+/// What a process calls itself; empty if it is gone.
 fn title(pid: u32) -> String {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(format!("/proc/{pid}/cmdline"));
-    let _ = file.and_then(|file| file.take(TITLE_BYTES).read_to_end(&mut bytes));
+    // It is in the process's own memory.
+    let read = ask(pid, move || proc_bytes(pid, "cmdline", TITLE_MAX));
+    let (bytes, _) = read.and_then(Result::ok).unwrap_or_default();
     let title = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(title).into_owned()
+    legible(title)
 }

@@ -23,12 +23,12 @@ use crate::{
     printable::shown,
     process::{Place, Processes},
     profile::{Account, Cost, Event, Lost, Meta},
-    symbolize::{Sources, Symbols},
+    symbolize::{Limits, Sources, Symbols},
     terminal::say,
 };
 
 /// What the kernel side counts that costs no sample.
-pub(super) const NOTED: [Counter; 8] = [
+pub(super) const NOTED: [Counter; 9] = [
     Counter::EventLost,
     Counter::TargetsFull,
     Counter::NoKernelStack,
@@ -37,6 +37,7 @@ pub(super) const NOTED: [Counter; 8] = [
     Counter::NoSwitchStack,
     Counter::ArrivalUnseen,
     Counter::PythonsFull,
+    Counter::NotRun,
 ];
 
 /// Makes the profile, writes it and prints the summary.
@@ -47,7 +48,7 @@ pub(crate) fn write(recorded: Recorded) -> Result<(), Error> {
     let (format, options) = (recorded.config.format, recorded.config.options);
     let (captured, artifact) = capture(recorded)?;
     let path = artifact.path().map(shown);
-    let symbols = Symbols::spawn(&captured.sources)?;
+    let symbols = Symbols::spawn(Limits::VERB)?;
     let resolve = |places, sources| symbols.resolve(places, sources);
     let (mut profile, hints) = captured.profile(resolve)?;
     profile.account.cost.process = process_cpu_time();

@@ -231,8 +231,10 @@ impl Sampler {
 
     /// Whether it should be begun anew after this window.
     pub(crate) fn is_worn(&self) -> bool {
+        let pythons = self.state.stacks.known_pythons();
         self.state.processes.files().len() > FILES_WORN
-            || self.state.stacks.known_pythons().functions() > FUNCTIONS_WORN
+            || pythons.functions() > FUNCTIONS_WORN
+            || pythons.is_full()
     }
 
     /// Ends the window, takes it out and begins the next one.

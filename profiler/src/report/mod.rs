@@ -26,7 +26,7 @@ pub use self::{
     merge::merge,
     processes::Wanted,
 };
-use crate::profile::Profile;
+use crate::{profile::Profile, store::WINDOW_BYTES_MAX};
 
 /// Most bytes that a file may have, compressed or not.
 pub const BYTES_MAX: u64 = 256 << 20;
@@ -129,6 +129,11 @@ impl ReadError {
 /// The profile in a file's bytes: folded stacks or pprof, either of them gzipped or not.
 pub fn read(bytes: &[u8]) -> Result<Profile, ReadError> {
     read_bounded(bytes, BYTES_MAX)
+}
+
+/// The profile in a window's bytes, which are fewer than those of a file may be.
+pub(crate) fn read_window(bytes: &[u8]) -> Result<Profile, ReadError> {
+    read_bounded(bytes, WINDOW_BYTES_MAX)
 }
 
 fn read_bounded(bytes: &[u8], limit: u64) -> Result<Profile, ReadError> {

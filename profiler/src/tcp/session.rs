@@ -146,8 +146,7 @@ impl Session {
         self.watcher.list_again();
         let watcher = &mut self.watcher;
         watcher.connections.close(end_ns);
-        let missed = watcher.kernel.missed_tcp();
-        let mut account = Account::new(&watcher.kernel.counters()?, &watcher.connections, missed);
+        let mut account = Account::new(&watcher.kernel.counters()?, &watcher.connections);
         account.lose(UNFOLLOWED, watcher.unfollowed);
         account.note(UNLISTED, watcher.unlisted);
         account.bpf = watcher.bpf_time();

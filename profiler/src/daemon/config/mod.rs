@@ -191,6 +191,14 @@ pub fn load(path: &Path) -> Result<Settings, ConfigError> {
     resolve(merged, state).map_err(|message| ConfigError::Wrong(Complaint::of_value(path, message)))
 }
 
+/// A file that stands alone, with its defaults.
+pub(crate) fn parse(text: &str) -> Result<Settings, ConfigError> {
+    let path = Path::new(PATH);
+    let file = toml::from_str(text)
+        .map_err(|error| ConfigError::Wrong(Complaint::of_text(path, text, &error)))?;
+    resolve(file, None).map_err(|message| ConfigError::Wrong(Complaint::of_value(path, message)))
+}
+
 /// Where windows are, for those who only read them: as configured, if that can be read.
 pub fn state_directory() -> PathBuf {
     load(Path::new(PATH)).map_or_else(|_| PathBuf::from(STATE), |settings| settings.state)
