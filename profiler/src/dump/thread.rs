@@ -222,7 +222,7 @@ impl Raw {
 
 /// Whether we may know what a thread does: without, it would seem to wait for nothing.
 fn may_read(pid: u32, tid: u32) -> bool {
-    fs::read(format!("/proc/{pid}/task/{tid}/syscall")).is_ok()
+    proc_facts(pid, &format!("task/{tid}/syscall")).is_some()
 }
 
 /// The native stack of a thread that waits in a system call, whose frame pointer is not known; `None` of one
