@@ -139,7 +139,7 @@ pub struct DumpArgs {
     #[arg(long)]
     pub native: bool,
 
-    /// Show the command line whole, passwords and all [default: names of programs, scripts and options]
+    /// Show the command line whole, passwords and all [default: names of programs and options]
     #[arg(long)]
     pub full_command: bool,
 }
