@@ -18,7 +18,7 @@ use super::{
     report::{Report, Row},
     statistics::{Sessions, Transactions},
 };
-use crate::output::OutputError;
+use crate::{output::OutputError, printable::pretty_json};
 
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
@@ -52,9 +52,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
             },
         })),
     });
-    let mut text = serde_json::to_string_pretty(&value)?;
-    text.push('\n');
-    Ok(text)
+    Ok(pretty_json(&value)?)
 }
 
 fn statement(row: &Row<'_>) -> Value {

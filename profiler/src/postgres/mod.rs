@@ -45,7 +45,7 @@ mod texts;
 pub(crate) mod totals;
 mod transfer;
 mod watcher;
-mod window;
+pub(crate) mod window;
 
 pub use self::{
     history::{History, tell},

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,7 +15,13 @@ use super::{
     origin::{Origin, Transport},
     protocol::Side,
 };
-use crate::sockets::{self, unix::UnixSockets};
+use crate::{
+    foreign::{ask, proc_bytes, proc_text},
+    sockets::{self, unix::UnixSockets},
+};
+
+/// Longest title of a process that is read, in bytes: a server's has some hundred.
+const TITLE_MAX: u64 = 4096;
 
 /// How often the list of unix sockets is made anew at most: it is long where there are many.
 const LIST_EVERY: Duration = Duration::from_millis(500);
@@ -154,13 +160,15 @@ fn inode(header: &WireHeader) -> u64 {
 
 /// Whether a process may be a backend: it has the name of the server's program.
 fn is_server(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = proc_text(pid, "comm", TITLE_MAX).unwrap_or_default();
     name.starts_with("post") || name.starts_with("edb-post")
 }
 
 /// What a process calls itself; empty if it is gone.
 fn title(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // It is in the process's own memory.
+    let read = ask(pid, move || proc_bytes(pid, "cmdline", TITLE_MAX));
+    let (bytes, _) = read.and_then(Result::ok).unwrap_or_default();
     let title = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     legible(title)
 }

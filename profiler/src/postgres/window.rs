@@ -239,7 +239,7 @@ fn fingerprint(statement: Option<&Statement>, texts: &Texts) -> Option<Fingerpri
 
 /// Windows together.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     pub(super) texts: Texts,
     pub(super) statistics: Statistics,
     pub(super) account: Account,
@@ -248,7 +248,7 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    pub(super) fn add(&mut self, window: Window) {
+    pub(crate) fn add(&mut self, window: Window) {
         let mut statistics = Statistics {
             transactions: window.transactions,
             sessions: window.sessions,

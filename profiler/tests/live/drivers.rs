@@ -30,13 +30,15 @@ pub(crate) const PYTHON: [&str; 3] = [
 /// node-postgres, with what makes cursors and COPY of it.
 pub(crate) const NODE: [&str; 3] = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0"];
 /// tokio-postgres, with what it is used with.
-const RUST: [&str; 5] = [
+pub(crate) const RUST: [&str; 5] = [
     "tokio-postgres = '=0.7.18'",
     "tokio = { version = '1', features = ['macros', 'rt-multi-thread', 'time'] }",
     "futures-util = { version = '0.3', default-features = false, features = ['alloc', 'sink'] }",
     "bytes = '1'",
     "serde_json = '1'",
 ];
+/// The script for it.
+pub(crate) const TOKIO: &str = "with_tokio_postgres.rs";
 /// Where Debian has JDBC's driver, with what it needs.
 const JARS: &str = "/usr/share/java/postgresql.jar";
 
@@ -165,7 +167,7 @@ struct Script {
 }
 
 /// Where a script is.
-fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/drivers");
     folder.join(name)
 }
@@ -270,13 +272,12 @@ fn node_postgres_is_counted_exactly() {
 /// tokio-postgres sends on one thread and receives on another.
 #[test]
 fn tokio_postgres_is_counted_exactly() {
-    let name = "with_tokio_postgres.rs";
-    let Some(program) = rust_program(&path(name), &RUST) else {
+    let Some(program) = rust_program(&path(TOKIO), &RUST) else {
         println!("skipped: the driver for Rust could not be built");
         return;
     };
     let script = Script {
-        name,
+        name: TOKIO,
         command: vec![program.into()],
         environment: Vec::new(),
     };
