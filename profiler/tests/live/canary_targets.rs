@@ -12,7 +12,7 @@ use std::{
 use crate::{bench::Target, canary_secrets::Secrets, postgres::Postgres, queries::sql, raw::Raw};
 
 /// Whether command lines are shown without what may be secret.
-const ARGUMENTS_ARE_HIDDEN: bool = false;
+const ARGUMENTS_ARE_HIDDEN: bool = true;
 
 /// What has the secrets: a server of HTTP and one of Postgres, and a client of both that is the test.
 pub(crate) struct Targets {
