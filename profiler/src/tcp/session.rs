@@ -21,9 +21,9 @@ use crate::{
         ending::{End, Ending, event_loop},
         finish,
         running::{Running, conclude},
-        showing::show,
         targets,
     },
+    terminal::show,
 };
 
 /// How often the ring is emptied: a connection's life takes half a KiB of it.

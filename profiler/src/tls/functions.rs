@@ -31,6 +31,10 @@ const PASSING: [(&str, Passing); 5] = [
 const FREE: &str = "SSL_free";
 /// Most bytes of one of them.
 const BYTES_MAX: u64 = 1 << 16;
+/// Most segments of a file that are looked through; linkers make some ten.
+const SEGMENTS_MAX: usize = 256;
+/// Most symbols that are looked through.
+const SYMBOLS_MAX: usize = 1_000_000;
 
 const fn passing(direction: u8, length_argument: u8) -> Passing {
     Passing {
@@ -50,7 +54,7 @@ pub(super) struct Function {
 
 /// What a file has of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub(super) functions: Vec<Function>,
     /// Offset in the file of the function that gives a connection up.
     pub(super) free: Option<u64>,
@@ -65,7 +69,7 @@ type Table<'a, R> = SymbolTable<'a, FileHeader64<Endianness>, R>;
 type Symbols = BTreeMap<&'static str, (u64, u64)>;
 
 /// Looks through a file; `None` if it is no ELF file or has none of them.
-pub(super) fn find<'a, R: ReadRef<'a>>(data: R) -> Option<Found> {
+pub(crate) fn find<'a, R: ReadRef<'a>>(data: R) -> Option<Found> {
     let object = Elf::parse(data).ok()?;
     let mut symbols = named(&object, object.elf_dynamic_symbol_table(), ".dynstr");
     if symbols.is_empty() {
@@ -108,7 +112,7 @@ fn named<'a, R: ReadRef<'a>>(object: &Elf<'a, R>, table: &Table<'a, R>, names: &
     };
     let wanted = || PASSING.iter().map(|(name, _)| *name).chain([FREE]);
     let endian = object.endian();
-    for symbol in table.iter() {
+    for symbol in table.iter().take(SYMBOLS_MAX) {
         let at = usize::try_from(symbol.st_name(endian)).unwrap_or(usize::MAX);
         let rest = names.get(at..).unwrap_or_default();
         let is_it = |name: &&str| {
@@ -159,16 +163,15 @@ fn function<'a, R: ReadRef<'a>>(
 }
 
 fn code<'a, R: ReadRef<'a>>(object: &Elf<'a, R>, address: u64, size: u64) -> Option<&'a [u8]> {
-    object
-        .segments()
-        .find_map(|segment| segment.data_range(address, size).ok().flatten())
+    let offset = file_offset(object, address)?;
+    object.data().read_bytes_at(offset, size).ok()
 }
 
 fn file_offset<'a, R: ReadRef<'a>>(object: &Elf<'a, R>, address: u64) -> Option<u64> {
-    object.segments().find_map(|segment| {
+    object.segments().take(SEGMENTS_MAX).find_map(|segment| {
         let (offset, size) = segment.file_range();
         let within = address.checked_sub(segment.address())?;
-        (within < size).then(|| offset + within)
+        (within < size).then(|| offset.checked_add(within))?
     })
 }
 

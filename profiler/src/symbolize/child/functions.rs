@@ -9,7 +9,7 @@ const FUNCTIONS_MAX: usize = 4_000_000;
 
 /// Ranges of functions in one file, by the linker's addresses.
 #[derive(Debug, Default)]
-pub(super) struct Functions {
+pub(crate) struct Functions {
     sorted: Vec<(u64, u64)>,
 }
 
@@ -42,7 +42,7 @@ impl Functions {
     }
 
     /// The function that holds an address: its first address and its end.
-    pub(super) fn find(&self, address: u64) -> Option<(u64, u64)> {
+    pub(crate) fn find(&self, address: u64) -> Option<(u64, u64)> {
         let after = self.sorted.partition_point(|&(start, _)| start <= address);
         let range = *self.sorted.get(after.checked_sub(1)?)?;
         (address < range.1).then_some(range)
@@ -94,7 +94,7 @@ mod tests {
     /// Our own executable's functions hold our own code.
     #[test]
     fn reads_our_own_executable() {
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap().into();
         let elf = super::super::elf::Elf::read(&file).unwrap();
         assert!(elf.functions.sorted.len() > 1000);
         assert!(elf.functions.sorted.iter().all(|(start, end)| start <= end));

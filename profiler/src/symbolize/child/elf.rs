@@ -1,7 +1,7 @@
-//! What an ELF file tells beside names: its build id, its functions' ranges, its sections, and which
-//! address belongs to which offset. Files come from anywhere: what cannot be read is an error value.
+//! What an ELF file tells beside names: its functions' ranges, its sections, and which address belongs to which
+//! offset. Files come from anywhere: what cannot be read is an error value.
 
-use std::fs::File;
+use std::{fs::File, os::fd::OwnedFd};
 
 use object::{Object, ObjectSection, ObjectSegment, ReadCache};
 
@@ -9,11 +9,9 @@ use super::functions::Functions;
 
 /// Facts of one file.
 #[derive(Debug, Default)]
-pub(super) struct Elf {
-    /// GNU build id, empty if there is none.
-    pub(super) build_id: Vec<u8>,
+pub(crate) struct Elf {
     /// Ranges of functions.
-    pub(super) functions: Functions,
+    pub(crate) functions: Functions,
     segments: Vec<Segment>,
     sections: Vec<(u64, u64, String)>,
 }
@@ -27,15 +25,9 @@ struct Segment {
 
 impl Elf {
     /// Reads a file, `None` if it is no ELF file that can be understood.
-    pub(super) fn read(file: &File) -> Option<Self> {
-        let cache = ReadCache::new(file);
+    pub(crate) fn read(file: &OwnedFd) -> Option<Self> {
+        let cache = ReadCache::new(File::from(file.try_clone().ok()?));
         let object = object::File::parse(&cache).ok()?;
-        let build_id = object
-            .build_id()
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-            .to_vec();
         let segments = object.segments().map(|segment| {
             let (file_offset, file_size) = segment.file_range();
             Segment {
@@ -56,7 +48,6 @@ impl Elf {
             ))
         });
         Some(Self {
-            build_id,
             segments: segments.collect(),
             sections: sections.collect(),
             functions: Functions::read(&object),
@@ -65,7 +56,7 @@ impl Elf {
 
     /// The address that the linker gave to what is at an offset of the file. Where a segment's
     /// offset and address differ (lld), so do these.
-    pub(super) fn address_of(&self, offset: u64) -> Option<u64> {
+    pub(crate) fn address_of(&self, offset: u64) -> Option<u64> {
         let holds = |segment: &&Segment| {
             offset
                 .checked_sub(segment.file_offset)
@@ -76,7 +67,7 @@ impl Elf {
     }
 
     /// The section of code that holds an address.
-    pub(super) fn section_of(&self, address: u64) -> Option<&str> {
+    pub(crate) fn section_of(&self, address: u64) -> Option<&str> {
         let section = self
             .sections
             .iter()
