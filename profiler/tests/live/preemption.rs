@@ -85,7 +85,9 @@ impl Read {
         let is_named = name.is_some_and(|name| header.comm.starts_with(name.as_bytes()));
         let stack = sample.rest.map_or(&[][..], |rest| &rest.stack[..]);
         let is_others = |run: &[u8]| {
-            own != Some(run[0]) && run == [run[0]; RUN] && bytes.values().any(|byte| *byte == run[0])
+            own != Some(run[0])
+                && run == [run[0]; RUN]
+                && bytes.values().any(|byte| *byte == run[0])
         };
         if !is_named || stack.chunks_exact(RUN).any(is_others) {
             self.foreign.push(format!("{own:x?}: {header:?}"));
