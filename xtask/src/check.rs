@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 
 use crate::{
+    foreign,
     shell::{self, cargo, rung},
     toolchain::HIDE,
 };
@@ -52,6 +53,7 @@ pub(crate) fn quick() -> Result<()> {
         let mut doc = without_toolchain(&["doc", "--quiet", "--no-deps"]);
         shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    rung("who opens what", foreign::check)?;
     rung("sizes of files", sizes)?;
     rung("sentences of the documentation", sentences::check)
 }

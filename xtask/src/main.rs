@@ -12,6 +12,7 @@ mod check;
 mod compile;
 mod demo;
 mod flamegraphs;
+mod foreign;
 mod fuzz;
 mod guest;
 mod interrupt;

@@ -5,14 +5,15 @@ use std::{fs, os::unix::fs::FileExt};
 use profiler_common::{
     off_cpu::State,
     outcome::StopReason,
-    sample::{ORIGIN_SYSCALL, Sample},
+    sample::{ORIGIN_SYSCALL, Sample, SampleHeader},
     unwind::{Registers, how::RETURN},
 };
 
 use super::memory::Tables;
 use crate::{
-    config::Interpreter,
+    config::{Dump, Interpreter},
     error::Error,
+    foreign::{ask, proc_facts},
     process::{self, Place, Processes},
     profile::Location,
     python::Pythons,
@@ -20,13 +21,17 @@ use crate::{
         aggregate::comm_text,
         threads::{Modules, PythonPlaces, header_of, locations, shown},
     },
-    symbolize::{Sources, Symbols},
+    symbolize::{Limits, Sources, Symbols},
     unwind::{StackCopy, Unwinder},
     wait::Waits,
 };
 
 /// Most of a stack that is copied.
 const STACK_BYTES_MAX: usize = 1 << 20;
+/// Most threads that are shown.
+const THREADS_MAX: usize = 8192;
+/// What a thread does that may not be looked at.
+const NOT_READABLE: &str = "not readable";
 /// What is copied at once.
 const PAGE_BYTES: usize = 4096;
 
@@ -51,6 +56,8 @@ pub(super) struct Dumper {
     pythons: Pythons,
     unwinder: Unwinder<Tables>,
     waits: Waits,
+    /// Threads that are not shown, as there are too many.
+    pub(super) left_out: usize,
 }
 
 /// A thread before its places have names.
@@ -60,8 +67,11 @@ struct Raw {
 }
 
 impl Dumper {
-    pub(super) fn new(pid: u32, interpreter: Interpreter) -> Self {
-        let mut processes = Processes::new();
+    pub(super) fn new(config: Dump) -> Self {
+        let Dump {
+            pid, interpreter, ..
+        } = config;
+        let mut processes = Processes::keeping(config.command_lines);
         processes.observe(pid);
         let mut unwinder = Unwinder::new(Tables::default(), process::vdso_image().ok());
         let Ok(()) = unwinder.set_mappings(pid, processes.mappings(pid), processes.files());
@@ -74,6 +84,7 @@ impl Dumper {
             pythons,
             unwinder,
             waits: Waits::default(),
+            left_out: 0,
         }
     }
 
@@ -85,22 +96,29 @@ impl Dumper {
 
     /// Every thread, the first one first.
     pub(super) fn threads(&mut self) -> Result<Vec<Dumped>, Error> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
-            .map_err(|_| Error::NoSuchProcess { pid: self.pid })?;
+        let pid = self.pid;
+        let tasks =
+            fs::read_dir(format!("/proc/{pid}/task")).map_err(|_| Error::NoSuchProcess { pid })?;
         let mut tids: Vec<u32> = tasks
             .flatten()
             .filter_map(|task| task.file_name().to_str()?.parse().ok())
             .collect();
         tids.sort_unstable();
+        self.left_out = tids.len().saturating_sub(THREADS_MAX);
+        tids.truncate(THREADS_MAX);
         let mut places = Vec::new();
         let raw: Vec<Raw> = tids
             .into_iter()
             .filter_map(|tid| self.thread(tid, &mut places))
             .collect();
+        // What nothing is known of must not look like a process that does nothing.
+        if !raw.is_empty() && raw.iter().all(|raw| raw.thread.doing == NOT_READABLE) {
+            return Err(Error::NotReadable { pid: self.pid });
+        }
         let mut modules = Modules::default();
         let pythons = PythonPlaces::of(&places, &self.pythons);
         let sources = Sources::of(&self.processes);
-        let symbols = Symbols::spawn(&sources)?;
+        let symbols = Symbols::spawn(Limits::VERB)?;
         let resolve = |places| symbols.resolve(places, sources);
         let named = locations(&places, &pythons, &mut modules, resolve)?.list;
         let threads = raw.into_iter().map(
@@ -130,6 +148,9 @@ impl Dumper {
             ..
         } = self;
         let mut header = header_of(*pid, tid)?;
+        if !may_read(*pid, tid) {
+            return Some(Raw::unread(tid, &header));
+        }
         header.origin = ORIGIN_SYSCALL;
         let walked = pythons.walk(*pid, process::own_id(*pid, tid));
         let frames = walked.iter().flat_map(|walked| &walked.frames);
@@ -155,7 +176,8 @@ impl Dumper {
             while let Some(python) = inserted.next_if(|python| python.before <= index) {
                 push(python.place, python.address);
             }
-            push(processes.locate(*pid, pc - 1), pc - 1);
+            let within = pc.wrapping_sub(1);
+            push(processes.locate(*pid, within), within);
         }
         inserted.for_each(|python| push(python.place, python.address));
         let state = State::from_id(header.state).unwrap_or(State::Blocked);
@@ -181,14 +203,36 @@ impl Dumper {
     }
 }
 
+impl Raw {
+    /// Of a thread of which only the name may be read.
+    fn unread(tid: u32, header: &SampleHeader) -> Self {
+        Self {
+            thread: Dumped {
+                tid,
+                name: comm_text(&header.comm),
+                doing: NOT_READABLE.to_owned(),
+                has_gil: false,
+                stack: Vec::new(),
+                cut: None,
+            },
+            places: Vec::new(),
+        }
+    }
+}
+
+/// Whether we may know what a thread does: without, it would seem to wait for nothing.
+fn may_read(pid: u32, tid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/task/{tid}/syscall")).is_ok()
+}
+
 /// The native stack of a thread that waits in a system call, whose frame pointer is not known; `None` of one
 /// that does not.
 fn native(unwinder: &Unwinder<Tables>, pid: u32, tid: u32) -> Option<(Vec<u64>, StopReason)> {
-    let call = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    let call = proc_facts(pid, &format!("task/{tid}/syscall"))?;
     let mut words = call.split_whitespace().rev();
     let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
     let (pc, sp) = (number()?, number()?);
-    let stack = stack_from(pid, sp);
+    let stack = ask(pid, move || stack_from(pid, sp)).unwrap_or_default();
     let copy = StackCopy {
         frame: Registers { pc, sp, bp: 0 },
         how: RETURN,
@@ -208,7 +252,7 @@ fn stack_from(pid: u32, sp: u64) -> Vec<u8> {
     let mut length = PAGE_BYTES - usize::try_from(sp % PAGE_BYTES as u64).unwrap_or(0);
     while stack.len() < STACK_BYTES_MAX
         && memory
-            .read_exact_at(&mut page[..length], sp + stack.len() as u64)
+            .read_exact_at(&mut page[..length], sp.wrapping_add(stack.len() as u64))
             .is_ok()
     {
         stack.extend_from_slice(&page[..length]);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,11 +11,17 @@ use std::{
 use profiler_common::wire::{WireHeader, family, source};
 
 use super::{
+    encoding::legible,
     origin::{Origin, Transport},
     protocol::Side,
-    streams::Unknown,
 };
-use crate::sockets::{self, unix::UnixSockets};
+use crate::{
+    foreign::{ask, proc_bytes, proc_text},
+    sockets::{self, unix::UnixSockets},
+};
+
+/// Longest title of a process that is read, in bytes: a server's has some hundred.
+const TITLE_MAX: u64 = 4096;
 
 /// How often the list of unix sockets is made anew at most: it is long where there are many.
 const LIST_EVERY: Duration = Duration::from_millis(500);
@@ -94,9 +100,8 @@ impl Peers {
     }
 
     /// The server's end of a connection, if it is a process on this host.
-    pub(super) fn backend(&mut self, unknown: &Unknown) -> Option<u32> {
-        let header = &unknown.header;
-        if unknown.side == Side::Server {
+    pub(super) fn backend(&mut self, header: &WireHeader, side: Side) -> Option<u32> {
+        if side == Side::Server {
             return Some(header.tgid);
         }
         let local = sockets::tcp::address(header.local, header.local_port);
@@ -155,13 +160,15 @@ fn inode(header: &WireHeader) -> u64 {
 
 /// Whether a process may be a backend: it has the name of the server's program.
 fn is_server(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = proc_text(pid, "comm", TITLE_MAX).unwrap_or_default();
     name.starts_with("post") || name.starts_with("edb-post")
 }
 
 /// What a process calls itself; empty if it is gone.
 fn title(pid: u32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    // It is in the process's own memory.
+    let read = ask(pid, move || proc_bytes(pid, "cmdline", TITLE_MAX));
+    let (bytes, _) = read.and_then(Result::ok).unwrap_or_default();
     let title = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(title).into_owned()
+    legible(title)
 }

@@ -1,5 +1,10 @@
 //! The executable mappings of one process: a sorted list. Pure.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use super::files::FileId;
 
 /// What an executable mapping holds.
@@ -26,16 +31,52 @@ pub struct Mapping {
     pub backing: Backing,
 }
 
-/// Mappings of one process, which never overlap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mappings {
+/// Mappings of one process, which never overlap. Processes that were forked share a list.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mappings(Arc<List>);
+
+#[derive(Debug, Default)]
+struct List {
     sorted: Vec<Mapping>,
+    /// Those of files, with what the kernel called the file.
+    lines: Vec<Line>,
+    _counted: Counted,
+}
+
+/// A mapping of a file as the kernel's list has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Line {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) file_offset: u64,
+    pub(super) device: (i32, i32),
+    pub(super) inode: u64,
+}
+
+/// A part of a sum that is taken out again when this is dropped.
+#[derive(Debug, Default)]
+struct Counted(usize, Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for Mappings {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.sorted == other.0.sorted && self.0.lines == other.0.lines
+    }
 }
 
 impl Mappings {
     /// A list from what a scan found; of two that overlap (the process changed during the scan) the
-    /// first is kept.
-    pub(super) fn new(mut found: Vec<Mapping>) -> Self {
+    /// first is kept. `all` counts the mappings of all lists.
+    pub(super) fn new(
+        mut found: Vec<Mapping>,
+        mut lines: Vec<Line>,
+        all: &Arc<AtomicUsize>,
+    ) -> Self {
         found.retain(|mapping| mapping.start < mapping.end);
         found.sort_by_key(|mapping| mapping.start);
         let mut end = 0;
@@ -46,20 +87,40 @@ impl Mappings {
             }
             fits
         });
-        Self { sorted: found }
+        found.shrink_to_fit();
+        lines.sort_unstable();
+        lines.shrink_to_fit();
+        all.fetch_add(found.len(), Ordering::Relaxed);
+        let counted = Counted(found.len(), Arc::clone(all));
+        Self(Arc::new(List {
+            sorted: found,
+            lines,
+            _counted: counted,
+        }))
+    }
+
+    /// The file of a mapping that was there already. Who maps another file in the same place, whose numbers are equal,
+    /// deceives nobody but those who look at this process.
+    pub(super) fn known(&self, line: &Line) -> Option<FileId> {
+        self.0.lines.binary_search(line).ok()?;
+        match self.find(line.start)?.backing {
+            Backing::File(file) => Some(file),
+            Backing::Vdso | Backing::Anonymous => None,
+        }
     }
 
     /// All of them, by address.
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Mapping> {
-        self.sorted.iter()
+        self.0.sorted.iter()
     }
 
     /// The mapping that holds an address.
     pub(super) fn find(&self, address: u64) -> Option<&Mapping> {
         let after = self
+            .0
             .sorted
             .partition_point(|mapping| mapping.start <= address);
-        let mapping = self.sorted.get(after.checked_sub(1)?)?;
+        let mapping = self.0.sorted.get(after.checked_sub(1)?)?;
         (address < mapping.end).then_some(mapping)
     }
 }
@@ -68,7 +129,9 @@ impl Mappings {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Backing, Mapping, Mappings};
+    use std::sync::{Arc, atomic::AtomicUsize};
+
+    use super::{Backing, FileId, Line, Mapping, Mappings};
 
     fn mapping(start: u64, end: u64) -> Mapping {
         Mapping {
@@ -79,10 +142,45 @@ mod tests {
         }
     }
 
+    fn list(found: Vec<Mapping>) -> Mappings {
+        Mappings::new(found, Vec::new(), &Arc::default())
+    }
+
+    /// A file is known again by all that the kernel says of its mapping, and by nothing less.
+    #[test]
+    fn files_are_known_again() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let line = Line {
+            start: 0x1000,
+            end: 0x2000,
+            file_offset: 0,
+            device: (8, 1),
+            inode: 7,
+        };
+        let file = Mapping {
+            backing: Backing::File(FileId(3)),
+            ..mapping(0x1000, 0x2000)
+        };
+        let mappings = Mappings::new(vec![file, mapping(0x3000, 0x4000)], vec![line], &all);
+        assert_eq!(mappings.known(&line), Some(FileId(3)));
+        let other_device = Line {
+            device: (8, 2),
+            ..line
+        };
+        assert_eq!(mappings.known(&other_device), None);
+        let sum = || all.load(std::sync::atomic::Ordering::Relaxed);
+        let child = mappings.clone();
+        assert_eq!(sum(), 2, "a child has the same list");
+        drop(mappings);
+        assert_eq!(sum(), 2);
+        drop(child);
+        assert_eq!(sum(), 0);
+    }
+
     /// Both ends of a mapping, and the gaps around it.
     #[test]
     fn ends_are_half_open() {
-        let mappings = Mappings::new(vec![mapping(0x3000, 0x4000), mapping(0x1000, 0x2000)]);
+        let mappings = list(vec![mapping(0x3000, 0x4000), mapping(0x1000, 0x2000)]);
         let found = |address| mappings.find(address).map(|mapping| mapping.start);
         assert_eq!(
             (found(0xfff), found(0x1000), found(0x1fff), found(0x2000)),
@@ -98,10 +196,10 @@ mod tests {
         /// The search agrees with looking at every mapping.
         #[test]
         fn search_agrees_with_a_scan(ranges in proptest::collection::vec((0_u64..200, 0_u64..20), 0..20), address in 0_u64..250) {
-            let mappings = Mappings::new(ranges.iter().map(|&(start, length)| mapping(start, start + length)).collect());
-            let scanned = mappings.sorted.iter().find(|m| m.start <= address && address < m.end);
+            let mappings = list(ranges.iter().map(|&(start, length)| mapping(start, start + length)).collect());
+            let scanned = mappings.0.sorted.iter().find(|m| m.start <= address && address < m.end);
             prop_assert_eq!(mappings.find(address), scanned);
-            prop_assert!(mappings.sorted.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            prop_assert!(mappings.0.sorted.windows(2).all(|pair| pair[0].end <= pair[1].start));
         }
     }
 }

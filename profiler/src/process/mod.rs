@@ -7,14 +7,15 @@
 
 mod files;
 mod mappings;
+mod roots;
 pub(crate) mod scan;
+mod share;
 mod table;
 mod vdso;
 
 pub use files::{FileId, PinnedFile};
 pub use mappings::{Backing, Mapping};
-pub use scan::{
-    Content, Memory, bring_in, cgroup, comm, is_alive, memory, open, own_id, read_words,
-};
+pub(crate) use scan::file_of;
+pub use scan::{Content, Memory, bring_in, cgroup, comm, is_alive, memory, own_id, read_words};
 pub use table::{LifeId, Place, Processes, Swept};
 pub use vdso::{VDSO_NAME, vdso_image};

@@ -4,48 +4,61 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileExt, MetadataExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    time::Duration,
 };
 
 use procfs::{
     FromBufRead,
     process::{MMPermissions, MemoryMap, MemoryMaps, Process},
 };
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::{
-    files::{Files, Mapped, open_mapped},
-    mappings::{Backing, Mapping, Mappings},
+    files::{FileId, Files},
+    mappings::{Backing, Line, Mapping, Mappings},
 };
+use crate::command_line::CommandLines;
+use crate::foreign::{
+    Mapped, Refused, Regular, Root, ask, find_mapped, proc_bytes, proc_facts, ran, whole_lines,
+};
+
+/// Longest list of mappings that is read: 65,530 mappings, as many as are allowed by default, take some 7 MB.
+const MAPS_BYTES_MAX: u64 = 16 << 20;
+/// Most mappings that are kept of one process. A browser has some 300 of code, a runtime that maps what it
+/// compiles piece by piece some thousands.
+const MAPPINGS_MAX: usize = 4096;
+/// Most mappings that are kept of all processes before those that have many lose some: 40 MB.
+const MAPPINGS_OF_ALL: usize = 400_000;
+/// What a process keeps then.
+const MAPPINGS_MIN: usize = 128;
+/// Most parts of a process's memory that are looked through, of all kinds: as many as are allowed by default.
+const MEMORY_MAX: usize = 65_536;
+/// Longest command line that is read, in bytes.
+const COMMAND_LINE_MAX: u64 = 1 << 16;
 
 /// Name of the process's main thread.
 pub fn comm(pid: u32) -> Option<String> {
-    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(
-        String::from_utf8_lossy(&comm)
-            .trim_end_matches('\n')
-            .to_owned(),
-    )
+    let comm = proc_facts(pid, "comm")?;
+    Some(comm.trim_end_matches('\n').to_owned())
 }
 
-/// Its command line, words separated by blanks.
-pub(super) fn command_line(pid: u32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+/// Its command line, words separated by blanks: nothing else of ours ever holds more of it.
+pub(super) fn command_line(pid: u32, kept: CommandLines) -> Option<String> {
+    // The words are in its own memory.
+    let read = move || proc_bytes(pid, "cmdline", COMMAND_LINE_MAX).ok();
+    let (bytes, _) = ask(pid, read)??;
     let words: Vec<_> = bytes
         .split(|&byte| byte == 0)
         .map(String::from_utf8_lossy)
         .collect();
-    Some(words.join(" ").trim_end().to_owned())
+    Some(kept.text(&words))
 }
 
 /// Its cgroup of the unified hierarchy (v2), from the root.
 pub fn cgroup(pid: u32) -> Option<String> {
-    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
-    cgroup_in(&String::from_utf8_lossy(&text))
+    cgroup_in(&proc_facts(pid, "cgroup")?)
 }
 
 fn cgroup_in(text: &str) -> Option<String> {
@@ -61,7 +74,7 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// The id that a thread itself sees, in its innermost pid namespace.
 pub fn own_id(pid: u32, tid: u32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+    let status = proc_facts(pid, &format!("task/{tid}/status")).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     let last = ids.and_then(|ids| ids.split_whitespace().last());
     last.and_then(|id| id.parse().ok()).unwrap_or(tid)
@@ -70,36 +83,72 @@ pub fn own_id(pid: u32, tid: u32) -> u32 {
 /// Reads a byte of its memory, so that the page is there when the kernel side wants it, which cannot
 /// wait for it. Says whether there is such memory.
 pub fn bring_in(pid: u32, address: u64) -> bool {
-    let read = |memory: fs::File| memory.read_exact_at(&mut [0], address);
-    fs::File::open(format!("/proc/{pid}/mem"))
-        .and_then(read)
-        .is_ok()
+    let read = move || {
+        let memory = fs::File::open(format!("/proc/{pid}/mem"))?;
+        memory.read_exact_at(&mut [0], address)
+    };
+    ask(pid, read).is_some_and(|read| read.is_ok())
 }
 
 /// 16 bytes of its memory; `None` where there are none.
 pub fn read_words(pid: u32, address: u64) -> Option<[u64; 2]> {
-    let mut bytes = [[0; 8]; 2];
-    let memory = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
-    memory
-        .read_exact_at(bytes.as_flattened_mut(), address)
-        .ok()?;
-    Some(bytes.map(u64::from_ne_bytes))
+    let read = move || {
+        let mut bytes = [[0; 8]; 2];
+        let memory = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+        memory
+            .read_exact_at(bytes.as_flattened_mut(), address)
+            .ok()?;
+        Some(bytes.map(u64::from_ne_bytes))
+    };
+    ask(pid, read)?
 }
 
-/// Its executable mappings, the files behind them pinned; `None` if it is gone.
-pub(super) fn mappings(pid: u32, files: &mut Files) -> Option<Mappings> {
-    let text = fs::read(format!("/proc/{pid}/maps")).ok()?;
-    let mut found = Vec::new();
-    let mut run = AnonymousRun::default();
-    for (map, name) in text.split(|&byte| byte == b'\n').filter_map(parse) {
-        if is_anonymous(name) {
-            found.extend(run.add(&map));
-        } else if map.perms.contains(MMPermissions::EXECUTE) {
-            found.push(mapping(pid, &map, name, files));
+/// Its executable mappings, the files behind them pinned, and how long that took; `None` if it is gone. What was there
+/// `before` is not looked at again.
+pub(super) fn mappings(
+    pid: u32,
+    before: &Mappings,
+    files: &mut Files,
+) -> Option<(Mappings, Duration)> {
+    let room = if files.mappings.load(Ordering::Relaxed) < MAPPINGS_OF_ALL {
+        MAPPINGS_MAX
+    } else {
+        MAPPINGS_MIN
+    };
+    let before = before.clone();
+    let began = ran();
+    let scan = ask(pid, move || Scan::of(pid, &before, room))??;
+    files.cut += u64::from(scan.is_cut);
+    let mut lines = Vec::new();
+    let found = scan.found.into_iter().map(|found| match found {
+        Found::Plain(mapping) => mapping,
+        Found::File(line, file) => {
+            lines.push(line);
+            let Line {
+                start,
+                end,
+                file_offset,
+                ..
+            } = line;
+            Mapping {
+                start,
+                end,
+                file_offset,
+                backing: Backing::File(match file {
+                    Seen::Before(id) => id,
+                    Seen::Now(path, found) => files.pin(pid, &line, &path, found),
+                }),
+            }
         }
-    }
-    found.extend(run.end());
-    Some(Mappings::new(found))
+    });
+    let found = found.collect();
+    let mappings = Mappings::new(found, lines, &files.mappings);
+    Some((mappings, ran().saturating_sub(began)))
+}
+
+/// The list of its mappings; says whether that is all.
+fn lines(pid: u32) -> Option<(Vec<u8>, bool)> {
+    whole_lines(pid, "maps", MAPS_BYTES_MAX).ok()
 }
 
 /// Memory that adjoins, without a file or a name. A runtime keeps its compiled code in a region that it
@@ -168,15 +217,18 @@ pub enum Content {
     Private,
 }
 
-/// All memory of a process by address, nothing if it is gone.
+/// All memory of a process by address, nothing if it is gone; of one that has very much, what comes first.
 pub fn memory(pid: u32) -> Vec<Memory> {
-    memory_in(&fs::read(format!("/proc/{pid}/maps")).unwrap_or_default())
+    let read = ask(pid, move || lines(pid)).flatten();
+    let (text, _) = read.unwrap_or_default();
+    memory_in(&text)
 }
 
 /// The same of the list itself.
 pub(crate) fn memory_in(text: &[u8]) -> Vec<Memory> {
     let lines = text.split(|&byte| byte == b'\n').filter_map(parse);
     lines
+        .take(MEMORY_MAX)
         .map(|(map, name)| Memory {
             content: content(&map, name),
             map,
@@ -184,20 +236,29 @@ pub(crate) fn memory_in(text: &[u8]) -> Vec<Memory> {
         .collect()
 }
 
-/// Opens the file that is mapped there, deleted or not; `None` if it is no file or cannot be opened.
-pub fn open(pid: u32, memory: &Memory) -> Option<fs::File> {
-    let Content::File(path) = &memory.content else {
-        return None;
-    };
-    let map = &memory.map;
-    open_mapped(&Mapped {
+/// Finds the file that is mapped there, deleted or not.
+pub(crate) fn file_of(pid: u32, memory: &Memory) -> Result<Regular, Refused> {
+    match &memory.content {
+        Content::File(path) => {
+            let (map, path) = (memory.map.clone(), path.clone());
+            let find = move || find_mapped(&mapped(pid, &map, &path, None));
+            ask(pid, find).unwrap_or(Err(Refused::Silent))
+        }
+        Content::Stack | Content::Shared | Content::Private => Err(Refused::NotRegular),
+    }
+}
+
+fn mapped<'a>(pid: u32, map: &MemoryMap, path: &'a Path, head: Option<(u64, u64)>) -> Mapped<'a> {
+    Mapped {
         pid,
         start: map.address.0,
         end: map.address.1,
         file_offset: map.offset,
-        identity: (map.dev.0, map.dev.1, map.inode),
+        device: map.dev,
+        inode: map.inode,
         path,
-    })
+        head,
+    }
 }
 
 fn content(map: &MemoryMap, name: &[u8]) -> Content {
@@ -228,31 +289,94 @@ fn parse(line: &[u8]) -> Option<(MemoryMap, &[u8])> {
     Some((map, name.trim_ascii_start()))
 }
 
-fn mapping(pid: u32, map: &MemoryMap, name: &[u8], files: &mut Files) -> Mapping {
+/// One look at a process's mappings.
+struct Scan {
+    found: Vec<Found>,
+    /// Whether it has more.
+    is_cut: bool,
+}
+
+/// An executable mapping, the file behind it found but not pinned yet.
+enum Found {
+    Plain(Mapping),
+    File(Line, Seen),
+}
+
+/// The file of a mapping.
+enum Seen {
+    Before(FileId),
+    Now(PathBuf, Result<Regular, Refused>),
+}
+
+impl Scan {
+    fn of(pid: u32, before: &Mappings, room: usize) -> Option<Self> {
+        let (text, is_whole) = lines(pid)?;
+        let mut found = Vec::new();
+        let mut run = AnonymousRun::default();
+        let mut head: Option<MemoryMap> = None;
+        for (map, name) in text.split(|&byte| byte == b'\n').filter_map(parse) {
+            if is_anonymous(name) {
+                found.extend(run.add(&map).map(Found::Plain));
+            } else if map.perms.contains(MMPermissions::EXECUTE) {
+                let head = head.as_ref().filter(|head| is_same_file(head, &map));
+                found.push(mapping(pid, (&map, name), head, before));
+            }
+            if found.len() >= room {
+                break;
+            }
+            if map.offset == 0 {
+                head = Some(map);
+            }
+        }
+        let is_cut = !is_whole || found.len() >= room;
+        found.extend(run.end().map(Found::Plain));
+        Some(Self { found, is_cut })
+    }
+}
+
+fn is_same_file(one: &MemoryMap, other: &MemoryMap) -> bool {
+    (one.dev, one.inode) == (other.dev, other.inode)
+}
+
+fn mapping(
+    pid: u32,
+    (map, name): (&MemoryMap, &[u8]),
+    head: Option<&MemoryMap>,
+    before: &Mappings,
+) -> Found {
     let (start, end) = map.address;
     let path = Path::new(OsStr::from_bytes(name));
-    let backing = if name == b"[vdso]" {
-        Backing::Vdso
-    } else if is_file(path) {
-        let identity = (map.dev.0, map.dev.1, map.inode);
-        let path = without_mark(path);
-        Backing::File(files.pin(&Mapped {
-            pid,
+    let plain = |backing| {
+        Found::Plain(Mapping {
             start,
             end,
             file_offset: map.offset,
-            identity,
-            path,
-        }))
-    } else {
-        Backing::Anonymous
+            backing,
+        })
     };
-    Mapping {
+    if name == b"[vdso]" {
+        return plain(Backing::Vdso);
+    }
+    if !is_file(path) {
+        return plain(Backing::Anonymous);
+    }
+    let line = Line {
         start,
         end,
         file_offset: map.offset,
-        backing,
-    }
+        device: map.dev,
+        inode: map.inode,
+    };
+    let seen = before.known(&line).map_or_else(
+        || {
+            let path = without_mark(path);
+            let head = head.map(|head| head.address);
+            let found = find_mapped(&mapped(pid, map, path, head));
+            Seen::Now(path.to_owned(), found)
+        },
+        Seen::Before,
+    );
+    Found::File(line, seen)
 }
 
 /// Whether a mapping's path is a file of code, rather than memory that only has a name: runtimes
@@ -282,30 +406,11 @@ fn without_mark(path: &Path) -> &Path {
 pub(super) fn perf_map(pid: u32) -> Option<fs::File> {
     let status = Process::new(i32::try_from(pid).ok()?).ok()?.status().ok()?;
     let inner = status.nspid.as_ref()?.last().copied()?;
-    let root = fs::File::open(format!("/proc/{pid}/root")).ok()?;
-    let file = fs::File::from(
-        openat2(
-            root,
-            format!("tmp/perf-{inner}.map"),
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
-        .ok()?,
-    );
-    let found = file.metadata().ok()?;
-    let trusted = found.is_file() && (found.uid() == status.euid || found.uid() == 0);
-    trusted.then_some(file)
-}
-
-/// Where a process in another mount namespace keeps debug information.
-pub(super) fn debug_directory(pid: u32) -> Option<PathBuf> {
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    if namespace(&pid.to_string())? == namespace("self")? {
-        return None;
-    }
-    let directory = PathBuf::from(format!("/proc/{pid}/root/usr/lib/debug"));
-    directory.is_dir().then_some(directory)
+    let path = format!("tmp/perf-{inner}.map");
+    let find = move || Root::of(pid)?.find(Path::new(&path));
+    let found = ask(pid, find)?.ok()?;
+    let is_trusted = found.owner() == status.euid || found.owner() == 0;
+    is_trusted.then(|| found.open().ok())?
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     fs::File,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +15,12 @@ use super::{
     mappings::{Backing, Mapping, Mappings},
     scan,
 };
-use crate::{profile::Process, python::CodeId};
+use crate::{
+    command_line::CommandLines,
+    foreign::{Spent, silence},
+    profile::Process,
+    python::CodeId,
+};
 
 /// First pause after a scan that did not help; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -24,6 +28,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(640);
 /// Pause between looks for a perf map: compiled code can be in every frame.
 const PERF_MAP_PAUSE: Duration = Duration::from_millis(100);
+/// What looks at one process's mappings may take at once, before they have to wait: some hundred of an ordinary one.
+const LOOKS_FREE: Duration = Duration::from_millis(50);
 /// When a process that has just begun is looked at again, after its beginning: it maps its libraries now.
 const YOUNG: [Duration; 6] = [
     Duration::from_millis(1),
@@ -35,8 +41,6 @@ const YOUNG: [Duration; 6] = [
 ];
 /// Most processes that are looked at again.
 const YOUNG_MAX: usize = 256;
-/// Most foreign mount namespaces whose debug information is looked for.
-const DEBUG_DIRECTORIES_MAX: usize = 16;
 
 /// One life of a process: a process that executes another program, or another one under the same
 /// id, is another life.
@@ -93,12 +97,12 @@ pub struct Swept {
 /// The table.
 #[derive(Debug)]
 pub struct Processes {
+    command_lines: CommandLines,
     known: HashMap<u32, Known>,
     files: Files,
     /// Perf maps of lives, once one was needed and found.
     perf_maps: HashMap<LifeId, Arc<File>>,
     lives: u32,
-    debug_directories: Vec<PathBuf>,
     ended_unread: u64,
     changed: BTreeSet<u32>,
     /// Processes to be looked at again: when, whom, and the place of the look in `YOUNG`.
@@ -112,6 +116,7 @@ struct Known {
     cgroup: Option<String>,
     command_line: Option<String>,
     mappings: Mappings,
+    looks: Spent,
     pause: Duration,
     next_scan: Option<Instant>,
     /// When its perf map is looked for again, which it did not have.
@@ -119,14 +124,19 @@ struct Known {
 }
 
 impl Processes {
-    /// An empty table. Raises this process's limit of open files.
+    /// An empty table, with names of command lines. Raises this process's limit of open files.
     pub fn new() -> Self {
+        Self::keeping(CommandLines::Names)
+    }
+
+    /// The same, with as much of command lines.
+    pub fn keeping(command_lines: CommandLines) -> Self {
         Self {
+            command_lines,
             known: HashMap::new(),
             files: Files::new(),
             perf_maps: HashMap::new(),
             lives: 0,
-            debug_directories: Vec::new(),
             ended_unread: 0,
             changed: BTreeSet::new(),
             young: BTreeSet::new(),
@@ -140,21 +150,18 @@ impl Processes {
             return;
         }
         let life = self.begin_life();
-        let mappings = scan::mappings(pid, &mut self.files);
+        let mut looks = Spent::new(Instant::now(), LOOKS_FREE);
+        let mappings = read_mappings(pid, &Mappings::default(), &mut looks, &mut self.files);
         if mappings.is_none() {
             self.ended_unread += 1;
-        }
-        if let Some(directory) = scan::debug_directory(pid)
-            && self.debug_directories.len() < DEBUG_DIRECTORIES_MAX
-        {
-            self.debug_directories.push(directory);
         }
         let known = Known {
             life,
             comm: scan::comm(pid),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
+            command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
+            looks,
             pause: PAUSE_MIN,
             next_scan: None,
             next_perf_map: None,
@@ -176,6 +183,7 @@ impl Processes {
             cgroup: known.cgroup.clone(),
             command_line: known.command_line.clone(),
             mappings: known.mappings.clone(),
+            looks: Spent::new(Instant::now(), LOOKS_FREE),
             pause: PAUSE_MIN,
             next_scan: None,
             next_perf_map: None,
@@ -187,12 +195,15 @@ impl Processes {
     /// scan.
     pub fn execed(&mut self, pid: u32, comm: &str) {
         let life = self.begin_life();
+        let mut looks = Spent::new(Instant::now(), LOOKS_FREE);
+        let mappings = read_mappings(pid, &Mappings::default(), &mut looks, &mut self.files);
         let known = Known {
             life,
             comm: Some(comm.to_owned()),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
-            mappings: scan::mappings(pid, &mut self.files).unwrap_or_default(),
+            command_line: scan::command_line(pid, self.command_lines),
+            mappings: mappings.unwrap_or_default(),
+            looks,
             pause: PAUSE_MIN,
             next_scan: None,
             next_perf_map: None,
@@ -225,8 +236,12 @@ impl Processes {
         let process = entry.get_mut();
         if process.mappings.find(address).is_none()
             && process.next_scan.is_none_or(|due| now >= due)
+            && process.looks.may(now)
         {
-            if let Some(mappings) = scan::mappings(pid, files) {
+            let Known {
+                mappings, looks, ..
+            } = process;
+            if let Some(mappings) = read_mappings(pid, mappings, looks, files) {
                 process.mappings = mappings;
                 changed.insert(pid);
             }
@@ -267,7 +282,13 @@ impl Processes {
             let Some(process) = self.known.get_mut(&pid) else {
                 continue;
             };
-            let Some(mappings) = scan::mappings(pid, &mut self.files) else {
+            let Known {
+                mappings, looks, ..
+            } = process;
+            if !looks.may(now) {
+                continue;
+            }
+            let Some(mappings) = read_mappings(pid, mappings, looks, &mut self.files) else {
                 continue;
             };
             if mappings != process.mappings {
@@ -338,7 +359,6 @@ impl Processes {
         }
         let lives: BTreeSet<LifeId> = self.known.values().map(|process| process.life).collect();
         self.perf_maps.retain(|life, _| lives.contains(life));
-        self.debug_directories.retain(|path| path.is_dir());
         let mappings = self
             .known
             .values()
@@ -365,27 +385,15 @@ impl Processes {
         &self.perf_maps
     }
 
-    /// Where processes in other mount namespaces keep debug information.
-    pub fn debug_directories(&self) -> &[PathBuf] {
-        &self.debug_directories
-    }
-
     /// What went wrong without costing a sample, with how often.
     pub fn notes(&self) -> BTreeMap<&'static str, u64> {
-        BTreeMap::from([
-            (
-                "process ended before its mappings were read",
-                self.ended_unread,
-            ),
-            (
-                "mapped file could not be opened, its code has no names",
-                self.files.unopened,
-            ),
-            (
-                "mapped file not opened, too many open",
-                self.files.over_limit,
-            ),
-        ])
+        let mut notes = self.files.notes();
+        notes.extend(silence());
+        notes.insert(
+            "process ended before its mappings were read",
+            self.ended_unread,
+        );
+        notes
     }
 
     fn begin_life(&mut self) -> LifeId {
@@ -402,6 +410,18 @@ impl Processes {
             self.perf_maps.insert(life, Arc::new(file));
         }
     }
+}
+
+/// Reads the mappings of a process, and how long that takes.
+fn read_mappings(
+    pid: u32,
+    before: &Mappings,
+    looks: &mut Spent,
+    files: &mut Files,
+) -> Option<Mappings> {
+    let (mappings, took) = scan::mappings(pid, before, files)?;
+    looks.took(took);
+    Some(mappings)
 }
 
 impl Default for Processes {

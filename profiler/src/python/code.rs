@@ -11,6 +11,11 @@ const TABLE_MAX: u64 = 1 << 16;
 pub trait Memory {
     /// Fills the buffer from an address on; says whether all of it could be read.
     fn read(&self, address: u64, buffer: &mut [u8]) -> bool;
+
+    /// Reads the code object of a frame.
+    fn code(&self, layout: &CodeLayout, frame: &PythonFrame) -> Result<Code, Failure> {
+        read(self, layout, frame)
+    }
 }
 
 /// What a code object says.
@@ -55,7 +60,7 @@ impl Failure {
 
 /// Reads the code object of a frame and checks, before and after, that it is the one.
 pub fn read(
-    memory: &impl Memory,
+    memory: &(impl Memory + ?Sized),
     layout: &CodeLayout,
     frame: &PythonFrame,
 ) -> Result<Code, Failure> {
@@ -73,12 +78,12 @@ pub fn read(
     Ok(code)
 }
 
-struct Reader<'a, M> {
+struct Reader<'a, M: ?Sized> {
     memory: &'a M,
     layout: &'a CodeLayout,
 }
 
-impl<M: Memory> Reader<'_, M> {
+impl<M: Memory + ?Sized> Reader<'_, M> {
     fn check(&self, frame: &PythonFrame) -> Result<(), Failure> {
         let head: [u8; HEAD_WORDS * 4] =
             self.bytes(frame.code.wrapping_add(u64::from(self.layout.head)))?;

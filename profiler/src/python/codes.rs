@@ -6,14 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use profiler_common::python::{CodeLayout, LineTable, PythonFrame};
-use rustc_hash::FxHashMap;
-
 use super::{
-    code::{Code, Failure, Memory, read},
+    code::{Code, Failure, Memory},
     lines::line_at,
     module::module_of,
 };
+use crate::foreign::{Root, ask};
+use profiler_common::python::{CodeLayout, LineTable, PythonFrame};
 
 /// Position in the list of code objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,19 +29,40 @@ pub struct Function {
     pub first_line: Option<u32>,
 }
 
-/// What is at an address: the code object's address and checksum, then which it is.
-type ByAddress = FxHashMap<(u64, u32), CodeId>;
+/// Most code objects of one process, those that could not be read included. Django runs some 10,000.
+const OF_PROCESS_MAX: usize = 20_000;
+/// Most bytes of code objects of all processes.
+const BYTES_MAX: usize = 64 << 20;
+/// What a code object takes beside its texts.
+const OBJECT_BYTES: usize = 300;
+/// Most lines that are remembered.
+const LINES_MAX: usize = 200_000;
+/// Most folders of which it is remembered whether they are packages.
+const PACKAGES_MAX: usize = 4096;
+
+/// What is counted where there is no room for more.
+const BEYOND: &str = "Python frame without a name, too many code objects";
+
+/// What is at an address: the code object's address and checksum, then which it is. Both are the process's to choose, so
+/// the hash is not one that it could foresee.
+type ByAddress = HashMap<(u64, u32), CodeId>;
 
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Codes {
     functions: Vec<Function>,
     tables: Vec<Option<(LineTable, Code)>>,
-    by_content: HashMap<Code, CodeId>,
+    /// By the module too, which is what the process's own files say it is.
+    by_content: HashMap<(String, Code), CodeId>,
     by_process: HashMap<u32, Arc<ByAddress>>,
-    lines: FxHashMap<(CodeId, i32), u32>,
+    lines: HashMap<(CodeId, i32), u32>,
     packages: HashMap<(u32, String), bool>,
     failures: BTreeMap<Failure, u64>,
+    /// What the code objects take.
+    bytes: usize,
+    /// Stands for code objects that found no room, and how often it did.
+    beyond: Option<CodeId>,
+    beyond_count: u64,
 }
 
 impl Codes {
@@ -55,9 +75,15 @@ impl Codes {
         memory: &impl Memory,
     ) -> (CodeId, u32) {
         let key = (frame.code, frame.checksum);
-        let known = self.by_process.get(&pid).and_then(|codes| codes.get(&key));
-        let code = known.copied().unwrap_or_else(|| {
-            let code = match read(memory, layout, frame) {
+        let codes = self.by_process.get(&pid);
+        let known = codes.and_then(|codes| codes.get(&key)).copied();
+        let is_full = codes.is_some_and(|codes| codes.len() >= OF_PROCESS_MAX) || self.is_full();
+        if known.is_none() && is_full {
+            self.beyond_count += 1;
+            return (self.beyond(), 0);
+        }
+        let code = known.unwrap_or_else(|| {
+            let code = match memory.code(layout, frame) {
                 Ok(code) => self.enter(pid, code, layout.line_table),
                 Err(failure) => {
                     *self.failures.entry(failure).or_default() += 1;
@@ -81,21 +107,26 @@ impl Codes {
     ) -> bool {
         let key = (frame.code, frame.checksum);
         let codes = self.by_process.get(&pid);
-        codes.is_some_and(|codes| codes.contains_key(&key)) || read(memory, layout, frame).is_ok()
+        codes.is_some_and(|codes| codes.contains_key(&key)) || memory.code(layout, frame).is_ok()
     }
 
     fn enter(&mut self, pid: u32, code: Code, kind: LineTable) -> CodeId {
-        if let Some(&id) = self.by_content.get(&code) {
+        let module = module_of(&code.file, |folder| self.is_package(pid, folder));
+        let key = (module, code);
+        if let Some(&id) = self.by_content.get(&key) {
             return id;
         }
-        let module = module_of(&code.file, |folder| self.is_package(pid, folder));
+        let (module, code) = &key;
         let function = Function {
             name: format!("{module}.{}", code.name),
             file: Some(code.file.clone()),
             first_line: Some(code.first_line),
         };
+        // Names and paths are kept three times.
+        let texts = 3 * (module.len() + code.name.len() + code.file.len());
+        self.bytes += texts + 2 * code.lines.len();
         let id = self.push(function, Some((kind, code.clone())));
-        self.by_content.insert(code, id);
+        self.by_content.insert(key, id);
         id
     }
 
@@ -108,8 +139,25 @@ impl Codes {
         self.push(function, None)
     }
 
+    fn beyond(&mut self) -> CodeId {
+        if let Some(beyond) = self.beyond {
+            return beyond;
+        }
+        let beyond = self.push(
+            Function {
+                name: "<python code, too much>".to_owned(),
+                file: None,
+                first_line: None,
+            },
+            None,
+        );
+        self.beyond = Some(beyond);
+        beyond
+    }
+
     fn push(&mut self, function: Function, table: Option<(LineTable, Code)>) -> CodeId {
         let id = CodeId(u32::try_from(self.functions.len()).unwrap_or(u32::MAX));
+        self.bytes += OBJECT_BYTES;
         self.functions.push(function);
         self.tables.push(table);
         id
@@ -118,20 +166,25 @@ impl Codes {
     /// Whether a folder, as the process sees it, is a package.
     fn is_package(&mut self, pid: u32, folder: &str) -> bool {
         let look = || {
-            let below_root = Path::new(folder).strip_prefix("/").ok()?;
-            let root = format!("/proc/{pid}/root");
-            let file = Path::new(&root).join(below_root).join("__init__.py");
-            Some(file.is_file())
+            if !folder.starts_with('/') {
+                return false;
+            }
+            let file = Path::new(folder).join("__init__.py");
+            let find = move || Root::of(pid)?.find(&file);
+            ask(pid, find).is_some_and(|found| found.is_ok())
         };
+        if self.packages.len() >= PACKAGES_MAX {
+            self.packages.clear();
+        }
         let key = (pid, folder.to_owned());
-        *self
-            .packages
-            .entry(key)
-            .or_insert_with(|| look().unwrap_or(false))
+        *self.packages.entry(key).or_insert_with(look)
     }
 
     fn line(&mut self, code: CodeId, offset: i32) -> u32 {
         let Self { tables, lines, .. } = self;
+        if lines.len() >= LINES_MAX {
+            lines.clear();
+        }
         let Some(Some((kind, code_object))) = tables.get(code.0 as usize) else {
             return 0;
         };
@@ -158,6 +211,11 @@ impl Codes {
         self.packages.retain(|&(process, _), _| process != pid);
     }
 
+    /// Whether there is no room for more, of any process.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BYTES_MAX
+    }
+
     pub(super) fn len(&self) -> usize {
         self.functions.len()
     }
@@ -167,9 +225,10 @@ impl Codes {
     }
 
     pub(super) fn notes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.failures
-            .iter()
+        let failures = self.failures.iter();
+        failures
             .map(|(failure, count)| (failure.text(), *count))
+            .chain([(BEYOND, self.beyond_count)])
     }
 }
 
@@ -177,7 +236,7 @@ impl Codes {
 mod tests {
     use profiler_common::python::{PythonFrame, Version};
 
-    use super::{Codes, Memory};
+    use super::{BEYOND, Code, Codes, LineTable, Memory, OF_PROCESS_MAX};
 
     struct Nothing;
 
@@ -185,6 +244,49 @@ mod tests {
         fn read(&self, _address: u64, _buffer: &mut [u8]) -> bool {
             false
         }
+    }
+
+    /// A process whose code objects are always others has so many, and no more; what another one has goes on.
+    #[test]
+    fn one_process_does_not_take_all() {
+        let layout = Version { minor: 11 }.known().unwrap().code;
+        let mut codes = Codes::default();
+        let mut find = |pid, code| {
+            let frame = PythonFrame {
+                code,
+                ..PythonFrame::default()
+            };
+            let (id, _) = codes.find(pid, &frame, &layout, &Nothing);
+            codes.function(id).name.clone()
+        };
+        for code in 0..OF_PROCESS_MAX as u64 {
+            assert_eq!(find(1, code), format!("<python code at {code:#x}>"));
+        }
+        assert_eq!(find(1, u64::MAX), "<python code, too much>");
+        assert_eq!(find(1, 7), "<python code at 0x7>");
+        assert_eq!(find(2, 9), "<python code at 0x9>");
+        let beyond = codes.notes().find(|(text, _)| *text == BEYOND);
+        assert_eq!(beyond, Some((BEYOND, 1)));
+    }
+
+    /// Equal code of two processes is one function only if their files say that it is of one module.
+    #[test]
+    fn modules_are_of_each_process() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("__init__.py"), "").unwrap();
+        let code = Code {
+            name: "f".to_owned(),
+            file: format!("{}/m.py", folder.path().display()),
+            first_line: 1,
+            lines: Box::default(),
+        };
+        let mut codes = Codes::default();
+        // A process that is gone has no files.
+        let gone = codes.enter(u32::MAX, code.clone(), LineTable::Ranges);
+        let ours = codes.enter(std::process::id(), code, LineTable::Ranges);
+        let package = folder.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(codes.function(gone).name, "m.f");
+        assert_eq!(codes.function(ours).name, format!("{package}.m.f"));
     }
 
     /// What cannot be read is named by its address, tried once and counted; a child shares it.

@@ -3,7 +3,7 @@
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadRef, Symbol, SymbolKind};
 use profiler_common::python::Version;
 
-use crate::unwind::Segments;
+use crate::{foreign::plain, unwind::Segments};
 
 const RUNTIME: &[u8] = b"_PyRuntime";
 const EVALUATOR: &[u8] = b"_PyEval_EvalFrameDefault";
@@ -17,7 +17,11 @@ const LIBRARY: &[u8] = b"lib/python3.";
 /// Parts of the evaluator that are looked at: 250 instructions and some.
 const EVALUATOR_MAX: usize = 1024;
 /// Most symbols that are looked through.
-const SYMBOLS_MAX: usize = 4_000_000;
+const SYMBOLS_MAX: usize = 1_000_000;
+/// Most bytes of constants that are looked through.
+const CONSTANTS_MAX: u64 = 16 << 20;
+/// Most segments of a file that are looked through; linkers make some ten.
+const SEGMENTS_MAX: usize = 256;
 
 /// An interpreter in a file. Addresses are the linker's.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +115,7 @@ fn offsets<'a, R: ReadRef<'a>>(
     start: u64,
     end: u64,
 ) -> Option<(u64, u64)> {
-    object.segments().find_map(|segment| {
+    object.segments().take(SEGMENTS_MAX).find_map(|segment| {
         let (offset, size) = segment.file_range();
         let inside = start.checked_sub(segment.address())?;
         let begin = offset.checked_add(inside)?;
@@ -128,7 +132,10 @@ fn version_of(name: &str) -> Option<Version> {
 /// The version in the path of the library that every interpreter has in its constants.
 fn library_version<'a, R: ReadRef<'a>>(object: &object::File<'a, R>) -> Option<Version> {
     let constants = object.section_by_name(".rodata")?;
-    let data = constants.data().ok()?;
+    if constants.size() > CONSTANTS_MAX {
+        return None;
+    }
+    let data = plain(&constants)?;
     let mut windows = data.windows(LIBRARY.len() + 2);
     let found = windows.find(|window| window.starts_with(LIBRARY))?;
     number(&found[LIBRARY.len()..])
@@ -162,7 +169,7 @@ mod tests {
     #[test]
     fn other_programs_are_none() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let cache = object::ReadCache::new(&file);
+        let cache = crate::foreign::Contents::of(&file);
         assert!(Image::read(&cache, "profiler").is_none());
     }
 }

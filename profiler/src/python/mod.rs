@@ -10,18 +10,17 @@ pub mod code;
 mod codes;
 pub(crate) mod image;
 pub mod lines;
+mod memory;
 mod module;
 mod stitch;
 mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fs::File,
-    os::unix::fs::FileExt,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use object::ReadCache;
 use profiler_common::{
     outcome::{PythonStop, StopReason},
     python::{
@@ -31,12 +30,13 @@ use profiler_common::{
     sample::{ORIGIN_SYSCALL, Sample},
 };
 
-use self::{code::Memory, codes::Codes, image::Image, stitch::stitch};
+use self::{code::Memory, codes::Codes, image::Image, memory::ProcessMemory, stitch::stitch};
 pub use self::{
     codes::{CodeId, Function},
     walk::Walked,
 };
 use crate::{
+    foreign::{Contents, Owners, Refusals, Refused, Spent, ran},
     process::{Backing, FileId, Mapping, PinnedFile, Place},
     unwind::Use,
 };
@@ -45,6 +45,11 @@ use crate::{
 const NO_FRAMES: &str = "Python evaluator on the stack without its Python frames";
 /// The other way round.
 const NO_EVALUATOR: &str = "Python frames without the evaluator on the stack";
+/// A sample of a process that makes us read what changes all the time.
+const TOO_LONG: &str = "Python frames left out, their process's took too long to read";
+
+/// What reading the Python frames of a process may take at once: some ten thousand functions. A fiftieth of the time more.
+const FREE: Duration = Duration::from_secs(1);
 
 /// Everything known of interpreters and their code.
 #[derive(Debug, Default)]
@@ -57,6 +62,10 @@ pub struct Pythons {
     by_stop: BTreeMap<PythonStop, u64>,
     no_frames: u64,
     no_evaluator: u64,
+    /// Samples whose Python frames were left out, as their process's took too long to read.
+    too_long: u64,
+    owners: Owners,
+    unread: Refusals,
 }
 
 /// A process with an interpreter.
@@ -69,23 +78,7 @@ struct Known {
     interpreter: Interpreter,
     versioned: Versioned,
     memory: ProcessMemory,
-}
-
-/// A process's memory.
-#[derive(Debug)]
-struct ProcessMemory(Option<File>);
-
-impl ProcessMemory {
-    fn of(pid: u32) -> Self {
-        Self(File::open(format!("/proc/{pid}/mem")).ok())
-    }
-}
-
-impl Memory for ProcessMemory {
-    fn read(&self, address: u64, buffer: &mut [u8]) -> bool {
-        let file = self.0.as_ref();
-        file.is_some_and(|file| file.read_exact_at(buffer, address).is_ok())
-    }
+    spent: Spent,
 }
 
 /// A Python frame among the native ones.
@@ -153,6 +146,7 @@ impl Pythons {
                     interpreter,
                     versioned,
                     memory,
+                    spent: Spent::new(Instant::now(), FREE),
                 };
                 self.known.insert(pid, known);
                 Some(interpreter)
@@ -165,13 +159,32 @@ impl Pythons {
     }
 
     fn image(&mut self, file: FileId, files: &[Arc<PinnedFile>]) -> Option<Arc<Image>> {
-        let image = self.images.entry(file).or_insert_with(|| {
-            let pinned = files.get(file.index())?;
-            let cache = ReadCache::new(pinned.file.as_ref()?);
-            let name = pinned.path.file_name().unwrap_or_default();
-            Image::read(&cache, &name.to_string_lossy()).map(Arc::new)
-        });
-        image.clone()
+        if let Some(known) = self.images.get(&file) {
+            return known.clone();
+        }
+        let pinned = files.get(file.index())?;
+        let mut image = None;
+        if let Some(open) = &pinned.file {
+            let contents = Contents::of(open);
+            let name = pinned
+                .path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy();
+            let read = self
+                .owners
+                .read(pinned.owner, || Image::read(&contents, &name));
+            let Some(read) = read else {
+                // Another time.
+                return None;
+            };
+            if contents.is_too_large() {
+                self.unread.count(Refused::TooLarge);
+            }
+            image = read.map(Arc::new);
+        }
+        self.images.insert(file, image.clone());
+        image
     }
 
     /// A process forked: its child begins with the same memory. Gives the child's interpreter.
@@ -184,6 +197,7 @@ impl Pythons {
             file: known.file,
             image: Arc::clone(&known.image),
             memory: ProcessMemory::of(child),
+            spent: Spent::new(Instant::now(), FREE),
             ..*known
         };
         self.known.insert(child, known);
@@ -202,6 +216,11 @@ impl Pythons {
         self.refused.clear();
     }
 
+    /// Whether there is no room for more functions.
+    pub fn is_full(&self) -> bool {
+        self.codes.is_full()
+    }
+
     /// How many functions have been met: they are never forgotten.
     pub fn functions(&self) -> usize {
         self.codes.len()
@@ -209,6 +228,23 @@ impl Pythons {
 
     /// Places of a sample's Python frames, each before its evaluator's frame of the user stack.
     pub fn interleave(&mut self, sample: &Sample<'_>) -> Vec<Inserted> {
+        let pid = sample.header.tgid;
+        let Some(known) = self.known.get(&pid) else {
+            return Vec::new();
+        };
+        if !known.spent.may(Instant::now()) {
+            self.too_long += u64::from(!sample.python.is_empty());
+            return Vec::new();
+        }
+        let began = ran();
+        let inserted = self.interleave_now(sample);
+        if let Some(known) = self.known.get_mut(&pid) {
+            known.spent.took(ran().saturating_sub(began));
+        }
+        inserted
+    }
+
+    fn interleave_now(&mut self, sample: &Sample<'_>) -> Vec<Inserted> {
         let pid = sample.header.tgid;
         let Some(known) = self.known.get(&pid) else {
             return Vec::new();
@@ -221,7 +257,9 @@ impl Pythons {
         let in_call = sample.header.origin == ORIGIN_SYSCALL;
         let activations: Vec<usize> = (0..)
             .zip(sample.user)
-            .filter(|&(index, &pc)| known.evaluates(pc - u64::from(index > 0 || in_call)))
+            .filter(|&(index, &pc)| {
+                known.evaluates(pc.wrapping_sub(u64::from(index > 0 || in_call)))
+            })
             .map(|(index, _)| index)
             .collect();
         if known.is_entering(sample) {
@@ -259,7 +297,7 @@ impl Pythons {
     /// The Python stack of a thread now; `tid` is the id that the thread itself sees.
     pub fn walk(&self, pid: u32, tid: u32) -> Option<Walked> {
         let known = self.known.get(&pid)?;
-        walk::walk(&known.memory, &known.interpreter, tid)
+        known.memory.walk(&known.interpreter, tid)
     }
 
     /// Whether an address of a process lies in its interpreter's own state, where the lock is too.
@@ -302,10 +340,12 @@ impl Pythons {
         let lost = [
             (NO_FRAMES, self.no_frames),
             (NO_EVALUATOR, self.no_evaluator),
+            (TOO_LONG, self.too_long),
         ];
         refused
             .chain(cut)
             .chain(lost)
+            .chain(self.unread.notes())
             .chain(self.codes.notes())
             .collect()
     }

@@ -3,6 +3,9 @@
 /// Folders below which modules are found, beside those called `python3.N`.
 const ROOTS: [&str; 3] = ["site-packages", "dist-packages", "lib-dynload"];
 
+/// Most packages within one another that are looked for.
+const PACKAGES_DEEP: usize = 32;
+
 /// The module's dotted name. `is_package` says whether a folder is a package (holds `__init__.py`).
 pub(super) fn module_of(path: &str, mut is_package: impl FnMut(&str) -> bool) -> String {
     if let Some(name) = path
@@ -32,7 +35,8 @@ fn packages(folder: &str, mut is_package: impl FnMut(&str) -> bool) -> Vec<&str>
     }
     let mut names = Vec::new();
     let mut folder = folder;
-    while is_package(folder)
+    while names.len() < PACKAGES_DEEP
+        && is_package(folder)
         && let Some((parent, name)) = folder.rsplit_once('/')
     {
         names.push(name);

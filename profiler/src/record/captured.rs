@@ -146,17 +146,18 @@ fn stacks(
 #[derive(Default)]
 pub(crate) struct Modules {
     list: Vec<Module>,
-    ids: HashMap<(String, Vec<u8>), ModuleId>,
+    /// Files of one path and build id can be different ones: what one of them is mapped at does not hold for another.
+    ids: HashMap<(String, Vec<u8>, u64), ModuleId>,
 }
 
 impl Modules {
     fn id(&mut self, module: Module) -> ModuleId {
         let Self { list, ids } = self;
-        *ids.entry((module.path.clone(), module.build_id.clone()))
-            .or_insert_with(|| {
-                list.push(module);
-                ModuleId(u32::try_from(list.len() - 1).unwrap_or(u32::MAX))
-            })
+        let key = (module.path.clone(), module.build_id.clone(), module.start);
+        *ids.entry(key).or_insert_with(|| {
+            list.push(module);
+            ModuleId(u32::try_from(list.len() - 1).unwrap_or(u32::MAX))
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fs, time::Duration};
 
 use profiler_common::{
     config::Settings,
+    limits::COMM_LEN,
     off_cpu::{KIND_THREAD_END, State, ThreadTimes, wait},
     outcome::{PythonStop, StopReason},
     sample::{KIND_OFF_CPU, ORIGIN_SYSCALL, Sample, SampleHeader},
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     config::Mode,
     error::Error,
+    foreign::{proc_bytes, proc_facts},
     kernel::{Kernel, KernelError, Left, Record, switch_tells_state},
     process::{Place, own_id, read_words},
     python::Pythons,
@@ -68,8 +70,8 @@ pub(super) fn begin(
 
 /// What `/proc` tells of a thread now: its state and, if it waits in a system call, which and where.
 fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
-    let folder = format!("/proc/{pid}/task/{tid}");
-    let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
+    let fact = |name: &str| proc_facts(pid, &format!("task/{tid}/{name}"));
+    let stat = fact("stat")?;
     let state = match stat.rsplit_once(") ")?.1.chars().next()? {
         'R' => State::Runnable,
         'D' => State::Uninterruptible,
@@ -81,13 +83,12 @@ fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
     times.kind = KIND_THREAD_END;
     (times.tgid, times.tid, times.state) = (pid, tid, state as u32);
     (times.since_ns, times.first_ns) = (now, now);
-    let comm = fs::read(format!("{folder}/comm")).unwrap_or_default();
-    let name = comm.strip_suffix(b"\n").unwrap_or(&comm);
-    let length = name.len().min(times.comm.len() - 1);
-    times.comm[..length].copy_from_slice(&name[..length]);
-    times.ran_ns = ran_ns(&folder).unwrap_or(0);
+    times.comm = comm(&times);
+    times.ran_ns = fact("schedstat")
+        .and_then(|text| ran_ns(&text))
+        .unwrap_or(0);
     let mut header = without_stack(&times, StopReason::Before);
-    let call = fs::read_to_string(format!("{folder}/syscall")).unwrap_or_default();
+    let call = fact("syscall").unwrap_or_default();
     let address = enter_call(&mut header, &call).unwrap_or(0);
     header.user_len = u16::from(address != 0);
     let walked = pythons.walk(pid, own_id(pid, tid));
@@ -99,9 +100,8 @@ fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
 }
 
 /// How long a thread has run: the first word of its `schedstat` (Documentation/scheduler/sched-stats.rst), ns.
-fn ran_ns(folder: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("{folder}/schedstat")).ok()?;
-    text.split_whitespace().next()?.parse().ok()
+fn ran_ns(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
 }
 
 /// A thread's name, state and system call now, as a record of a wait.
@@ -239,8 +239,8 @@ fn without_stack(times: &ThreadTimes, stop: StopReason) -> SampleHeader {
 }
 
 fn comm(times: &ThreadTimes) -> [u8; 16] {
-    let path = format!("/proc/{}/task/{}/comm", times.tgid, times.tid);
-    let text = fs::read(path).unwrap_or_default();
+    let name = format!("task/{}/comm", times.tid);
+    let (text, _) = proc_bytes(times.tgid, &name, COMM_LEN as u64).unwrap_or_default();
     let name = text.strip_suffix(b"\n").unwrap_or(&text);
     let mut comm = times.comm;
     if let Some(room) = comm.get_mut(..name.len()) {

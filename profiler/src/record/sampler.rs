@@ -28,6 +28,7 @@ use super::{
     targets,
 };
 use crate::{
+    command_line::CommandLines,
     config::{Interpreter, Mode, PythonThreads},
     error::Error,
     kernel::{Clock, Kernel, Ring, kernel_offsets},
@@ -230,8 +231,10 @@ impl Sampler {
 
     /// Whether it should be begun anew after this window.
     pub(crate) fn is_worn(&self) -> bool {
+        let pythons = self.state.stacks.known_pythons();
         self.state.processes.files().len() > FILES_WORN
-            || self.state.stacks.known_pythons().functions() > FUNCTIONS_WORN
+            || pythons.functions() > FUNCTIONS_WORN
+            || pythons.is_full()
     }
 
     /// Ends the window, takes it out and begins the next one.
@@ -298,7 +301,7 @@ impl Sampler {
         let (wall, monotonic_ns) = self.started_at;
         Meta {
             title: self.title.clone(),
-            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            command_line: CommandLines::Names.own(),
             event,
             frequency_hz,
             started: wall.duration_since(UNIX_EPOCH).unwrap_or_default(),

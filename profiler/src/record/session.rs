@@ -30,6 +30,7 @@ use crate::{
     output::Format,
     preflight,
     process::{Place, Processes},
+    symbolize::{self, Limits},
     wait::Waits,
 };
 
@@ -49,6 +50,7 @@ pub fn run(config: config::Record) -> Result<Exit, Error> {
 async fn record(config: config::Record) -> Result<Exit, Error> {
     preflight::require_record()?;
     targets::check(&config)?;
+    symbolize::check(Limits::VERB)?;
     let mut session = Session::prepare(config)?;
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
@@ -105,7 +107,7 @@ pub(crate) struct Single {
 impl Session {
     /// Everything that can fail, before anything is recorded.
     fn prepare(config: config::Record) -> Result<Self, Error> {
-        let mut processes = Processes::new();
+        let mut processes = Processes::keeping(config.targets.command_lines);
         for &pid in &config.targets.pids {
             processes.observe(pid);
         }

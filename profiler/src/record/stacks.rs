@@ -71,7 +71,8 @@ impl Stacks {
                     StopReason::NoProcess
                 });
             // The mapping may have come since the last look; then it is worth another walk.
-            let unknown = self.frames.last().copied().unwrap_or_default() - 1;
+            let unknown = self.frames.last().copied().unwrap_or_default();
+            let unknown = unknown.wrapping_sub(1);
             if walked != StopReason::NoMapping
                 || matches!(processes.locate(pid, unknown), Place::Unmapped { .. })
             {
@@ -163,6 +164,14 @@ impl Stacks {
             ("stack page brought in for later samples", self.touched),
             ("function without readable unwind rules", stats.malformed),
             ("unwind table or mappings found no room", stats.no_room),
+            (
+                "file with more to read than is read of one, its rest left out",
+                stats.cut,
+            ),
+            (
+                "file not read yet, its owner's files took too long",
+                stats.put_off,
+            ),
             ("Python not followed, table full", self.no_room),
         ]);
         notes

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, fs};
 
+/// Most descriptors of one process that are looked through: a server of many connections has some ten thousand.
+const DESCRIPTORS_MAX: usize = 65_536;
+
 /// Inode numbers of the sockets that these processes have open; of several, the first.
 pub(crate) fn of(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u32, u32> {
     let mut owners = BTreeMap::new();
     for pid in pids {
         let folder = fs::read_dir(format!("/proc/{pid}/fd"));
-        for entry in folder.into_iter().flatten().flatten() {
+        for entry in folder.into_iter().flatten().flatten().take(DESCRIPTORS_MAX) {
             if let Some(inode) = fs::read_link(entry.path())
                 .ok()
                 .and_then(|link| socket(link.to_str()?))

@@ -8,7 +8,7 @@ use std::{
 
 use lru::LruCache;
 
-use super::{Named, Resolved, Sources, SymbolizeError, Symbols};
+use super::{Limits, Named, Resolved, Sources, SymbolizeError, Symbols};
 use crate::process::Place;
 
 /// Most places: some 20 MB.
@@ -19,6 +19,8 @@ const AGE_MAX: Duration = Duration::from_secs(3600);
 /// See the file.
 pub(crate) struct Cache {
     names: LruCache<Place, Named>,
+    /// Started when there is something to name: it remembers which files are not to be read again.
+    symbols: Option<Symbols>,
     /// The table of files that places refer to.
     table: u64,
     born: Instant,
@@ -28,6 +30,7 @@ impl Cache {
     pub(crate) fn new() -> Self {
         Self {
             names: LruCache::new(PLACES_MAX),
+            symbols: None,
             table: 0,
             born: Instant::now(),
         }
@@ -42,6 +45,9 @@ impl Cache {
     ) -> Result<Resolved, SymbolizeError> {
         if table != self.table || self.born.elapsed() > AGE_MAX {
             self.names.clear();
+            if table != self.table {
+                self.symbols = None;
+            }
             self.table = table;
             self.born = Instant::now();
         }
@@ -55,8 +61,12 @@ impl Cache {
             .collect();
         let mut resolved = Resolved::default();
         if !missing.is_empty() {
-            // A symbolizer keeps all that it has read, so each window has its own.
-            resolved = Symbols::spawn(&sources)?.resolve(missing, sources)?;
+            let symbols = match self.symbols.take() {
+                Some(symbols) => symbols,
+                None => Symbols::spawn(Limits::SERVICE)?,
+            };
+            resolved = symbols.resolve(missing, sources)?;
+            self.symbols = Some(symbols);
         }
         let mut found = std::mem::take(&mut resolved.named).into_iter();
         for (place, slot) in places.iter().zip(&mut named) {

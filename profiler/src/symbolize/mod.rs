@@ -1,21 +1,38 @@
 //! Names for places.
 //!
-//! A thread of its own holds the symbolizer, which is neither `Send` nor quick; it is handed places
-//! and the descriptors of pinned files, never a live process, so that exited processes and deleted
-//! files get their names too. Every place gets a name: a function without a symbol is named after its
-//! first byte, which is the same for all its addresses.
+//! A thread of its own is handed places and the descriptors of pinned files, never a live process, so
+//! that exited processes and deleted files get their names too. Every place gets a name: a function
+//! without a symbol is named after its first byte, which is the same for all its addresses.
+//!
+//! What a file says of itself may be made up to harm its reader, so it is read by a child process
+//! without privileges (`child`), one file at a time: its death costs the names of that file. The thread
+//! asks it (`worker`), finds files of debug information for it (`debug_files`), and makes names of what
+//! it answers (`names`).
 
+mod blaze;
+mod budget;
 mod cache;
+<<<<<<< HEAD
 pub(crate) mod elf;
 mod functions;
 mod names;
 pub(crate) mod perf_map;
+=======
+mod child;
+mod debug_files;
+mod launch;
+mod limits;
+mod names;
+mod wire;
+mod worker;
+>>>>>>> sym
 
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io,
-    path::PathBuf,
+    os::fd::AsFd,
+    process::ExitCode,
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
@@ -25,7 +42,7 @@ use crate::{
     profile::{Frame, FrameKind, Module},
 };
 
-pub(crate) use self::cache::Cache;
+pub(crate) use self::{cache::Cache, limits::Limits, worker::give_up_after};
 
 /// Symbolization could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +53,12 @@ pub enum SymbolizeError {
     /// The thread is gone.
     #[error("the symbolizer has failed")]
     Gone,
+    /// No child.
+    #[error("cannot start the process that reads symbols: {0}")]
+    Child(#[source] io::Error),
+    /// The child cannot give up its privileges.
+    #[error("cannot confine the process that reads symbols")]
+    Confine,
 }
 
 impl SymbolizeError {
@@ -44,7 +67,30 @@ impl SymbolizeError {
         match self {
             Self::Thread(_) => Some("raise the limit of processes (ulimit -u)".to_owned()),
             Self::Gone => None,
+            Self::Child(_) => Some(
+                "the profiler runs itself once more by /proc/self/exe: /proc must be mounted, and its file system without noexec".to_owned(),
+            ),
+            Self::Confine => Some(
+                "it needs a kernel with CONFIG_SECCOMP_FILTER, and no filter that refuses prctl or capset".to_owned(),
+            ),
         }
+    }
+}
+
+/// What this process does if it was started as the child that reads symbols; `None` if it was not. For the beginning
+/// of `main`.
+pub fn child(words: impl Iterator<Item = String>) -> Option<ExitCode> {
+    child::main(words)
+}
+
+/// Whether the child can be started here: better found out before a recording than after it.
+pub(crate) fn check(limits: Limits) -> Result<(), SymbolizeError> {
+    let mut worker = worker::Worker::new(limits);
+    worker.start().map_err(SymbolizeError::Child)?;
+    let file = File::open("/proc/self/exe").map_err(SymbolizeError::Child)?;
+    match worker.ask(&wire::Question::Links, &[file.as_fd()]) {
+        Err(worker::Failed::NotStarted) => Err(SymbolizeError::Confine),
+        _ => Ok(()),
     }
 }
 
@@ -82,7 +128,6 @@ struct Batch {
 pub struct Sources {
     files: Vec<Arc<PinnedFile>>,
     perf_maps: HashMap<LifeId, Arc<File>>,
-    debug_directories: Vec<PathBuf>,
 }
 
 impl Sources {
@@ -91,7 +136,6 @@ impl Sources {
         Self {
             files: processes.files().to_vec(),
             perf_maps: processes.perf_maps().clone(),
-            debug_directories: processes.debug_directories().to_vec(),
         }
     }
 }
@@ -104,13 +148,11 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Starts the thread. The processes' directories of debug information are searched before the
-    /// host's own.
-    pub fn spawn(sources: &Sources) -> Result<Self, SymbolizeError> {
+    /// Starts the thread.
+    pub(crate) fn spawn(limits: Limits) -> Result<Self, SymbolizeError> {
         let (batches, receiver) = mpsc::channel::<Batch>();
-        let directories = sources.debug_directories.clone();
         let work = move || {
-            let mut names = names::Names::new(&directories);
+            let mut names = names::Names::new(limits);
             for Batch {
                 places,
                 sources,

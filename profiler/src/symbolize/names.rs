@@ -1,31 +1,28 @@
-//! The only file that names blazesym: looks places up, file by file, and falls back where there is
-//! no symbol.
+//! Names for places out of what the kernel and the child say of them, and what stands in for a name where neither
+//! knows one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::Read,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
-};
-
-use blazesym::symbolize::{
-    CodeInfo, Input, Sym, Symbolized, Symbolizer,
-    source::{Elf as ElfSource, Kernel, Source},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
 };
 
 use super::{
-    Named, Resolved, Sources,
-    elf::Elf,
-    perf_map::{BYTES_MAX, PerfMap},
+    Limits, Named, Resolved, Sources, blaze,
+    budget::Budget,
+    debug_files::{Candidates, candidates},
+    wire::{Answer, At, Detail, FileNames, JitNames, Line, Links, Question},
+    worker::{Failed, Worker},
 };
 use crate::{
+    foreign::Root,
     process::{FileId, LifeId, PinnedFile, Place, VDSO_NAME, vdso_image},
     profile::{Frame, FrameKind, Module},
 };
 
-/// Where distributions put separate debug information.
-const DEBUG_DIRECTORIES: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
 const KERNEL: &str = "[kernel.kallsyms]";
 
 const NO_KERNEL_NAMES: &str =
@@ -33,46 +30,52 @@ const NO_KERNEL_NAMES: &str =
 const NOT_ELF: &str = "mapped file that is no readable ELF file";
 const UNMAPPED: &str = "address outside every mapping";
 const NO_DEBUG_INFO: &str = "debug information not usable, only symbols used";
+const BY_ADDRESS: &str = "file whose symbols cannot be read, its code is named by address";
+const NO_TIME_LEFT: &str =
+    "file of an owner whose files took too much time, its code is named by address";
 const PERF_MAP_LINE: &str = "malformed line of a perf map";
+const PERF_MAP_BEYOND: &str = "perf map longer than is read, the rest not used";
+const NO_PERF_MAP: &str = "perf map that cannot be read, its code has no names";
 
 /// The state of the symbolizer's thread.
 pub(super) struct Names {
-    symbolizer: Symbolizer,
-    /// Files in which functions had to be named by address.
-    stripped: BTreeSet<FileId>,
-    vdso: Option<(File, Option<Elf>)>,
+    worker: Worker,
+    limits: Limits,
+    /// Where the host's own debug information is.
+    host: Option<Root>,
+    vdso: Option<File>,
+    /// Files whose debug information is not read again.
+    plain: BTreeSet<FileId>,
+    /// Files that are not read again.
+    refused: BTreeSet<FileId>,
+    /// Perf maps that are not.
+    refused_maps: BTreeSet<LifeId>,
     notes: BTreeMap<&'static str, u64>,
 }
 
 impl Names {
-    pub(super) fn new(debug_directories: &[PathBuf]) -> Self {
-        let host = DEBUG_DIRECTORIES.iter().map(PathBuf::from);
-        let directories: Vec<PathBuf> = debug_directories
-            .iter()
-            .cloned()
-            .chain(host)
-            .filter(|path| path.is_dir())
-            .collect();
-        let symbolizer = Symbolizer::builder()
-            .enable_code_info(true)
-            .enable_inlined_fns(true)
-            .set_debug_dirs(Some(directories))
-            .build();
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
-            symbolizer,
-            stripped: BTreeSet::new(),
-            vdso: vdso_image().ok().map(|file| (file, None)),
+            worker: Worker::new(limits),
+            limits,
+            host: Root::of(std::process::id()).ok(),
+            vdso: vdso_image().ok(),
+            plain: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            refused_maps: BTreeSet::new(),
             notes: BTreeMap::new(),
         }
     }
 
     /// A name for each place.
     pub(super) fn resolve(&mut self, places: &[Place], sources: &Sources) -> Resolved {
+        self.forget(sources);
         let mut named: Vec<Option<Named>> = vec![None; places.len()];
+        let mut budget = Budget::default();
         self.kernel(places, &mut named);
-        self.files(places, sources, &mut named);
+        let hints = self.files(places, sources, &mut named, &mut budget);
         self.vdso(places, &mut named);
-        self.anonymous(places, sources, &mut named);
+        self.anonymous(places, sources, &mut named, &mut budget);
         let named = named
             .into_iter()
             .map(|named| named.unwrap_or_else(|| self.unmapped()))
@@ -80,8 +83,20 @@ impl Names {
         Resolved {
             named,
             notes: std::mem::take(&mut self.notes),
-            hints: self.hints(sources),
+            hints,
         }
+    }
+
+    /// Positions of files are not used twice, so what is remembered of those that are gone would grow for ever.
+    fn forget(&mut self, sources: &Sources) {
+        let is_there = |id: &FileId| {
+            let file = sources.files.get(id.index());
+            file.is_some_and(|pinned| pinned.file.is_some())
+        };
+        self.plain.retain(is_there);
+        self.refused.retain(is_there);
+        self.refused_maps
+            .retain(|life| sources.perf_maps.contains_key(life));
     }
 
     fn note(&mut self, note: &'static str) {
@@ -101,36 +116,32 @@ impl Names {
         if addresses.is_empty() {
             return;
         }
-        let symbols = self.symbolizer.symbolize(
-            &Source::Kernel(Kernel::default()),
-            Input::AbsAddr(&addresses),
-        );
-        let symbols = symbols.unwrap_or_default();
-        let names: Vec<_> = symbols
-            .iter()
-            .map(|symbol| symbol.as_sym().map(frames))
-            .collect();
-        let mut names = names.into_iter();
+        let mut names = blaze::kernel(&addresses).into_iter();
         for position in positions {
             let name = names.next().flatten();
-            let unnamed = name.is_none();
+            if name.is_none() {
+                self.note(NO_KERNEL_NAMES);
+            }
             let module = Some(Module {
                 path: KERNEL.to_owned(),
                 ..Module::default()
             });
-            let frames = name.unwrap_or_else(|| vec![frame("[kernel]".to_owned())]);
             named[position] = Some(Named {
                 kind: FrameKind::Kernel,
-                frames,
+                frames: name.map_or_else(|| vec![frame("[kernel]".to_owned())], frames),
                 module,
             });
-            if unnamed {
-                self.note(NO_KERNEL_NAMES);
-            }
         }
     }
 
-    fn files(&mut self, places: &[Place], sources: &Sources, named: &mut [Option<Named>]) {
+    /// Gives one sentence for all files whose functions had to be named by address.
+    fn files(
+        &mut self,
+        places: &[Place],
+        sources: &Sources,
+        named: &mut [Option<Named>],
+        budget: &mut Budget,
+    ) -> Vec<String> {
         let mut by_file: BTreeMap<FileId, (Vec<usize>, Vec<u64>)> = BTreeMap::new();
         for (position, place) in places.iter().enumerate() {
             if let Place::File { file, offset } = *place {
@@ -139,31 +150,119 @@ impl Names {
                 offsets.push(offset);
             }
         }
+        let mut stripped = Vec::new();
         for (id, (positions, offsets)) in by_file {
             let Some(pinned) = sources.files.get(id.index()) else {
                 continue;
             };
-            let elf = pinned.file.as_ref().and_then(Elf::read);
-            if pinned.file.is_some() && elf.is_none() {
-                self.note(NOT_ELF);
+            let (build_id, names) = self.file(id, pinned, &offsets, budget);
+            let module = module(pinned, build_id);
+            let is_symbol = |at: &At| matches!(at, At::Symbol(_));
+            if names.is_elf && !names.named.iter().all(is_symbol) {
+                stripped.push(module.path.clone());
             }
-            // A file that is no ELF file is noted as such, once.
-            let readable = pinned.file.as_ref().filter(|_| elf.is_some());
-            let (symbols, note) = readable
-                .map(|file| self.lookup(file, &offsets))
-                .unwrap_or_default();
-            if let Some(note) = note {
-                self.note(note);
+            fill(named, &positions, &offsets, names.named, &module);
+        }
+        if stripped.is_empty() {
+            return Vec::new();
+        }
+        let files = stripped.join(", ");
+        vec![format!(
+            "stripped, so some functions are named by address: {files}; debug symbol packages (-dbgsym, -debuginfo) name them"
+        )]
+    }
+
+    /// The build id of a file, and what is at offsets of it.
+    fn file(
+        &mut self,
+        id: FileId,
+        pinned: &PinnedFile,
+        offsets: &[u64],
+        budget: &mut Budget,
+    ) -> (Vec<u8>, FileNames) {
+        let nothing = (Vec::new(), FileNames::default());
+        let Some(file) = &pinned.file else {
+            return nothing;
+        };
+        let owner = pinned.owner;
+        let details: &[Detail] = match (self.refused.contains(&id), self.plain.contains(&id)) {
+            (true, _) => &[],
+            (_, true) => &[Detail::Symbols],
+            (_, false) => &[Detail::DebugInformation, Detail::Symbols],
+        };
+        for &detail in details {
+            if !budget.has(owner, self.limits.owner) {
+                self.note(NO_TIME_LEFT);
+                return nothing;
             }
-            let module = module(pinned, elf.as_ref());
-            let mut symbols = symbols.into_iter();
-            for (position, offset) in positions.into_iter().zip(offsets) {
-                let symbol = symbols.next().flatten();
-                if symbol.is_none() && elf.is_some() {
-                    self.stripped.insert(id);
+            let before = self.worker.used();
+            match self.attempt(file, pinned, offsets, detail) {
+                Ok(answer) => {
+                    budget.charge(owner, self.worker.used().saturating_sub(before));
+                    let (_, names) = &answer;
+                    if !names.is_elf {
+                        self.note(NOT_ELF);
+                    } else if names.debug_unusable || self.plain.contains(&id) {
+                        self.note(NO_DEBUG_INFO);
+                    }
+                    return answer;
                 }
-                named[position] = Some(in_file(symbol, offset, &module, elf.as_ref()));
+                Err(cause) => {
+                    budget.charge(owner, self.limits.processor_time());
+                    self.note(text(cause));
+                    if matches!(cause, Failed::GivenUp | Failed::NotStarted) {
+                        return nothing;
+                    }
+                    self.plain.insert(id);
+                }
             }
+        }
+        self.refused.insert(id);
+        self.note(BY_ADDRESS);
+        nothing
+    }
+
+    fn attempt(
+        &mut self,
+        file: &File,
+        pinned: &PinnedFile,
+        offsets: &[u64],
+        detail: Detail,
+    ) -> Result<(Vec<u8>, FileNames), Failed> {
+        let Answer::Links(links) = self.worker.ask(&Question::Links, &[file.as_fd()])? else {
+            return Err(Failed::Broken);
+        };
+        let others = match detail {
+            Detail::DebugInformation => candidates(pinned, &links, self.host.as_ref()),
+            Detail::Symbols => Candidates::default(),
+        };
+        for cause in others.refused {
+            self.note(cause);
+        }
+        let files: Vec<BorrowedFd<'_>> = std::iter::once(file)
+            .chain(&others.files)
+            .map(AsFd::as_fd)
+            .collect();
+        let names = self.ask_names(&files, offsets, detail)?;
+        let Links { build_id, .. } = links;
+        Ok((build_id, names))
+    }
+
+    fn ask_names(
+        &mut self,
+        files: &[BorrowedFd<'_>],
+        offsets: &[u64],
+        detail: Detail,
+    ) -> Result<FileNames, Failed> {
+        let question = Question::Names {
+            offsets: offsets.to_vec(),
+            detail,
+        };
+        match self.worker.ask(&question, files)? {
+            Answer::Names(names) if !names.is_elf || names.named.len() == offsets.len() => {
+                Ok(names)
+            }
+            _ => Err(Failed::Broken),
         }
     }
 
@@ -175,126 +274,131 @@ impl Names {
         if offsets.is_empty() {
             return;
         }
-        let mut symbols = Vec::new();
-        if let Some((file, elf)) = &mut self.vdso {
-            elf.get_or_insert_with(|| Elf::read(file).unwrap_or_default());
-        }
-        if let Some((file, _)) = &self.vdso {
-            (symbols, _) = self.lookup(file, &offsets);
-        }
-        let elf = self.vdso.as_ref().and_then(|(_, elf)| elf.as_ref());
+        let image = self.vdso.take();
+        let names = image.as_ref().map_or(Ok(FileNames::default()), |file| {
+            self.ask_names(&[file.as_fd()], &offsets, Detail::DebugInformation)
+        });
+        self.vdso = image;
+        let names = names.unwrap_or_else(|cause| {
+            self.note(text(cause));
+            FileNames::default()
+        });
         let module = Module {
             path: VDSO_NAME.to_owned(),
             ..Module::default()
         };
-        let mut symbols = symbols.into_iter();
-        for (position, offset) in positions.into_iter().zip(offsets) {
-            named[position] = Some(in_file(symbols.next().flatten(), offset, &module, elf));
-        }
+        fill(named, &positions, &offsets, names.named, &module);
     }
 
-    fn anonymous(&mut self, places: &[Place], sources: &Sources, named: &mut [Option<Named>]) {
-        let mut maps: HashMap<LifeId, PerfMap> = HashMap::new();
+    fn anonymous(
+        &mut self,
+        places: &[Place],
+        sources: &Sources,
+        named: &mut [Option<Named>],
+        budget: &mut Budget,
+    ) {
+        let mut by_life: BTreeMap<LifeId, BTreeMap<u64, Vec<usize>>> = BTreeMap::new();
         for (position, place) in places.iter().enumerate() {
-            let Place::Anonymous { life, address } = *place else {
-                continue;
-            };
-            let map = maps
-                .entry(life)
-                .or_insert_with(|| read_perf_map(sources, life));
-            let name = map.find(address).unwrap_or("[anonymous code]").to_owned();
-            named[position] = Some(plain(FrameKind::Jit, name, None));
+            if let Place::Anonymous { life, address } = *place {
+                let addresses = by_life.entry(life).or_default();
+                addresses.entry(address).or_default().push(position);
+            }
         }
-        let malformed = maps.values().map(|map| map.malformed).sum::<u64>();
-        if malformed > 0 {
-            *self.notes.entry(PERF_MAP_LINE).or_default() += malformed;
+        for (life, positions) in by_life {
+            let addresses: Vec<u64> = positions.keys().copied().collect();
+            let map = sources.perf_maps.get(&life);
+            let names =
+                map.map_or_else(Vec::new, |map| self.perf_map(life, map, addresses, budget));
+            let mut names = names.into_iter();
+            for positions in positions.into_values() {
+                let name = names.next().flatten();
+                let name = name.unwrap_or_else(|| "[anonymous code]".to_owned());
+                for position in positions {
+                    named[position] = Some(plain(FrameKind::Jit, name.clone(), None));
+                }
+            }
         }
     }
 
-    /// What blazesym says of offsets in a file, in their order. Debug information that cannot be used
-    /// (that of the host's file of the same path, say) must not cost the file its own symbols.
-    fn lookup(&self, file: &File, offsets: &[u64]) -> (Vec<Option<Symbol>>, Option<&'static str>) {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mut source = ElfSource::new(path);
-        let mut note = None;
-        let mut symbols = self
-            .symbolizer
-            .symbolize(&Source::from(source.clone()), Input::FileOffset(offsets));
-        if symbols.is_err() {
-            note = Some(NO_DEBUG_INFO);
-            source.debug_syms = false;
-            symbols = self
-                .symbolizer
-                .symbolize(&Source::from(source), Input::FileOffset(offsets));
-        }
-        let owned = symbols
-            .unwrap_or_default()
-            .into_iter()
-            .map(|symbol| match symbol {
-                Symbolized::Sym(symbol) => Some(Symbol {
-                    address: symbol.addr,
-                    covers: symbol.size.is_some_and(|size| size > 0) || symbol.code_info.is_some(),
-                    frames: frames(&symbol),
-                }),
-                Symbolized::Unknown(_) => None,
-            });
-        (owned.collect(), note)
-    }
-
-    /// One sentence for all files whose functions had to be named by address.
-    fn hints(&self, sources: &Sources) -> Vec<String> {
-        let pinned = self
-            .stripped
-            .iter()
-            .filter_map(|id| sources.files.get(id.index()));
-        let paths: Vec<String> = pinned.map(|file| file.path.display().to_string()).collect();
-        if paths.is_empty() {
+    fn perf_map(
+        &mut self,
+        life: LifeId,
+        map: &File,
+        addresses: Vec<u64>,
+        budget: &mut Budget,
+    ) -> Vec<Option<String>> {
+        let owner = map.metadata().map_or(u32::MAX, |metadata| metadata.uid());
+        if self.refused_maps.contains(&life) || !budget.has(owner, self.limits.owner) {
+            self.note(NO_PERF_MAP);
             return Vec::new();
         }
-        let files = paths.join(", ");
-        vec![format!(
-            "stripped, so some functions are named by address: {files}; debug symbol packages (-dbgsym, -debuginfo) name them"
-        )]
+        let before = self.worker.used();
+        let count = addresses.len();
+        let answer = self
+            .worker
+            .ask(&Question::PerfMap { addresses }, &[map.as_fd()]);
+        let (names, time) = match answer {
+            Ok(Answer::PerfMap(map)) if map.names.len() == count => {
+                (Ok(map), self.worker.used().saturating_sub(before))
+            }
+            Ok(_) => (Err(Failed::Broken), self.limits.processor_time()),
+            Err(cause) => (Err(cause), self.limits.processor_time()),
+        };
+        budget.charge(owner, time);
+        let names = names.unwrap_or_else(|cause| {
+            self.note(text(cause));
+            self.note(NO_PERF_MAP);
+            if !matches!(cause, Failed::GivenUp | Failed::NotStarted) {
+                self.refused_maps.insert(life);
+            }
+            JitNames::default()
+        });
+        if names.malformed > 0 {
+            *self.notes.entry(PERF_MAP_LINE).or_default() += names.malformed;
+        }
+        if names.beyond > 0 {
+            self.note(PERF_MAP_BEYOND);
+        }
+        names.names
     }
 }
 
-/// A symbol that covers an address, or claims to.
-struct Symbol {
-    address: u64,
-    /// Whether its file says so: by a size, or by debug information, which has exact ranges also of
-    /// functions in several pieces.
-    covers: bool,
-    frames: Vec<Frame>,
+/// Why there is no answer, for the account.
+fn text(cause: Failed) -> &'static str {
+    match cause {
+        Failed::Memory => "file whose names take too much memory to read",
+        Failed::Time => "file whose names take too much processor time to read",
+        Failed::Cut => "file that was cut while its names were read",
+        Failed::Stuck => "file that does not come while its names are read",
+        Failed::Broken => "file whose names the reader broke on",
+        Failed::GivenUp => "file whose names were not read, the profiler had to end",
+        Failed::NotStarted => "file whose names were not read, no process can be confined for it",
+    }
 }
 
-/// The name of an offset in a file: its symbol, if that really covers it; else its function's first
-/// address; else its section.
-fn in_file(symbol: Option<Symbol>, offset: u64, module: &Module, elf: Option<&Elf>) -> Named {
-    let address = elf.and_then(|elf| elf.address_of(offset));
-    let function = elf
-        .zip(address)
-        .and_then(|(elf, address)| elf.functions.find(address));
-    // Without a size, a symbol may end long before: it is believed up to the end of its function, or,
-    // where nothing says where that is, of its section (`_init` does not reach into `.plt`).
-    let covered = symbol.filter(|symbol| {
-        symbol.covers
-            || match function {
-                Some((start, _)) => start <= symbol.address,
-                None => elf.zip(address).is_some_and(|(elf, address)| {
-                    elf.section_of(address).is_some()
-                        && elf.section_of(address) == elf.section_of(symbol.address)
-                }),
-            }
-    });
-    let frames = match covered {
-        Some(symbol) => symbol.frames,
-        None => vec![frame(without_symbol(
-            module.name(),
-            offset,
-            address,
-            function,
-            elf,
-        ))],
+/// Puts what is at offsets into the places that they come from.
+fn fill(
+    named: &mut [Option<Named>],
+    positions: &[usize],
+    offsets: &[u64],
+    found: Vec<At>,
+    module: &Module,
+) {
+    let mut found = found.into_iter();
+    for (&position, &offset) in positions.iter().zip(offsets) {
+        let at = found.next().unwrap_or(At::Nothing);
+        named[position] = Some(in_file(at, offset, module));
+    }
+}
+
+fn in_file(at: At, offset: u64, module: &Module) -> Named {
+    let name = module.name();
+    let frames = match at {
+        At::Symbol(lines) if !lines.is_empty() => frames(lines),
+        At::Function(start) => vec![frame(format!("{name}+{start:#x}"))],
+        At::Section(section) => vec![frame(format!("{name} [{section}]"))],
+        // A file that cannot be read: at least one name for each page.
+        At::Symbol(_) | At::Nothing => vec![frame(format!("{name}@{:#x}", offset & !0xfff))],
     };
     Named {
         kind: FrameKind::Native,
@@ -303,57 +407,26 @@ fn in_file(symbol: Option<Symbol>, offset: u64, module: &Module, elf: Option<&El
     }
 }
 
-fn without_symbol(
-    name: &str,
-    offset: u64,
-    address: Option<u64>,
-    function: Option<(u64, u64)>,
-    elf: Option<&Elf>,
-) -> String {
-    let section = elf
-        .zip(address)
-        .and_then(|(elf, address)| elf.section_of(address));
-    match (section, function) {
-        // All of the procedure linkage table is one entry of the unwind tables.
-        (Some(section), _) if section.starts_with(".plt") => format!("{name} [{section}]"),
-        (_, Some((start, _))) => format!("{name}+{start:#x}"),
-        (Some(section), None) => format!("{name} [{section}]"),
-        // A file that cannot be read: at least one name for each page.
-        (None, None) => format!("{name}@{:#x}", offset & !0xfff),
-    }
-}
-
-fn module(pinned: &PinnedFile, elf: Option<&Elf>) -> Module {
+fn module(pinned: &PinnedFile, build_id: Vec<u8>) -> Module {
     let (start, end, file_offset) = pinned.first_mapping;
     Module {
         path: pinned.path.display().to_string(),
-        build_id: elf.map(|elf| elf.build_id.clone()).unwrap_or_default(),
+        build_id,
         start,
         end,
         file_offset,
     }
 }
 
-/// The function and what is inlined into it, innermost first. blazesym has them outermost first.
-fn frames(symbol: &Sym<'_>) -> Vec<Frame> {
-    let outer = with_line(&symbol.name, symbol.code_info.as_deref());
-    let inlined = symbol
-        .inlined
-        .iter()
-        .map(|inlined| with_line(&inlined.name, inlined.code_info.as_ref()));
-    let mut frames: Vec<Frame> = std::iter::once(outer).chain(inlined).collect();
-    frames.reverse();
-    frames
-}
-
-fn with_line(name: &str, code_info: Option<&CodeInfo<'_>>) -> Frame {
-    Frame {
-        name: name.to_owned(),
+fn frames(lines: Vec<Line>) -> Vec<Frame> {
+    let frames = lines.into_iter().map(|Line { name, file, line }| Frame {
+        name,
         system_name: None,
-        file: code_info.map(|code| code.to_path().display().to_string()),
-        line: code_info.and_then(|code| code.line),
+        file,
+        line,
         first_line: None,
-    }
+    });
+    frames.collect()
 }
 
 fn frame(name: String) -> Frame {
@@ -378,17 +451,4 @@ fn select(places: &[Place], of_kind: impl Fn(&Place) -> Option<u64>) -> (Vec<usi
         .enumerate()
         .filter_map(|(position, place)| Some((position, of_kind(place)?)))
         .unzip()
-}
-
-fn read_perf_map(sources: &Sources, life: LifeId) -> PerfMap {
-    let mut text = Vec::new();
-    if let Some(file) = sources.perf_maps.get(&life) {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // A second opening reads from the beginning whatever was read before; what could be read
-        // before an error is used.
-        if let Ok(file) = File::open(Path::new(&path)) {
-            let _ = file.take(BYTES_MAX).read_to_end(&mut text);
-        }
-    }
-    PerfMap::parse(&text)
 }

@@ -1,14 +1,17 @@
 //! What the descriptors are that calls work on. Looked up when the kernel side tells of a descriptor for the first
 //! time; by then a short-lived one may be closed, and then only its kind is known.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt};
+use std::collections::BTreeMap;
 
 use profiler_common::syscalls::{CallerEvent, CellKey};
 
-use crate::wait::Descriptors;
+use crate::{foreign::descriptor_inode, wait::Descriptors};
 
 /// `S_IFMT` of include/uapi/linux/stat.h, and the kinds below it.
 const KIND: u32 = 0o170_000;
+
+/// Most texts that are kept: as many as there are sums, several times over.
+const TEXTS_MAX: usize = 65_536;
 
 /// Texts by process, descriptor and inode number.
 #[derive(Debug, Default)]
@@ -22,6 +25,9 @@ impl Files {
     pub(super) fn learn(&mut self, event: &CallerEvent) {
         let key = (event.tgid, event.descriptor, event.inode);
         if self.texts.contains_key(&key) {
+            return;
+        }
+        if self.texts.len() >= TEXTS_MAX {
             return;
         }
         let text = self
@@ -42,8 +48,7 @@ impl Files {
     /// What it is, if it still is the file that the call worked on.
     fn look_up(&mut self, event: &CallerEvent) -> Option<String> {
         let number = u32::try_from(event.descriptor).ok()?;
-        let file = fs::metadata(format!("/proc/{}/fd/{number}", event.tgid)).ok()?;
-        if file.ino() != event.inode {
+        if descriptor_inode(event.tgid, number)? != event.inode {
             return None;
         }
         Some(self.descriptors.describe(event.tgid, number))

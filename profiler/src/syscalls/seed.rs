@@ -4,6 +4,8 @@ use std::fs;
 
 use profiler_common::syscalls::{Call, state};
 
+use crate::foreign::proc_facts;
+
 /// Threads of a process.
 pub(super) fn threads(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
@@ -15,7 +17,7 @@ pub(super) fn threads(pid: u32) -> Vec<u32> {
 
 /// What a thread is in, if it waits in a call.
 pub(super) fn call(pid: u32, tid: u32, now_ns: u64) -> Option<Call> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    let text = proc_facts(pid, &format!("task/{tid}/syscall"))?;
     Some(Call {
         tgid: pid,
         state: state::INSIDE_BEFORE,
@@ -32,8 +34,8 @@ pub(super) fn has_returned(tid: u32, noted: &Call) -> bool {
     if noted.state != state::INSIDE_BEFORE {
         return false;
     }
-    let text = fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", noted.tgid));
-    text.is_ok_and(|text| number(&text) != Some(noted.number) && text.trim_end() != "running")
+    let text = proc_facts(noted.tgid, &format!("task/{tid}/syscall"));
+    text.is_some_and(|text| number(&text) != Some(noted.number) && text.trim_end() != "running")
 }
 
 /// Of `NUMBER ARG0 … ARG5 SP PC`; a thread that runs is `running`, one that waits elsewhere `-1 SP PC`.
@@ -45,7 +47,7 @@ fn number(text: &str) -> Option<u32> {
 
 /// The name of a thread.
 pub(super) fn thread_name(pid: u32, tid: u32) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    let text = proc_facts(pid, &format!("task/{tid}/comm"))?;
     Some(text.trim_end_matches('\n').to_owned())
 }
 

@@ -31,6 +31,10 @@ const PASSING: [(&str, Passing); 5] = [
 const FREE: &str = "SSL_free";
 /// Most bytes of one of them.
 const BYTES_MAX: u64 = 1 << 16;
+/// Most segments of a file that are looked through; linkers make some ten.
+const SEGMENTS_MAX: usize = 256;
+/// Most symbols that are looked through.
+const SYMBOLS_MAX: usize = 1_000_000;
 
 const fn passing(direction: u8, length_argument: u8) -> Passing {
     Passing {
@@ -108,7 +112,7 @@ fn named<'a, R: ReadRef<'a>>(object: &Elf<'a, R>, table: &Table<'a, R>, names: &
     };
     let wanted = || PASSING.iter().map(|(name, _)| *name).chain([FREE]);
     let endian = object.endian();
-    for symbol in table.iter() {
+    for symbol in table.iter().take(SYMBOLS_MAX) {
         let at = usize::try_from(symbol.st_name(endian)).unwrap_or(usize::MAX);
         let rest = names.get(at..).unwrap_or_default();
         let is_it = |name: &&str| {
@@ -159,19 +163,15 @@ fn function<'a, R: ReadRef<'a>>(
 }
 
 fn code<'a, R: ReadRef<'a>>(object: &Elf<'a, R>, address: u64, size: u64) -> Option<&'a [u8]> {
-    object
-        .segments()
-        .find_map(|segment| segment.data_range(address, size).ok().flatten())
+    let offset = file_offset(object, address)?;
+    object.data().read_bytes_at(offset, size).ok()
 }
 
 fn file_offset<'a, R: ReadRef<'a>>(object: &Elf<'a, R>, address: u64) -> Option<u64> {
-    object.segments().find_map(|segment| {
+    object.segments().take(SEGMENTS_MAX).find_map(|segment| {
         let (offset, size) = segment.file_range();
         let within = address.checked_sub(segment.address())?;
-        if within >= size {
-            return None;
-        }
-        offset.checked_add(within)
+        (within < size).then(|| offset.checked_add(within))?
     })
 }
 

@@ -6,17 +6,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use object::ReadCache;
 use procfs::process::MMPermissions;
 use rustc_hash::FxHashSet;
 
 use super::functions::{self, Found};
 use crate::{
+    foreign::{Contents, Identity, Refusals, Refused, Regular, Root},
     kernel::{Kernel, KernelError},
     process::{self, Content, Memory},
 };
@@ -36,6 +36,13 @@ const SYSTEM: [&str; 4] = [
     "/usr/lib",
 ];
 const SYSTEM_NAME: &str = "libssl.so";
+/// Most files that are looked at.
+const SEEN_MAX: usize = 65_536;
+/// Most mappings of code of one process that are looked at.
+const MAPPED_MAX: usize = 4096;
+
+/// A mapping as its process's list has it: start, device and inode number.
+type Line = (u64, (i32, i32), u64);
 
 /// What was found, and what is to be looked at.
 #[derive(Debug, Default)]
@@ -48,8 +55,14 @@ pub(crate) struct Libraries {
     /// Whose turn it was last, and when the next ones are due.
     last: u32,
     next_look: Option<Instant>,
-    /// Files that were looked at: device and inode number.
-    seen: FxHashSet<(i32, i32, u64)>,
+    /// Files that were looked at.
+    seen: FxHashSet<Identity>,
+    /// Files with probes, by device and inode number: a second set of probes would count everything twice.
+    attached: FxHashSet<(u64, u64)>,
+    /// Mappings of processes that were looked at, by its id. What another process
+    /// says of its mappings is never believed of this one's.
+    mapped: BTreeMap<u32, FxHashSet<Line>>,
+    refusals: Refusals,
     notes: BTreeMap<String, u64>,
 }
 
@@ -73,12 +86,14 @@ impl Libraries {
     /// A target runs another program.
     pub(crate) fn program_began(&mut self, pid: u32, now: Instant) {
         self.pids.insert(pid);
+        self.mapped.remove(&pid);
         self.young.push((pid, now));
     }
 
     /// A target is gone.
     pub(crate) fn process_ended(&mut self, pid: u32) {
         self.pids.remove(&pid);
+        self.mapped.remove(&pid);
         self.young.retain(|(young, _)| *young != pid);
     }
 
@@ -103,26 +118,20 @@ impl Libraries {
     }
 
     /// What could not be followed, with how often.
-    pub(crate) fn notes(&self) -> &BTreeMap<String, u64> {
-        &self.notes
+    pub(crate) fn notes(&self) -> BTreeMap<String, u64> {
+        let refused = self.refusals.notes();
+        let refused = refused.map(|(cause, count)| (cause.to_owned(), count));
+        self.notes.clone().into_iter().chain(refused).collect()
     }
 
     fn look_at_system(&mut self, kernel: &mut Kernel) {
+        let Ok(root) = Root::of(std::process::id()) else {
+            return;
+        };
         for entry in SYSTEM.iter().flat_map(fs::read_dir).flatten().flatten() {
             let is_it = entry.file_name().to_string_lossy().starts_with(SYSTEM_NAME);
-            let Ok(file) = File::open(entry.path()) else {
-                continue;
-            };
-            let Some(found) = file.metadata().ok().filter(|_| is_it) else {
-                continue;
-            };
-            let part = |number: u32| i32::try_from(number).unwrap_or(-1);
-            let (major, minor) = (
-                rustix::fs::major(found.dev()),
-                rustix::fs::minor(found.dev()),
-            );
-            if self.seen.insert((part(major), part(minor), found.ino())) {
-                self.look_into(&file, &entry.path(), kernel);
+            if is_it && let Ok(found) = root.find(&entry.path()) {
+                self.look_once(&found, &entry.path(), kernel);
             }
         }
     }
@@ -136,22 +145,46 @@ impl Libraries {
             else {
                 continue;
             };
-            let identity = (map.dev.0, map.dev.1, map.inode);
-            if !map.perms.contains(MMPermissions::EXECUTE) || self.seen.contains(&identity) {
+            if !map.perms.contains(MMPermissions::EXECUTE) {
                 continue;
             }
-            if let Some(file) = process::open(pid, &memory) {
-                self.seen.insert(identity);
-                self.look_into(&file, path, kernel);
+            let seen = self.mapped.entry(pid).or_default();
+            if seen.len() >= MAPPED_MAX {
+                break;
+            }
+            if !seen.insert((map.address.0, map.dev, map.inode)) {
+                continue;
+            }
+            match process::file_of(pid, &memory) {
+                Ok(found) => self.look_once(&found, path, kernel),
+                Err(cause) => self.refusals.count(cause),
             }
         }
     }
 
-    fn look_into(&mut self, file: &File, path: &Path, kernel: &mut Kernel) {
-        let cache = ReadCache::new(file);
-        let Some(found) = functions::find(&cache) else {
+    /// Looks into a file, unless that was done.
+    fn look_once(&mut self, found: &Regular, path: &Path, kernel: &mut Kernel) {
+        if self.seen.len() >= SEEN_MAX || !self.seen.insert(found.identity()) {
+            return;
+        }
+        match found.open() {
+            Ok(file) => self.look_into(&file, found.identity(), path, kernel),
+            Err(cause) => self.refusals.count(cause),
+        }
+    }
+
+    fn look_into(&mut self, file: &File, identity: Identity, path: &Path, kernel: &mut Kernel) {
+        let contents = Contents::of(file);
+        let found = functions::find(&contents);
+        if contents.is_too_large() {
+            self.refusals.count(Refused::TooLarge);
+        }
+        let Some(found) = found else {
             return;
         };
+        if !self.attached.insert(identity.numbers()) {
+            return;
+        }
         for (name, cause) in &found.left_out {
             self.note(format!("{name} of {} left out, {cause}", path.display()));
         }

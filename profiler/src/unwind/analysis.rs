@@ -14,20 +14,26 @@ use iced_x86::{
 };
 use profiler_common::unwind::{Bp, Cfa, Return, Rule, SIGRETURN_X86_64};
 
-use super::rows::Builder;
+use super::{elf::ROWS_MAX, rows::Builder};
 
 /// Most bytes of one file that are analysed.
-const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 8 << 20;
 /// Most bytes of one function.
-const FUNCTION_BYTES_MAX: u64 = 1 << 20;
+const FUNCTION_BYTES_MAX: u64 = 1 << 18;
+/// Most functions that are looked for because others call them.
+const CALLED_MAX: usize = 1_000_000;
 
-/// One section of code: its address and its bytes.
-pub(super) type Section<'a> = (u64, &'a [u8]);
+/// One section of code: its address and size, and what reads so many bytes of it from an offset on.
+pub(super) struct CodeSection<F> {
+    pub(super) address: u64,
+    pub(super) size: u64,
+    pub(super) read: F,
+}
 
 /// Adds functions that begin at `starts` or are called from there and that no function of the builder
 /// covers. The one at `entry` is where the process begins.
-pub(super) fn add_functions(
-    sections: &[Section<'_>],
+pub(super) fn add_functions<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
+    sections: &[CodeSection<F>],
     mut starts: BTreeSet<u64>,
     entry: u64,
     builder: &mut Builder,
@@ -50,7 +56,8 @@ pub(super) fn add_functions(
             continue;
         };
         analysis.bytes += code.len();
-        if analysis.bytes > BYTES_MAX {
+        if analysis.bytes > BYTES_MAX || builder.is_full(usize::MAX, ROWS_MAX) {
+            builder.cut();
             break;
         }
         if is_sigreturn(code) {
@@ -67,7 +74,9 @@ pub(super) fn add_functions(
         if function.falls_through {
             outermost.insert(function.end);
         }
-        queue.extend(function.calls.iter().copied());
+        if queue.len() < CALLED_MAX {
+            queue.extend(function.calls.iter().copied());
+        }
         function.add_to(builder);
     }
 }
@@ -78,14 +87,14 @@ fn is_sigreturn(code: &[u8]) -> bool {
     code.starts_with(&first.to_le_bytes()) && code.get(8) == second.to_le_bytes().first()
 }
 
-struct Analysis<'a> {
-    sections: &'a [Section<'a>],
-    covered: &'a [(u64, u64)],
+struct Analysis<'s, F> {
+    sections: &'s [CodeSection<F>],
+    covered: &'s [(u64, u64)],
     seen: BTreeSet<u64>,
     bytes: usize,
 }
 
-impl<'a> Analysis<'a> {
+impl<'a, F: Fn(u64, u64) -> Option<&'a [u8]>> Analysis<'_, F> {
     /// The code of a function, up to where another one begins; `None` if it is covered or no code.
     fn code_at(&self, start: u64, starts: &BTreeSet<u64>) -> Option<&'a [u8]> {
         let after = self.covered.partition_point(|&(begin, _)| begin <= start);
@@ -93,20 +102,19 @@ impl<'a> Analysis<'a> {
         if before.is_some_and(|&(_, end)| start < end) {
             return None;
         }
-        let holds = |&&(address, bytes): &&Section<'_>| {
-            start >= address && start - address < bytes.len() as u64
+        let holds = |section: &&CodeSection<F>| {
+            start >= section.address && start - section.address < section.size
         };
-        let &(address, bytes) = self.sections.iter().find(holds)?;
-        let mut end = address + bytes.len() as u64;
+        let section = self.sections.iter().find(holds)?;
+        let mut end = section.address.checked_add(section.size)?;
         if let Some(&(begin, _)) = self.covered.get(after) {
             end = end.min(begin);
         }
         if let Some(&next) = starts.range(start + 1..).next() {
             end = end.min(next);
         }
-        let end = end.min(start + FUNCTION_BYTES_MAX);
-        let range = usize::try_from(start - address).ok()?..usize::try_from(end - address).ok()?;
-        bytes.get(range)
+        let end = end.min(start.saturating_add(FUNCTION_BYTES_MAX));
+        (section.read)(start - section.address, end.checked_sub(start)?)
     }
 }
 
@@ -366,11 +374,17 @@ impl Function {
         };
         builder.function(self.start, end);
         let mut expected = self.start;
+        let mut last = None;
         for (&address, &(next, frame)) in &self.frames {
             if address > expected {
                 builder.row(expected, Rule::only(Cfa::None));
+                last = None;
             }
-            builder.row(address, frame.rule());
+            let rule = frame.rule();
+            if last != Some(rule) {
+                builder.row(address, rule);
+                last = Some(rule);
+            }
             expected = next;
         }
     }
@@ -389,12 +403,20 @@ mod tests {
 
     use profiler_common::unwind::{Bp, Cfa};
 
-    use super::{Builder, add_functions};
+    use super::{Builder, CodeSection, add_functions};
     use crate::unwind::Table;
 
     fn table(code: &[u8]) -> Table {
         let mut builder = Builder::new();
-        add_functions(&[(0x1000, code)], BTreeSet::from([0x1000]), 0, &mut builder);
+        let section = CodeSection {
+            address: 0x1000,
+            size: code.len() as u64,
+            read: |inside: u64, size: u64| {
+                code.get(usize::try_from(inside).ok()?..)?
+                    .get(..usize::try_from(size).ok()?)
+            },
+        };
+        add_functions(&[section], BTreeSet::from([0x1000]), 0, &mut builder);
         builder.finish()
     }
 

@@ -15,15 +15,24 @@ use object::{
 use profiler_common::unwind::{Cfa, Rule};
 
 use super::{
-    analysis,
+    analysis::{self, CodeSection},
     rows::{Builder, Table},
     rules::{Arch, Rules},
 };
+use crate::foreign::plain;
 
-/// Most functions of one file; libLLVM has 160,000.
-const FUNCTIONS_MAX: usize = 4_000_000;
-/// Most rows of one file; libLLVM has 1.5 million.
-const ROWS_MAX: usize = 20_000_000;
+/// Most functions of one file; libLLVM has 160,000. While it is read, one takes 32 bytes.
+const FUNCTIONS_MAX: usize = 1_000_000;
+/// Most rows of one file; libLLVM has 1.5 million. While it is read, one takes 32 bytes.
+pub(super) const ROWS_MAX: usize = 3_000_000;
+/// Most bytes of instructions that are run through for one file, those in common once for each function.
+const INSTRUCTION_BYTES_MAX: u64 = 128 << 20;
+/// Most sections of code of one file; linkers make some five.
+const CODE_SECTIONS_MAX: usize = 256;
+/// Most symbols of one file that are looked at.
+const SYMBOLS_MAX: usize = 1_000_000;
+/// Most segments of one file; linkers make some ten.
+const SEGMENTS_MAX: usize = 256;
 
 /// Longest part that functions' rules have in common: it is run through again for each of them.
 /// Compilers write 20 to 40 bytes.
@@ -66,7 +75,7 @@ pub enum Use {
 
 impl Segments {
     fn read<'a, R: ReadRef<'a>>(object: &object::File<'a, R>) -> Self {
-        let segments = object.segments().map(|segment| {
+        let segments = object.segments().take(SEGMENTS_MAX).map(|segment| {
             let (file_offset, file_size) = segment.file_range();
             let flags = match segment.flags() {
                 object::SegmentFlags::Elf { p_flags, .. } => p_flags,
@@ -117,11 +126,11 @@ impl Table {
             _ => return Err(Malformed::OtherProcessor),
         };
         let segments = Segments::read(&object);
-        Ok((segments, table(&object, arch)))
+        Ok((segments, table(data, &object, arch)))
     }
 }
 
-fn table<'a, R: ReadRef<'a>>(object: &object::File<'a, R>, arch: Arch) -> Table {
+fn table<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) -> Table {
     let mut builder = Builder::new();
     let address = |name| {
         object
@@ -132,15 +141,16 @@ fn table<'a, R: ReadRef<'a>>(object: &object::File<'a, R>, arch: Arch) -> Table 
         .set_eh_frame(address(".eh_frame"))
         .set_text(address(".text"))
         .set_got(address(".got"));
-    let section = |name| object.section_by_name(name)?.uncompressed_data().ok();
+    let section = |name| plain(&object.section_by_name(name)?);
     if let Some(data) = section(".eh_frame") {
-        let mut eh_frame = EhFrame::new(&data, LittleEndian);
+        let mut eh_frame = EhFrame::new(data, LittleEndian);
         eh_frame.set_address_size(8);
         let mut reading = Reading {
             section: &eh_frame,
             bases: &bases,
             arch,
             builder: &mut builder,
+            instruction_bytes: 0,
         };
         reading.read(|_| true);
     }
@@ -149,13 +159,14 @@ fn table<'a, R: ReadRef<'a>>(object: &object::File<'a, R>, arch: Arch) -> Table 
     let is_go = object.section_by_name(".gopclntab").is_some();
     if let Some(data) = section(".debug_frame").filter(|_| !is_go) {
         let covered = builder.extents();
-        let mut debug_frame = DebugFrame::new(&data, LittleEndian);
+        let mut debug_frame = DebugFrame::new(data, LittleEndian);
         debug_frame.set_address_size(8);
         let mut reading = Reading {
             section: &debug_frame,
             bases: &bases,
             arch,
             builder: &mut builder,
+            instruction_bytes: 0,
         };
         reading.read(|start| {
             let after = covered.partition_point(|&(begin, _)| begin <= start);
@@ -164,19 +175,30 @@ fn table<'a, R: ReadRef<'a>>(object: &object::File<'a, R>, arch: Arch) -> Table 
         });
     }
     if arch == Arch::X86_64 && !is_go {
-        analyse_rest(object, &mut builder);
+        analyse_rest(data, object, &mut builder);
     }
     builder.finish()
 }
 
 /// Follows the instructions of functions that nothing covers.
-fn analyse_rest<'a, R: ReadRef<'a>>(object: &object::File<'a, R>, builder: &mut Builder) {
+fn analyse_rest<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, builder: &mut Builder) {
     let sections: Vec<_> = object
         .sections()
         .filter(|section| section.kind() == SectionKind::Text)
-        .filter_map(|section| Some((section.address(), section.data().ok()?)))
+        .take(CODE_SECTIONS_MAX)
+        .filter_map(|section| {
+            let (offset, size) = section.file_range()?;
+            Some(CodeSection {
+                address: section.address(),
+                size,
+                read: move |inside, size| {
+                    data.read_bytes_at(offset.checked_add(inside)?, size).ok()
+                },
+            })
+        })
         .collect();
     let symbols = object.symbols().chain(object.dynamic_symbols());
+    let symbols = symbols.take(SYMBOLS_MAX);
     let functions =
         symbols.filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
     let starts: BTreeSet<u64> = functions.map(|symbol| symbol.address()).collect();
@@ -189,6 +211,7 @@ struct Reading<'a, S> {
     bases: &'a BaseAddresses,
     arch: Arch,
     builder: &'a mut Builder,
+    instruction_bytes: u64,
 }
 
 impl<S> Reading<'_, S> {
@@ -230,6 +253,8 @@ impl<S> Reading<'_, S> {
             };
             match fde {
                 Ok(fde) if is_wanted(&fde) => {
+                    let bytes = fde.entry_len().into_u64() + fde.cie().entry_len().into_u64();
+                    self.instruction_bytes += bytes;
                     if self.add_function(&fde, &mut context).is_none() {
                         self.builder.malformed();
                     }
@@ -237,8 +262,10 @@ impl<S> Reading<'_, S> {
                 Ok(_) => {}
                 Err(_) => self.builder.malformed(),
             }
-            if self.builder.is_full(FUNCTIONS_MAX, ROWS_MAX) {
-                self.builder.malformed();
+            if self.builder.is_full(FUNCTIONS_MAX, ROWS_MAX)
+                || self.instruction_bytes > INSTRUCTION_BYTES_MAX
+            {
+                self.builder.cut();
                 break;
             }
         }
@@ -273,6 +300,9 @@ impl<S> Reading<'_, S> {
         let mut rows = fde.rows(self.section, self.bases, context).ok()?;
         while let Some(row) = rows.next_row().ok()? {
             self.builder.row(row.start_address(), rules.rule(row, ra));
+            if self.builder.is_full(usize::MAX, ROWS_MAX) {
+                break;
+            }
         }
         Some(())
     }
@@ -283,12 +313,6 @@ impl Segments {
     pub fn of<'a, R: ReadRef<'a>>(data: R) -> Option<Self> {
         Some(Self::read(&object::File::parse(data).ok()?))
     }
-}
-
-/// The GNU build id of a file, if it has one.
-pub(super) fn build_id<'a, R: ReadRef<'a>>(data: R) -> Option<Vec<u8>> {
-    let object = object::File::parse(data).ok()?;
-    Some(object.build_id().ok().flatten()?.to_vec())
 }
 
 #[cfg(test)]
@@ -329,6 +353,7 @@ mod tests {
             bases: &bases,
             arch: Arch::X86_64,
             builder: &mut builder,
+            instruction_bytes: 0,
         };
         reading.read(|_| true);
         builder.finish()

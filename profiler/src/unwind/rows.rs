@@ -11,8 +11,10 @@ use profiler_common::unwind::{
 /// align functions to 16.
 const PADDING_MAX: u64 = 15;
 
-/// Most pages of one table: 1 GiB of code.
-const PAGES_MAX: u64 = 1 << 14;
+/// Most pages of one table: 512 MiB of code, an eighth of what there is for all.
+const PAGES_MAX: u64 = 1 << 13;
+/// Most rules of one table, an eighth of what there is for all.
+const RULES_MAX: u16 = 1 << 13;
 
 /// The unwind table of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Table {
     pub malformed: u64,
     /// Rows before compaction.
     pub raw_rows: u64,
+    /// Whether the file has more than is read of one.
+    pub is_cut: bool,
 }
 
 /// Collects functions in any order.
@@ -39,6 +43,7 @@ pub(super) struct Builder {
     rules: Vec<Rule>,
     ids: HashMap<Rule, u16>,
     malformed: u64,
+    is_cut: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +85,11 @@ impl Builder {
         self.malformed += 1;
     }
 
+    /// There is more, which is not read.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
     /// Where functions begin and end, sorted.
     pub(super) fn extents(&self) -> Vec<(u64, u64)> {
         let mut extents: Vec<_> = self.functions.iter().map(|f| (f.start, f.end)).collect();
@@ -97,12 +107,12 @@ impl Builder {
         let next = u16::try_from(rules.len()).unwrap_or(u16::MAX);
         match ids.entry(rule) {
             Entry::Occupied(entry) => *entry.get(),
-            // The last number stands for what finds no room; a file of 65,535 distinct rules does not exist.
-            Entry::Vacant(_) if next == u16::MAX => {
+            // The last number stands for what finds no room; a file of so many distinct rules does not exist.
+            Entry::Vacant(_) if next == RULES_MAX => {
                 if let Some(last) = rules.last_mut() {
                     *last = Rule::only(Cfa::Unsupported);
                 }
-                u16::MAX - 1
+                RULES_MAX - 1
             }
             Entry::Vacant(entry) => {
                 rules.push(rule);
@@ -118,6 +128,7 @@ impl Builder {
         let mut table = Table {
             rules: self.rules,
             malformed: self.malformed,
+            is_cut: self.is_cut,
             raw_rows: self.rows.len() as u64,
             ..Table::default()
         };

@@ -5,7 +5,10 @@ use std::collections::HashMap;
 
 use profiler_common::{
     limits::{PAGES_MAX, RULES_MAX, SEGMENTS_MAX},
-    unwind::table::{Page, ROWS_PER_SEGMENT},
+    unwind::{
+        Rule,
+        table::{Page, ROWS_PER_SEGMENT},
+    },
 };
 
 use super::{Shared, Table, arena::Arena};
@@ -47,6 +50,42 @@ impl Store {
         }
     }
 
+    /// Whether a table lies there, entry for entry.
+    pub(super) fn is_equal<S: Shared>(&self, placed: Placed, table: &Table, shared: &S) -> bool {
+        let same_size = placed.first_page == table.first_page
+            && placed.pages == to_u32(table.pages.len())
+            && (self.stored.get(&placed.page_base))
+                .is_some_and(|stored| stored.rules == to_u32(table.rules.len()));
+        let same_page = |(at, &(first, count)): (u32, &(u32, u16))| {
+            let page = shared.page(placed.page_base + at);
+            page.is_some_and(|page| {
+                let rows = table
+                    .rows
+                    .get(first as usize..first as usize + usize::from(count));
+                let mut there = (page.first..).map(|at| shared.row(page.segment, at));
+                page.count == count
+                    && rows
+                        .is_some_and(|rows| rows.iter().all(|row| there.next() == Some(Some(*row))))
+            })
+        };
+        let same_rule =
+            |(at, rule): (u32, &Rule)| shared.rule(placed.rule_base + at) == Some(*rule);
+        same_size
+            && (0..).zip(&table.rules).all(same_rule)
+            && (0..).zip(&table.pages).all(same_page)
+    }
+
+    /// Whether half of all stays free if a table is put.
+    pub(super) fn leaves_half(&self, table: &Table) -> bool {
+        let stays = |arena: &Arena, taken: usize, all: usize| {
+            usize::try_from(arena.free()).is_ok_and(|free| free >= taken.saturating_add(all / 2))
+        };
+        let rows_max = SEGMENTS_MAX as u64 * u64::from(ROWS_PER_SEGMENT);
+        stays(&self.pages, table.pages.len(), PAGES_MAX)
+            && stays(&self.rules, table.rules.len(), RULES_MAX)
+            && self.rows() + table.rows.len() as u64 <= rows_max / 2
+    }
+
     /// Writes a table, in the order in which it is searched backwards; nothing refers to it yet.
     /// `None` where there is no room.
     pub(super) fn put<S: Shared>(
@@ -55,8 +94,11 @@ impl Store {
         shared: &mut S,
     ) -> Result<Option<Placed>, S::Error> {
         let (pages, rules) = (to_u32(table.pages.len()), to_u32(table.rules.len()));
-        let (Some(page_base), Some(rule_base)) = (self.pages.take(pages), self.rules.take(rules))
-        else {
+        let Some(page_base) = self.pages.take(pages) else {
+            return Ok(None);
+        };
+        let Some(rule_base) = self.rules.take(rules) else {
+            self.pages.give_back(page_base, pages);
             return Ok(None);
         };
         let placed = Placed {

@@ -4,9 +4,12 @@
 //! hands a list on at fork and drops it at exec and exit by itself, so which lists are in use is
 //! asked of it now and then: what nobody has used for two looks is free.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    time::Instant,
+};
 
-use object::ReadCache;
 use profiler_common::{
     limits::{MAPPINGS_MAX, SPACES_MAX},
     outcome::StopReason,
@@ -20,19 +23,21 @@ use super::{
     store::{Placed, Store},
     walk::{StackCopy, walk, walk_copy},
 };
-use crate::process::{self, Backing, PinnedFile};
+use crate::{
+    foreign::{Contents, Owners},
+    process::{self, Backing, PinnedFile},
+};
 
 /// Looks after which a list that nobody used is free.
 const LIST_GRACE: u32 = 2;
 /// Looks after which a table that no list uses is free: workers come and go.
 const TABLE_GRACE: u32 = 30;
 
-/// What a file is known by: files of equal build id have equal tables.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    BuildId(Vec<u8>),
-    File(Code),
-}
+/// From this length on a list of mappings finds room only while half of all is free.
+const LONG_LIST: u32 = 512;
+
+/// What a table is known by: where its pages lie.
+type TableId = u32;
 
 /// Code in a file or in the kernel's virtual library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +50,7 @@ enum Code {
 #[derive(Clone, Debug, Default)]
 struct Known {
     segments: Segments,
-    table: Option<Key>,
+    table: Option<TableId>,
 }
 
 /// A table in shared memory.
@@ -77,6 +82,10 @@ pub struct Stats {
     pub malformed: u64,
     /// Tables or lists for which there was no room.
     pub no_room: u64,
+    /// Files that have more than is read of one.
+    pub cut: u64,
+    /// Times that a file was not read, as its owner's files took too long.
+    pub put_off: u64,
 }
 
 /// The user side of the unwinder.
@@ -85,7 +94,12 @@ pub struct Unwinder<S> {
     shared: S,
     store: Store,
     files: HashMap<Code, Known>,
-    tables: HashMap<Key, Loaded>,
+    tables: HashMap<TableId, Loaded>,
+    /// Tables by a hash of what is in them. Files share a table only if it is equal, entry for entry: a build id
+    /// is whatever somebody wrote into a file.
+    by_hash: HashMap<u64, Vec<TableId>>,
+    hasher: RandomState,
+    owners: Owners,
     arena: Arena,
     lists: HashMap<Space, List>,
     by_content: HashMap<Box<[Mapping]>, Space>,
@@ -103,6 +117,9 @@ impl<S: Shared> Unwinder<S> {
             store: Store::new(),
             files: HashMap::new(),
             tables: HashMap::new(),
+            by_hash: HashMap::new(),
+            hasher: RandomState::new(),
+            owners: Owners::default(),
             arena: Arena::new(u32::try_from(MAPPINGS_MAX).unwrap_or(u32::MAX)),
             lists: HashMap::new(),
             by_content: HashMap::new(),
@@ -233,6 +250,7 @@ impl<S: Shared> Unwinder<S> {
         let Self {
             lists,
             tables,
+            by_hash,
             store,
             files,
             ..
@@ -250,11 +268,15 @@ impl<S: Shared> Unwinder<S> {
             let keep = loaded.unused <= TABLE_GRACE;
             if !keep {
                 store.remove(loaded.placed);
-                removed.insert(key.clone());
+                removed.insert(*key);
             }
             keep
         });
         if !removed.is_empty() {
+            by_hash.retain(|_, equal| {
+                equal.retain(|table| !removed.contains(table));
+                !equal.is_empty()
+            });
             files.retain(|_, known| {
                 known
                     .table
@@ -275,7 +297,9 @@ impl<S: Shared> Unwinder<S> {
             Backing::Anonymous => return Ok(without_table(mapping)),
         };
         if !self.files.contains_key(&code) {
-            let known = self.look_at(code, files)?;
+            let Some(known) = self.look_at(code, files)? else {
+                return Ok(without_table(mapping));
+            };
             self.files.insert(code, known);
         }
         let Some(Known {
@@ -300,50 +324,78 @@ impl<S: Shared> Unwinder<S> {
         })
     }
 
-    /// Reads a file once; what is no ELF file of this processor has no table.
+    /// Reads a file once; what is no ELF file of this processor has no table. `None` where it is to be read later.
     fn look_at(
         &mut self,
         code: Code,
         files: &[std::sync::Arc<PinnedFile>],
-    ) -> Result<Known, S::Error> {
-        let file = match code {
-            Code::File(id) => files.get(id.index()).and_then(|file| file.file.as_ref()),
-            Code::Vdso => self.vdso.as_ref(),
+    ) -> Result<Option<Known>, S::Error> {
+        let (file, owner) = match code {
+            Code::File(id) => match files.get(id.index()) {
+                Some(pinned) => (pinned.file.as_ref(), pinned.owner),
+                None => (None, 0),
+            },
+            Code::Vdso => (self.vdso.as_ref(), 0),
         };
         let Some(file) = file else {
-            return Ok(Known::default());
+            return Ok(Some(Known::default()));
         };
-        let started = std::time::Instant::now();
-        let cache = ReadCache::new(file);
-        let key = super::elf::build_id(&cache).map_or(Key::File(code), Key::BuildId);
-        if self.tables.contains_key(&key) {
-            let segments = Segments::of(&cache).unwrap_or_default();
-            return Ok(Known {
-                segments,
-                table: Some(key),
-            });
-        }
-        let (segments, table) = match Table::read(&cache) {
+        let began = Instant::now();
+        let contents = Contents::of(file);
+        let Some(read) = self.owners.read(owner, || Table::read(&contents)) else {
+            self.stats.put_off += 1;
+            return Ok(None);
+        };
+        let took = began.elapsed();
+        self.stats.building_ns += u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let is_cut = read.as_ref().is_ok_and(|(_, table)| table.is_cut);
+        self.stats.cut += u64::from(is_cut || contents.is_too_large());
+        let (segments, table) = match read {
             Ok(read) => read,
-            Err(Malformed::NotElf | Malformed::OtherProcessor) => return Ok(Known::default()),
+            Err(Malformed::NotElf | Malformed::OtherProcessor) => {
+                return Ok(Some(Known::default()));
+            }
         };
-        self.stats.building_ns += u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.stats.raw_rows += table.raw_rows;
         self.stats.malformed += table.malformed;
         if table.pages.is_empty() {
-            return Ok(Known::default());
+            return Ok(Some(Known::default()));
         }
-        let Some(placed) = self.store.put(&table, &mut self.shared)? else {
-            self.stats.no_room += 1;
-            return Ok(Known::default());
+        let table = self.load(&table, owner)?;
+        Ok(Some(Known { segments, table }))
+    }
+
+    /// The place of a table: that of an equal one, or a new one. `None` where there is no room.
+    fn load(&mut self, table: &Table, owner: u32) -> Result<Option<TableId>, S::Error> {
+        let hash = self.hasher.hash_one((&table.rows, &table.rules));
+        let Self {
+            by_hash,
+            tables,
+            store,
+            shared,
+            stats,
+            ..
+        } = self;
+        let equal = by_hash.entry(hash).or_default();
+        for id in equal.iter() {
+            if let Some(loaded) = tables.get_mut(id)
+                && store.is_equal(loaded.placed, table, shared)
+            {
+                loaded.unused = 0;
+                return Ok(Some(*id));
+            }
+        }
+        // No other user's files may take up what all need.
+        let may = owner == 0 || store.leaves_half(table);
+        let placed = if may { store.put(table, shared)? } else { None };
+        let Some(placed) = placed else {
+            stats.no_room += 1;
+            return Ok(None);
         };
-        self.stats.tables += 1;
-        self.tables
-            .insert(key.clone(), Loaded { placed, unused: 0 });
-        Ok(Known {
-            segments,
-            table: Some(key),
-        })
+        stats.tables += 1;
+        equal.push(placed.page_base);
+        tables.insert(placed.page_base, Loaded { placed, unused: 0 });
+        Ok(Some(placed.page_base))
     }
 
     /// Writes a list, unless there is an equal one.
@@ -353,6 +405,12 @@ impl<S: Shared> Unwinder<S> {
             return Some(*space);
         }
         let count = u32::try_from(list.len()).ok()?;
+        // Long lists may not take up what all need.
+        let free = usize::try_from(self.arena.free()).unwrap_or(usize::MAX);
+        let is_half_full = free < MAPPINGS_MAX / 2;
+        if count > LONG_LIST && is_half_full {
+            return None;
+        }
         let first = self.arena.take(count)?;
         let space = Space::new(first, count);
         self.shared.write_mappings(first, &list);
@@ -378,41 +436,53 @@ fn without_table(mapping: &process::Mapping) -> Mapping {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Arc};
+    use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
-    use profiler_common::unwind::{Rule, table::Page};
+    use profiler_common::{
+        limits::RULES_MAX,
+        unwind::{Cfa, Rule, table::Page},
+    };
 
-    use super::{LIST_GRACE, Mapping, Shared, Space, TABLE_GRACE, Unwinder};
+    use super::{LIST_GRACE, Mapping, Shared, Space, TABLE_GRACE, Table, Unwinder};
     use crate::process::Processes;
 
     /// Ordinary memory in the place of the kernel's.
     #[derive(Debug, Default)]
     struct Memory {
         spaces: Vec<(u32, Space)>,
+        pages: HashMap<u32, Page>,
+        rules: HashMap<u32, Rule>,
+        rows: HashMap<(u16, u32), u32>,
     }
 
     impl Shared for Memory {
         type Error = Infallible;
 
-        fn page(&self, _at: u32) -> Option<Page> {
-            None
+        fn page(&self, at: u32) -> Option<Page> {
+            self.pages.get(&at).copied()
         }
 
-        fn row(&self, _segment: u16, _at: u32) -> Option<u32> {
-            None
+        fn row(&self, segment: u16, at: u32) -> Option<u32> {
+            self.rows.get(&(segment, at)).copied()
         }
 
-        fn rule(&self, _at: u32) -> Option<Rule> {
-            None
+        fn rule(&self, at: u32) -> Option<Rule> {
+            self.rules.get(&at).copied()
         }
 
         fn write_mappings(&mut self, _at: u32, _mappings: &[Mapping]) {}
 
-        fn write_pages(&mut self, _at: u32, _pages: &[Page]) {}
+        fn write_pages(&mut self, at: u32, pages: &[Page]) {
+            self.pages.extend((at..).zip(pages.iter().copied()));
+        }
 
-        fn write_rules(&mut self, _at: u32, _rules: &[Rule]) {}
+        fn write_rules(&mut self, at: u32, rules: &[Rule]) {
+            self.rules.extend((at..).zip(rules.iter().copied()));
+        }
 
-        fn write_rows(&mut self, _segment: u16, _at: u32, _rows: &[u32]) -> Result<(), Infallible> {
+        fn write_rows(&mut self, segment: u16, at: u32, rows: &[u32]) -> Result<(), Infallible> {
+            let places = (at..).map(|at| (segment, at));
+            self.rows.extend(places.zip(rows.iter().copied()));
             Ok(())
         }
 
@@ -450,6 +520,60 @@ mod tests {
         assert_eq!((unwinder.lists.len(), unwinder.given.len()), (1, 1000));
         assert_eq!(unwinder.stats().tables, unwinder.tables.len() as u64);
         assert!(unwinder.stats().rows > 1000 && unwinder.stats().no_room == 0);
+    }
+
+    /// A table of one page, whose rules are these.
+    fn table(rules: Vec<Rule>) -> Table {
+        Table {
+            first_page: 1,
+            pages: vec![(0, 2)],
+            rows: vec![0, 1 << 16],
+            rules,
+            ..Table::default()
+        }
+    }
+
+    fn load(unwinder: &mut Unwinder<Memory>, table: &Table, owner: u32) -> Option<u32> {
+        let Ok(loaded) = unwinder.load(table, owner);
+        loaded
+    }
+
+    /// Files share a table that is equal, entry for entry, whoever owns them, and no other one; it is freed once.
+    #[test]
+    fn only_equal_tables_are_shared() {
+        let mut unwinder = Unwinder::new(Memory::default(), None);
+        let honest = table(vec![Rule::only(Cfa::None), Rule::only(Cfa::Sp)]);
+        let forged = table(vec![Rule::only(Cfa::None), Rule::only(Cfa::End)]);
+        let first = load(&mut unwinder, &forged, 65_534);
+        let second = load(&mut unwinder, &honest, 0);
+        assert!(first.is_some() && second.is_some() && first != second);
+        assert_eq!(load(&mut unwinder, &honest, 65_534), second);
+        let mut moved = honest.clone();
+        moved.first_page = 2;
+        assert_ne!(load(&mut unwinder, &moved, 0), second);
+        assert_eq!(unwinder.stats().tables, 3);
+        for _ in 0..=TABLE_GRACE {
+            unwinder.sweep(|_| true);
+        }
+        assert_eq!((unwinder.stats().rows, unwinder.by_hash.len()), (0, 0));
+    }
+
+    /// Files of another user than root take up half of the memory at most.
+    #[test]
+    fn other_users_leave_half() {
+        let mut unwinder = Unwinder::new(Memory::default(), None);
+        let of = |first: usize| {
+            let rule = |offset: usize| Rule {
+                cfa_offset: i32::try_from(offset).unwrap(),
+                ..Rule::only(Cfa::Sp)
+            };
+            table((first..first + RULES_MAX / 8).map(rule).collect())
+        };
+        let mut loaded = |number: usize, owner| load(&mut unwinder, &of(number * RULES_MAX), owner);
+        assert!((0..4).all(|number| loaded(number, 65_534).is_some()));
+        assert_eq!(loaded(4, 65_534), None);
+        assert!(loaded(4, 0).is_some());
+        assert_eq!(unwinder.stats().no_room, 1);
     }
 
     /// What no process uses is freed after its grace: lists soon, tables later, all of it.

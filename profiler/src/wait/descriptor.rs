@@ -2,12 +2,21 @@
 
 use std::{collections::HashMap, fs, net::SocketAddr};
 
-use procfs::{net, process::Process};
+use procfs::{
+    FromBufReadSI, current_system_info,
+    net::{self, TcpNetEntries, UdpNetEntries},
+};
 
-use crate::sockets::{self, unix::UnixSockets};
+use crate::{
+    foreign::whole_lines,
+    sockets::{self, unix::UnixSockets},
+};
 
 /// Most sockets that are remembered.
 const SOCKETS_MAX: usize = 4096;
+
+/// Longest table of sockets that is looked through: 50,000 sockets.
+const TABLE_BYTES_MAX: u64 = 8 << 20;
 
 /// Sockets by inode number: the tables of a network namespace are long and slow to read.
 #[derive(Debug, Default)]
@@ -53,9 +62,8 @@ impl Descriptors {
 
 /// Looks through the tables of the process's network namespace.
 fn look_up(pid: u32, inode: u64) -> Option<String> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-    let tcp = [process.tcp(), process.tcp6()];
-    let mut tcp = tcp.into_iter().flatten().flatten();
+    let tcp = ["net/tcp", "net/tcp6"].map(|name| table::<TcpNetEntries>(pid, name));
+    let mut tcp = tcp.into_iter().flatten().flat_map(|table| table.0);
     if let Some(entry) = tcp.find(|entry| entry.inode == inode) {
         return Some(if entry.state == net::TcpState::Listen {
             format!("tcp listening on {}", entry.local_address)
@@ -63,8 +71,8 @@ fn look_up(pid: u32, inode: u64) -> Option<String> {
             format!("tcp {}", entry.remote_address)
         });
     }
-    let udp = [process.udp(), process.udp6()];
-    let mut udp = udp.into_iter().flatten().flatten();
+    let udp = ["net/udp", "net/udp6"].map(|name| table::<UdpNetEntries>(pid, name));
+    let mut udp = udp.into_iter().flatten().flat_map(|table| table.0);
     if let Some(entry) = udp.find(|entry| entry.inode == inode) {
         return Some(match entry.remote_address {
             SocketAddr::V4(peer) if peer.port() != 0 => format!("udp {peer}"),
@@ -72,18 +80,21 @@ fn look_up(pid: u32, inode: u64) -> Option<String> {
             _ => format!("udp on {}", entry.local_address),
         });
     }
-    if !process
-        .unix()
-        .ok()?
-        .into_iter()
-        .any(|entry| entry.inode == inode)
-    {
-        return None;
-    }
+    let (unix, _) = whole_lines(pid, "net/unix", TABLE_BYTES_MAX).ok()?;
+    let unix = String::from_utf8_lossy(&unix);
+    // The seventh word; what follows it is a name, which may be anything.
+    let number = |line: &str| line.split_whitespace().nth(6)?.parse().ok();
+    unix.lines().find(|line| number(line) == Some(inode))?;
     Some(
         unix_name(pid, inode)
             .map_or_else(|| "unix socket".to_owned(), |name| format!("unix {name}")),
     )
+}
+
+/// A table of sockets of the process's network namespace; of a long one, its beginning.
+fn table<T: FromBufReadSI>(pid: u32, name: &str) -> Option<T> {
+    let (text, _) = whole_lines(pid, name, TABLE_BYTES_MAX).ok()?;
+    T::from_buf_read(text.as_slice(), current_system_info()).ok()
 }
 
 /// The path of a unix socket or of the one that it is connected to.

@@ -1,17 +1,16 @@
 //! What a futex is: its address, the symbol that it lies in or the heap, and who holds it.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    path::{Path, PathBuf},
+    collections::{HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
-use object::{Object, ObjectSymbol, ReadCache, SymbolKind};
-use procfs::process::{MMPermissions, MemoryMap};
+use object::{Object, ObjectSymbol, SymbolKind};
+use procfs::process::MMPermissions;
 
 use crate::{
-    process::{Content, Memory, memory},
+    foreign::{Contents, Identity, Refused, proc_facts},
+    process::{Content, Memory, file_of, memory},
     unwind::{Segments, Use},
 };
 
@@ -19,12 +18,41 @@ use crate::{
 const MAPS_AGE: Duration = Duration::from_secs(1);
 /// Most processes and files that are remembered.
 const KNOWN_MAX: usize = 256;
+/// Most mappings of all those processes: some 20 MB.
+const MAPPINGS_MAX: usize = 100_000;
+/// Most symbols of a file that are looked at.
+const SYMBOLS_MAX: usize = 1_000_000;
+/// Most bytes that the data symbols of one file may take, and those of all files.
+const FILE_BYTES_MAX: usize = 4 << 20;
+const BYTES_MAX: usize = 16 << 20;
 
 /// Mappings of processes and data symbols of files.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    maps: HashMap<u32, (Instant, Vec<Memory>)>,
-    files: HashMap<PathBuf, Symbols>,
+    maps: HashMap<u32, Maps>,
+    /// By what nobody else can make another file of.
+    files: HashMap<Identity, Symbols>,
+    /// Bytes that the symbols of all files take.
+    bytes: usize,
+}
+
+/// Mappings of a process.
+#[derive(Debug)]
+struct Maps {
+    read: Instant,
+    list: Vec<Memory>,
+    /// The files behind mappings, by position.
+    files: HashMap<usize, Result<Identity, Refused>>,
+}
+
+impl Maps {
+    fn of(pid: u32) -> Self {
+        Self {
+            read: Instant::now(),
+            list: memory(pid),
+            files: HashMap::new(),
+        }
+    }
 }
 
 /// A file's data symbols by address: first address, end, name.
@@ -32,6 +60,7 @@ pub(super) struct Locks {
 struct Symbols {
     segments: Segments,
     sorted: Vec<(u64, u64, String)>,
+    bytes: usize,
 }
 
 impl Locks {
@@ -39,101 +68,127 @@ impl Locks {
     /// number may stand there.
     pub(super) fn describe(&mut self, pid: u32, address: u64, owner: u32) -> String {
         let place = self.place(pid, address);
-        let comm = fs::read_to_string(format!("/proc/{pid}/task/{owner}/comm"));
-        match comm.ok().filter(|_| owner != 0) {
+        let comm = proc_facts(pid, &format!("task/{owner}/comm"));
+        match comm.filter(|_| owner != 0) {
             Some(comm) => format!("{address:#x} {place}, held by {}", comm.trim_end()),
             None => format!("{address:#x} {place}"),
         }
     }
 
     fn place(&mut self, pid: u32, address: u64) -> String {
-        let Self { maps, files } = self;
-        if maps.len() > KNOWN_MAX {
-            maps.clear();
+        let all: usize = self.maps.values().map(|maps| maps.list.len()).sum();
+        if self.maps.len() > KNOWN_MAX || all > MAPPINGS_MAX {
+            self.maps.clear();
         }
-        let (read, list) = maps
-            .entry(pid)
-            .or_insert_with(|| (Instant::now(), memory(pid)));
+        let Self { maps, files, bytes } = self;
+        let maps = maps.entry(pid).or_insert_with(|| Maps::of(pid));
         let holds = |part: &Memory| {
             let (start, end) = part.map.address;
             (start..end).contains(&address)
         };
-        if read.elapsed() > MAPS_AGE || !list.iter().any(holds) {
-            (*read, *list) = (Instant::now(), memory(pid));
+        if maps.read.elapsed() > MAPS_AGE || !maps.list.iter().any(holds) {
+            *maps = Maps::of(pid);
         }
-        let Some(index) = list.iter().position(holds) else {
+        let Some(index) = maps.list.iter().position(holds) else {
             return "unmapped".to_owned();
         };
-        match (&list[index].content, data_mapping(list, index)) {
+        match (&maps.list[index].content, data_mapping(&maps.list, index)) {
             (Content::Stack, _) => "stack".to_owned(),
             (Content::Shared, _) => "shared memory".to_owned(),
-            (_, Some((map, path))) => {
-                if files.len() > KNOWN_MAX {
-                    files.clear();
-                }
-                let symbols = files
-                    .entry(path.to_owned())
-                    .or_insert_with(|| Symbols::read(pid, path).unwrap_or_default());
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
+            (_, None) => "heap".to_owned(),
+            (_, Some(of_file)) => {
+                let part = &maps.list[of_file];
+                let symbol = match maps.files.entry(of_file) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(new) => *new.insert(learn(pid, part, files, bytes)),
+                };
+                let symbols = symbol.ok().and_then(|identity| files.get(&identity));
                 symbols
-                    .find(map, address)
-                    .unwrap_or_else(|| name.into_owned())
+                    .and_then(|symbols| symbols.find(part, address))
+                    .unwrap_or_else(|| name(part))
             }
-            _ => "heap".to_owned(),
         }
     }
 }
 
+/// Reads the symbols of the file behind a mapping, unless they are known.
+fn learn(
+    pid: u32,
+    part: &Memory,
+    files: &mut HashMap<Identity, Symbols>,
+    bytes: &mut usize,
+) -> Result<Identity, Refused> {
+    let found = file_of(pid, part)?;
+    let identity = found.identity();
+    if !files.contains_key(&identity) {
+        if files.len() > KNOWN_MAX || *bytes > BYTES_MAX {
+            files.clear();
+            *bytes = 0;
+        }
+        let file = found.open()?;
+        let symbols = Symbols::read(&Contents::of(&file)).unwrap_or_default();
+        *bytes += symbols.bytes;
+        files.insert(identity, symbols);
+    }
+    Ok(identity)
+}
+
+/// The name of a mapping's file.
+fn name(part: &Memory) -> String {
+    match &part.content {
+        Content::File(path) => {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        }
+        Content::Stack | Content::Shared | Content::Private => "heap".to_owned(),
+    }
+}
+
 /// The mapping of a file that an address's mapping is or, as memory without a file that adjoins one
-/// (`.bss`), belongs to.
-fn data_mapping(list: &[Memory], index: usize) -> Option<(&MemoryMap, &Path)> {
+/// (`.bss`), belongs to, by its position.
+fn data_mapping(list: &[Memory], index: usize) -> Option<usize> {
     let part = &list[index];
     match &part.content {
-        Content::File(path) => Some((&part.map, path)),
+        Content::File(_) => Some(index),
         Content::Private => {
-            let before = &list[index.checked_sub(1)?];
-            let adjoins = before.map.address.1 == part.map.address.0;
-            match &before.content {
-                Content::File(path)
-                    if adjoins && before.map.perms.contains(MMPermissions::WRITE) =>
-                {
-                    Some((&before.map, path))
-                }
-                _ => None,
-            }
+            let before = index.checked_sub(1)?;
+            let other = &list[before];
+            let adjoins = other.map.address.1 == part.map.address.0;
+            let is_data = matches!(other.content, Content::File(_))
+                && other.map.perms.contains(MMPermissions::WRITE);
+            (adjoins && is_data).then_some(before)
         }
         Content::Stack | Content::Shared => None,
     }
 }
 
 impl Symbols {
-    fn read(pid: u32, path: &Path) -> Option<Self> {
-        let below_root = path.strip_prefix("/").ok()?;
-        let file = File::open(Path::new(&format!("/proc/{pid}/root")).join(below_root)).ok()?;
-        if !file.metadata().ok()?.is_file() {
-            return None;
-        }
-        let cache = ReadCache::new(&file);
-        let object = object::File::parse(&cache).ok()?;
+    fn read(contents: &Contents<'_>) -> Option<Self> {
+        let object = object::File::parse(contents).ok()?;
         let symbols = object.symbols().chain(object.dynamic_symbols());
-        let data = symbols.filter(|s| s.kind() == SymbolKind::Data && s.size() > 0);
-        let mut sorted: Vec<_> = data
-            .filter_map(|s| {
-                Some((
-                    s.address(),
-                    s.address().checked_add(s.size())?,
-                    s.name().ok()?.to_owned(),
-                ))
-            })
-            .collect();
-        sorted.sort_unstable();
-        Some(Self {
-            segments: Segments::of(&cache)?,
-            sorted,
-        })
+        let data = symbols
+            .take(SYMBOLS_MAX)
+            .filter(|s| s.kind() == SymbolKind::Data && s.size() > 0);
+        let mut found = Self {
+            segments: Segments::of(contents)?,
+            ..Self::default()
+        };
+        for symbol in data {
+            let start = symbol.address();
+            if let (Some(end), Ok(name)) = (start.checked_add(symbol.size()), symbol.name()) {
+                found.bytes += size_of::<(u64, u64, String)>() + name.len();
+                found.sorted.push((start, end, name.to_owned()));
+            }
+            if found.bytes > FILE_BYTES_MAX {
+                break;
+            }
+        }
+        found.sorted.sort_unstable();
+        Some(found)
     }
 
-    fn find(&self, map: &MemoryMap, address: u64) -> Option<String> {
+    fn find(&self, part: &Memory, address: u64) -> Option<String> {
+        let map = &part.map;
         let bias = self.segments.bias(map.address.0, map.offset, Use::Data)?;
         let address = address.wrapping_sub(bias);
         let after = self.sorted.partition_point(|&(start, ..)| start <= address);

@@ -69,12 +69,17 @@ fn key(statement: &str) -> String {
     folded(&normalise(statement.as_bytes(), Reading::default()).text)
 }
 
+/// Normal forms by fingerprint: of what the server refuses a report has no more.
+type Names = BTreeMap<String, String>;
+
 /// What a script tells.
-fn told(output: &Output) -> Deeds {
-    let mut deeds = Deeds::new();
+fn told(output: &Output) -> (Deeds, Names) {
+    let (mut deeds, mut names) = (Deeds::new(), Names::new());
     for line in text(&output.stdout).lines() {
         let value: Value = serde_json::from_str(line).expect("a line of JSON");
         let statement = value["statement"].as_str().expect("a statement");
+        let fingerprint = normalise(statement.as_bytes(), Reading::default()).fingerprint;
+        names.insert(fingerprint.to_string(), key(statement));
         let deed = deeds.entry(key(statement)).or_default();
         match (value["rows"].as_u64(), value["error"].as_str()) {
             (Some(rows), _) => {
@@ -85,16 +90,20 @@ fn told(output: &Output) -> Deeds {
             (None, None) => deed.skipped += u64::from(value["skipped"] == true),
         }
     }
-    deeds
+    (deeds, names)
 }
 
 /// What was seen, without statements that were only prepared.
-fn seen(report: &Report) -> Deeds {
+fn seen(report: &Report, names: &Names) -> Deeds {
     let mut deeds = Deeds::new();
     for one in report.statements() {
         let number = |name: &str| one[name].as_u64().expect("a number");
         let statement = one["statement"].as_str().expect("a text");
-        let deed = deeds.entry(folded(statement)).or_default();
+        let fingerprint = one["fingerprint"].as_str();
+        let name = fingerprint.and_then(|fingerprint| names.get(fingerprint));
+        let name = name.filter(|_| statement.starts_with("<withheld "));
+        let name = name.cloned().unwrap_or_else(|| folded(statement));
+        let deed = deeds.entry(name).or_default();
         deed.calls += number("calls");
         deed.rows += number("rows");
         deed.skipped += number("skipped");
@@ -201,10 +210,10 @@ impl Script {
             let at_server = Watch::start(&bench, &["--limit=1000", "-p", &pid]);
             let (output, at_client) = self.run(&bench, &postgres, *host);
             let at_server = at_server.end();
-            let told = told(&output);
+            let (told, names) = told(&output);
             for (side, report) in [("server", &at_server), ("client", &at_client)] {
                 let whose = format!("{} at the {side}, {host:?}", self.name);
-                assert_same(&told, &seen(report), &whose);
+                assert_same(&told, &seen(report, &names), &whose);
                 assert_counted(&postgres, report, &whose);
                 report.assert_nothing_lost();
                 assert_eq!(report.0["cancels"], 1, "{whose}");

@@ -151,7 +151,7 @@ impl Sampling {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", crate::printable::shown(path))]
     Read {
         /// Which.
         path: PathBuf,

@@ -94,7 +94,7 @@ mod tests {
     /// Our own executable's functions hold our own code.
     #[test]
     fn reads_our_own_executable() {
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap().into();
         let elf = super::super::elf::Elf::read(&file).unwrap();
         assert!(elf.functions.sorted.len() > 1000);
         assert!(elf.functions.sorted.iter().all(|(start, end)| start <= end));

@@ -1,7 +1,7 @@
-//! What an ELF file tells beside names: its build id, its functions' ranges, its sections, and which
-//! address belongs to which offset. Files come from anywhere: what cannot be read is an error value.
+//! What an ELF file tells beside names: its functions' ranges, its sections, and which address belongs to which
+//! offset. Files come from anywhere: what cannot be read is an error value.
 
-use std::fs::File;
+use std::{fs::File, os::fd::OwnedFd};
 
 use object::{Object, ObjectSection, ObjectSegment, ReadCache};
 
@@ -9,9 +9,13 @@ use super::functions::Functions;
 
 /// Facts of one file.
 #[derive(Debug, Default)]
+<<<<<<< HEAD:profiler/src/symbolize/elf.rs
 pub(crate) struct Elf {
     /// GNU build id, empty if there is none.
     pub(super) build_id: Vec<u8>,
+=======
+pub(super) struct Elf {
+>>>>>>> sym:profiler/src/symbolize/child/elf.rs
     /// Ranges of functions.
     pub(crate) functions: Functions,
     segments: Vec<Segment>,
@@ -27,15 +31,14 @@ struct Segment {
 
 impl Elf {
     /// Reads a file, `None` if it is no ELF file that can be understood.
+<<<<<<< HEAD:profiler/src/symbolize/elf.rs
     pub(crate) fn read(file: &File) -> Option<Self> {
         let cache = ReadCache::new(file);
+=======
+    pub(super) fn read(file: &OwnedFd) -> Option<Self> {
+        let cache = ReadCache::new(File::from(file.try_clone().ok()?));
+>>>>>>> sym:profiler/src/symbolize/child/elf.rs
         let object = object::File::parse(&cache).ok()?;
-        let build_id = object
-            .build_id()
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-            .to_vec();
         let segments = object.segments().map(|segment| {
             let (file_offset, file_size) = segment.file_range();
             Segment {
@@ -56,7 +59,6 @@ impl Elf {
             ))
         });
         Some(Self {
-            build_id,
             segments: segments.collect(),
             sections: sections.collect(),
             functions: Functions::read(&object),

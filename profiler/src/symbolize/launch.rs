@@ -1,0 +1,114 @@
+//! Starting the child, and its end.
+
+use std::{io, os::unix::net::UnixStream};
+
+pub(super) use self::imp::Peer;
+
+/// How the child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By this signal.
+    Signal(i32),
+    /// By itself, with this status.
+    Status(i32),
+    /// It is not known.
+    Unknown,
+}
+
+/// Starts the child at the other end of a socket.
+pub(super) fn start(limits: &super::Limits) -> io::Result<(UnixStream, Peer)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let peer = imp::start(theirs, limits)?;
+    Ok((ours, peer))
+}
+
+#[cfg(not(test))]
+mod imp {
+    use std::{
+        io,
+        os::{
+            fd::OwnedFd,
+            unix::{
+                net::UnixStream,
+                process::{CommandExt, ExitStatusExt},
+            },
+        },
+        process::{Child, Command, Stdio},
+    };
+
+    use super::{super::child::VERB, End};
+    use crate::symbolize::Limits;
+
+    /// This program, once more: also where its file was replaced since.
+    const PROGRAM: &str = "/proc/self/exe";
+
+    /// The child. It ends with the thread that started it, whatever becomes of this.
+    #[derive(Debug)]
+    pub(in crate::symbolize) struct Peer(Child);
+
+    pub(super) fn start(socket: UnixStream, limits: &Limits) -> io::Result<Peer> {
+        let child = Command::new(PROGRAM)
+            .arg0("profiler")
+            .arg(VERB)
+            .args(limits.to_words())
+            .env_clear()
+            .stdin(OwnedFd::from(socket))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Peer(child))
+    }
+
+    impl Peer {
+        /// Its process id.
+        pub(in crate::symbolize) fn pid(&self) -> Option<u32> {
+            Some(self.0.id())
+        }
+
+        /// Ends it where it has not ended by itself; says how it did.
+        pub(in crate::symbolize) fn end(mut self, is_ending: bool) -> End {
+            // One that closed its socket is ending: its own status is the one that counts.
+            if !is_ending && self.0.kill().is_err() {
+                return End::Unknown;
+            }
+            let Ok(status) = self.0.wait() else {
+                return End::Unknown;
+            };
+            match (status.signal(), status.code()) {
+                (Some(signal), _) => End::Signal(signal),
+                (_, Some(code)) => End::Status(code),
+                (None, None) => End::Unknown,
+            }
+        }
+    }
+}
+
+/// In unit tests this program is the test itself, so a thread does what the child does, without its limits. The
+/// child itself is shown by live tests.
+#[cfg(test)]
+mod imp {
+    use std::{io, os::unix::net::UnixStream};
+
+    use super::{super::child, End};
+    use crate::symbolize::Limits;
+
+    #[derive(Debug)]
+    pub(in crate::symbolize) struct Peer;
+
+    pub(super) fn start(socket: UnixStream, _limits: &Limits) -> io::Result<Peer> {
+        std::thread::Builder::new().spawn(move || child::serve(&socket, || Ok(())))?;
+        Ok(Peer)
+    }
+
+    impl Peer {
+        #[expect(clippy::unused_self, reason = "as that of the process")]
+        pub(in crate::symbolize) fn pid(&self) -> Option<u32> {
+            None
+        }
+
+        #[expect(clippy::unused_self, reason = "as that of the process")]
+        pub(in crate::symbolize) fn end(self, _is_ending: bool) -> End {
+            End::Unknown
+        }
+    }
+}
