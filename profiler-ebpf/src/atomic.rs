@@ -7,7 +7,9 @@ use core::arch::asm;
 #[inline(always)]
 pub(crate) fn add(word: *mut u64, amount: u64) {
     // SAFETY: a live map value, which the verifier checks.
-    unsafe { asm!("lock *(u64 *)({word} + 0) += {amount}", word = in(reg) word, amount = in(reg) amount) };
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {amount}", word = in(reg) word, amount = in(reg) amount)
+    };
 }
 
 /// Takes what a word guards, if nobody has it.

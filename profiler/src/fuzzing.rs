@@ -15,7 +15,7 @@ use crate::{
     process::scan,
     python, sockets,
     store::Who,
-    symbolize::{elf::Elf, perf_map::PerfMap},
+    symbolize::child::{elf::Elf, perf_map::PerfMap},
     syscalls, tcp, tls,
     web::{guard, query::Query},
 };
@@ -123,7 +123,7 @@ pub fn python_image(file: &[u8], name: &str) -> bool {
 
 /// What an ELF file tells beside names, and looks at it at an offset.
 pub fn elf(file: &File, offset: u64) {
-    let Some(elf) = Elf::read(file) else {
+    let Some(elf) = (file.try_clone().ok()).and_then(|file| Elf::read(&file.into())) else {
         return;
     };
     if let Some(address) = elf.address_of(offset) {
@@ -134,5 +134,5 @@ pub fn elf(file: &File, offset: u64) {
 
 /// A perf map: what it says of an address.
 pub fn perf_map(text: &[u8], address: u64) -> Option<String> {
-    PerfMap::parse(text).find(address).map(str::to_owned)
+    PerfMap::parse(text.to_vec()).find_all(&[address]).pop()?
 }

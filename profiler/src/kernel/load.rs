@@ -35,7 +35,8 @@ use super::{
     wire::{self, Interests},
 };
 
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf.o"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf.o"));
 
 /// Tracepoints by program, in the order in which they are attached.
 const LIFECYCLE: [(&str, &str); 3] = [

@@ -16,7 +16,9 @@ const INSTRUCTION_BYTES: usize = 8;
 
 /// The programs, by name, with their instructions. What they call lies in the section of code that is theirs together.
 fn programs<'a>(file: &object::File<'a>) -> BTreeMap<&'a str, &'a [u8]> {
-    let functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
+    let functions = file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text);
     let programs = functions.filter_map(|symbol| {
         let section = file.section_by_index(symbol.section_index()?).ok()?;
         let name = symbol.name().ok().filter(|name| !name.is_empty())?;

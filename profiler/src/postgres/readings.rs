@@ -63,9 +63,8 @@ impl Readings {
     pub(super) fn of(&self, pid: u32, call: &Call) -> Option<StatementId> {
         let end_ns = call.end_ns.filter(|_| call.sharing <= 1)?;
         let readings = self.by_pid.get(&pid)?;
-        let within = |reading: &&Reading| {
-            reading.from_ns > call.service_ns && reading.to_ns < end_ns
-        };
+        let within =
+            |reading: &&Reading| reading.from_ns > call.service_ns && reading.to_ns < end_ns;
         readings.iter().find(within).map(|reading| reading.id)
     }
 }

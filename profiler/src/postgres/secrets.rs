@@ -81,11 +81,13 @@ fn characters(name: &'static str) -> impl Strategy<Value = Vec<u8>> {
     let second = proptest::prop_oneof![3 => select(b"\\|@[{`^".to_vec()), 1 => 0x40..=0xfe_u8];
     let pair = (0x81..=0xfe_u8, second).prop_map(|(first, second)| vec![first, second]);
     let others = select(vec!["é", "表", "ソ", "𝄞"]);
-    let one = (pair, others).prop_map(move |(pair, other)| match (name, Encoding::named(name.as_bytes())) {
-        ("UTF8" | "SQL_ASCII", _) => other.as_bytes().to_vec(),
-        (_, Some(encoding)) if is_character(encoding, &pair) => pair,
-        (_, Some(Encoding::Double(..))) => b"\x95\\".to_vec(),
-        _ => vec![0xe9, 0xe8],
+    let one = (pair, others).prop_map(move |(pair, other)| {
+        match (name, Encoding::named(name.as_bytes())) {
+            ("UTF8" | "SQL_ASCII", _) => other.as_bytes().to_vec(),
+            (_, Some(encoding)) if is_character(encoding, &pair) => pair,
+            (_, Some(Encoding::Double(..))) => b"\x95\\".to_vec(),
+            _ => vec![0xe9, 0xe8],
+        }
     });
     prop::collection::vec(one, 1..3).prop_map(|parts| parts.concat())
 }
@@ -221,7 +223,10 @@ fn names_are_themselves() {
     let mut unknown = Said::default();
     assert_eq!(unknown.taken(b"SELECT a FROM \xe91"), "SELECT a FROM ‹e9›1");
     assert_eq!(unknown.taken(b"SELECT a FROM \xe81"), "SELECT a FROM ‹e8›1");
-    assert_eq!(unknown.taken("SELECT a FROM é1".as_bytes()), "SELECT a FROM é1");
+    assert_eq!(
+        unknown.taken("SELECT a FROM é1".as_bytes()),
+        "SELECT a FROM é1"
+    );
     let mut sjis = Said::reported("SJIS");
     assert_eq!(
         sjis.taken(b"SELECT E'\x95\\', b FROM \x95\\ WHERE c = 'secret'"),

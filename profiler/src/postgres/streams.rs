@@ -339,7 +339,12 @@ impl Conversation {
     }
 
     /// Nothing more will come.
-    fn end(&mut self, (ending, time_ns): (Ending, u64), texts: &mut Texts, events: &mut Vec<Event>) {
+    fn end(
+        &mut self,
+        (ending, time_ns): (Ending, u64),
+        texts: &mut Texts,
+        events: &mut Vec<Event>,
+    ) {
         if let Some(id) = self.connection.under_way(time_ns) {
             texts.is_under_way(id);
         }
@@ -451,7 +456,8 @@ fn closed(header: &WireHeader) -> (Ending, u64) {
 
 /// Whether a connection begins with what was carried: its client's first byte is that of a length.
 fn begins(side: Side, carried: &[Transfer]) -> bool {
-    let is_clients = |transfer: &&Transfer| (transfer.header.direction == SENT) == (side == Side::Client);
+    let is_clients =
+        |transfer: &&Transfer| (transfer.header.direction == SENT) == (side == Side::Client);
     let first = carried.iter().find(is_clients);
     first.is_some_and(|first| first.head().first() == Some(&0))
 }

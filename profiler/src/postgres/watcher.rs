@@ -259,7 +259,9 @@ impl Watcher {
                 kernel.pass_over(passing.socket, passing.until);
             }
             if let Some(unknown) = result.unknown {
-                let backend = unknown.backend.or_else(|| peers.backend(&unknown.header, unknown.side));
+                let backend = unknown
+                    .backend
+                    .or_else(|| peers.backend(&unknown.header, unknown.side));
                 if let Some(backend) = backend {
                     streams.set_backend(unknown.header.socket, backend);
                     backends.want(backend);

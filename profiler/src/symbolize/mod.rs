@@ -12,20 +12,13 @@
 mod blaze;
 mod budget;
 mod cache;
-<<<<<<< HEAD
-pub(crate) mod elf;
-mod functions;
-mod names;
-pub(crate) mod perf_map;
-=======
-mod child;
+pub(crate) mod child;
 mod debug_files;
 mod launch;
 mod limits;
 mod names;
 mod wire;
 mod worker;
->>>>>>> sym
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -64,7 +64,12 @@ impl Secrets {
         let mut source = File::open("/dev/urandom").expect("it is there");
         source.read_exact(&mut random).expect("it has enough");
         // Letters only: a word of SQL, a value of HTTP, an option.
-        let word = |bytes: &[u8]| bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+        let word = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| char::from(b'a' + byte % 26))
+                .collect()
+        };
         let words = random.chunks(16).map(word);
         Self(KINDS.into_iter().zip(words).collect())
     }
@@ -87,7 +92,11 @@ impl Secrets {
                         let (begin, end) = (at.saturating_sub(200), (at + 200).min(bytes.len()));
                         text(&bytes[begin..end])
                     });
-                    assert!(near.is_none(), "{kind}, {notation}, in {name}:\n{}", near.unwrap_or_default());
+                    assert!(
+                        near.is_none(),
+                        "{kind}, {notation}, in {name}:\n{}",
+                        near.unwrap_or_default()
+                    );
                 }
             }
         }
@@ -143,7 +152,8 @@ server.serve_forever()
 
 const TABLES: &str = "CREATE TABLE canaries (id int PRIMARY KEY, a text); CREATE ROLE canary; \
     CREATE DATABASE euc ENCODING 'EUC_JP' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
-const UNICODE: &str = "CREATE DATABASE unicode ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+const UNICODE: &str =
+    "CREATE DATABASE unicode ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
 
 impl Targets {
     fn start(secrets: Secrets) -> Self {
@@ -152,8 +162,16 @@ impl Targets {
         python.env("CANARY_KEY", secrets.of("environment"));
         if ARGUMENTS_ARE_HIDDEN {
             let secret = secrets.of("argument");
-            python.args([&format!("--password={secret}"), secret, &format!("-p{secret}"), "--key", secret]);
-            python.arg(format!("https://user:{secret}@example.com/")).arg(format!("KEY={secret}"));
+            python.args([
+                &format!("--password={secret}"),
+                secret,
+                &format!("-p{secret}"),
+                "--key",
+                secret,
+            ]);
+            python
+                .arg(format!("https://user:{secret}@example.com/"))
+                .arg(format!("KEY={secret}"));
         }
         let mut http = Target::spawn(&mut python);
         let mut input = http.0.stdin.take().expect("a pipe");
@@ -161,9 +179,14 @@ impl Targets {
         drop(input);
         let mut line = String::new();
         let output = http.0.stdout.take().expect("a pipe");
-        BufReader::new(output).read_line(&mut line).expect("it talks");
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("it talks");
         let postgres = Postgres::start_with(&[]).expect("a cluster starts");
-        for script in [TABLES, UNICODE].iter().flat_map(|script| script.split("; ")) {
+        for script in [TABLES, UNICODE]
+            .iter()
+            .flat_map(|script| script.split("; "))
+        {
             sql(&postgres, script);
         }
         Self {
@@ -222,17 +245,45 @@ impl Targets {
         let answer = client.extended(b"SELECT $1::text, $2::bytea", &parameters);
         assert!(answer.errors.is_empty(), "{answer:?}");
         for (statement, code) in [
-            (format!("PREPARE p AS SELECT '{}', $1::text", of("literal, prepared")), ""),
+            (
+                format!(
+                    "PREPARE p AS SELECT '{}', $1::text",
+                    of("literal, prepared")
+                ),
+                "",
+            ),
             ("EXECUTE p('x')".to_owned(), ""),
-            (format!("ALTER ROLE canary PASSWORD '{}'", of("password of a role")), ""),
+            (
+                format!("ALTER ROLE canary PASSWORD '{}'", of("password of a role")),
+                "",
+            ),
             (format!("SET canary.x = '{}'", of("value of a setting")), ""),
-            (format!("SELECT '{}' FROM generate_series(1, 10) /* {} */", of("row"), of("comment")), ""),
+            (
+                format!(
+                    "SELECT '{}' FROM generate_series(1, 10) /* {} */",
+                    of("row"),
+                    of("comment")
+                ),
+                "",
+            ),
             (format!("SELECT '{}'::int", of("text of an error")), "22P02"),
             (format!("SELECT 'O'{} x'", of("refused word")), "42601"),
             (format!("SELECT {}", of("refused word")), "42703"),
-            (format!("SELECT \"{}\" FROM canaries", of("refused name")), "42703"),
-            (format!("NOTIFY canary, '{}'", of("payload of a notification")), ""),
-            (format!("DO $x$ BEGIN RAISE EXCEPTION '{}'; END $x$", of("text of an error")), "P0001"),
+            (
+                format!("SELECT \"{}\" FROM canaries", of("refused name")),
+                "42703",
+            ),
+            (
+                format!("NOTIFY canary, '{}'", of("payload of a notification")),
+                "",
+            ),
+            (
+                format!(
+                    "DO $x$ BEGIN RAISE EXCEPTION '{}'; END $x$",
+                    of("text of an error")
+                ),
+                "P0001",
+            ),
             ("DELETE FROM canaries".to_owned(), ""),
         ] {
             let answer = client.query(statement.as_bytes());
@@ -241,7 +292,10 @@ impl Targets {
         client.ask(b"COPY canaries FROM STDIN");
         let row = format!("1\t{}\n", of("COPY data"));
         assert_eq!(client.copy(row.as_bytes()).completed, ["COPY 1"]);
-        let again = format!("INSERT INTO canaries VALUES (1, '{}')", of("detail of an error"));
+        let again = format!(
+            "INSERT INTO canaries VALUES (1, '{}')",
+            of("detail of an error")
+        );
         assert_eq!(client.query(again.as_bytes()).errors, ["23505"]);
         assert!(client.query(b"COPY canaries TO STDOUT").errors.is_empty());
     }
@@ -273,7 +327,10 @@ impl Running {
     fn start(bench: &Bench, arguments: &[&str]) -> (String, Child) {
         let mut command = bench.command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        (arguments.join(" "), command.spawn().expect("the profiler runs"))
+        (
+            arguments.join(" "),
+            command.spawn().expect("the profiler runs"),
+        )
     }
 
     /// Waits for all; gives what each wrote, its outputs and its notes.
@@ -314,12 +371,22 @@ fn recordings_have_no_secret() {
             Running::start(&bench, &[&common, more].concat())
         };
         let mut outputs = Vec::new();
-        for formats in [["svg", "folded", "pprof"], ["speedscope", "firefox", "json"]] {
+        for formats in [
+            ["svg", "folded", "pprof"],
+            ["speedscope", "firefox", "json"],
+        ] {
             let all = formats.map(|format| record(&["-f", format, "-o", &format!("out.{format}")]));
             outputs.extend(Running(all.into()).end());
         }
         let modes = [
-            record(&["--off-cpu", "--threads", "-f", "folded", "-o", "off-cpu.folded"]),
+            record(&[
+                "--off-cpu",
+                "--threads",
+                "-f",
+                "folded",
+                "-o",
+                "off-cpu.folded",
+            ]),
             record(&["--wall", "-f", "json", "-o", "wall.json"]),
             record(&[]),
         ];
@@ -334,7 +401,11 @@ fn recordings_have_no_secret() {
         outputs
     });
     let files = files(&bench.path(""));
-    assert!(files.len() >= 9, "{:?}", files.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    assert!(
+        files.len() >= 9,
+        "{:?}",
+        files.iter().map(|(name, _)| name).collect::<Vec<_>>()
+    );
     let folded = files.iter().find(|(name, _)| name.ends_with("out.folded"));
     assert!(folded.is_some_and(|(_, bytes)| text(bytes).contains("python3")));
     for (name, bytes) in outputs.iter().chain(&files) {
@@ -352,7 +423,15 @@ fn tables_have_no_secret() {
     let outputs = during(&targets, || {
         let mut outputs = Vec::new();
         for (verb, forms) in [
-            ("queries", &[&["--events"][..], &["--json"], &["--csv"], &["--by", "user", "--interval", "300ms"]][..]),
+            (
+                "queries",
+                &[
+                    &["--events"][..],
+                    &["--json"],
+                    &["--csv"],
+                    &["--by", "user", "--interval", "300ms"],
+                ][..],
+            ),
             ("tcp", &[&["--json"], &["--csv"], &[]]),
             ("syscalls", &[&["--json"], &["--csv"], &[]]),
         ] {
@@ -368,7 +447,11 @@ fn tables_have_no_secret() {
         found.is_some_and(|(_, bytes)| text(bytes).contains(what))
     };
     for form in ["--events", "queries -p", "--csv", "--interval"] {
-        for what in ["INSERT INTO canaries VALUES", "<withheld ", "COPY canaries FROM STDIN"] {
+        for what in [
+            "INSERT INTO canaries VALUES",
+            "<withheld ",
+            "COPY canaries FROM STDIN",
+        ] {
             assert!(is_seen(form, what), "{form}: {what}");
         }
     }
@@ -434,7 +517,11 @@ fn page(socket: &Path, route: &str) -> Vec<u8> {
     stream.write_all(request.as_bytes()).expect("it listens");
     let mut page = Vec::new();
     stream.read_to_end(&mut page).expect("it answers");
-    assert!(page.starts_with(b"HTTP/1.1 200"), "{route}: {}", text(&page));
+    assert!(
+        page.starts_with(b"HTTP/1.1 200"),
+        "{route}: {}",
+        text(&page)
+    );
     page
 }
 
@@ -458,7 +545,15 @@ fn daemon_has_no_secret() {
     let daemon = during(&targets, || {
         let daemon = Daemon::start(&bench, &sections);
         daemon.windows(12);
-        for route in ["/", "/flamegraph.svg", "/queries", "/tcp", "/syscalls", "/metrics", "/healthz"] {
+        for route in [
+            "/",
+            "/flamegraph.svg",
+            "/queries",
+            "/tcp",
+            "/syscalls",
+            "/metrics",
+            "/healthz",
+        ] {
             outputs.push((route.to_owned(), page(&socket, route)));
         }
         outputs.push(("status".to_owned(), daemon.told("STATUS=").into_bytes()));
@@ -475,7 +570,16 @@ fn daemon_has_no_secret() {
         }
     }
     for format in ["svg", "folded", "pprof", "speedscope", "firefox", "json"] {
-        let report = ["report", "--since", "1h", "--state", &state_name, "-f", format, "-o"];
+        let report = [
+            "report",
+            "--since",
+            "1h",
+            "--state",
+            &state_name,
+            "-f",
+            format,
+            "-o",
+        ];
         let file = format!("kept.{format}");
         let started = Running::start(&bench, &[&report[..], &[&file]].concat());
         outputs.extend(Running(vec![started]).end());
@@ -486,13 +590,23 @@ fn daemon_has_no_secret() {
     };
     for output in ["/queries", "/metrics", "queries --since"] {
         for what in ["INSERT INTO canaries VALUES", "withheld "] {
-            assert!(seen(output).contains(what), "{output}: {what}\n{}", seen(output));
+            assert!(
+                seen(output).contains(what),
+                "{output}: {what}\n{}",
+                seen(output)
+            );
         }
     }
     let bodies = receiver.got();
     assert!(bodies.len() >= 2, "{}", bodies.len());
-    let bodies = bodies.into_iter().map(|body| ("an export".to_owned(), body));
-    for (name, bytes) in outputs.into_iter().chain(bodies).chain(files(&bench.path(""))) {
+    let bodies = bodies
+        .into_iter()
+        .map(|body| ("an export".to_owned(), body));
+    for (name, bytes) in outputs
+        .into_iter()
+        .chain(bodies)
+        .chain(files(&bench.path("")))
+    {
         assert!(!name.contains("/core"), "{name}");
         targets.secrets.assert_none_in(&name, &bytes);
     }

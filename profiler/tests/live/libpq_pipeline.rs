@@ -154,7 +154,8 @@ impl Statements for Texts {
     }
 
     fn prepared(&mut self, text: Text<'_>) -> StatementId {
-        self.0.push(String::from_utf8_lossy(text.bytes).into_owned());
+        self.0
+            .push(String::from_utf8_lossy(text.bytes).into_owned());
         StatementId(u32::try_from(self.0.len() - 1).expect("a few"))
     }
 

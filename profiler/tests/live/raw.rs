@@ -50,9 +50,13 @@ impl Raw {
     pub(crate) fn connect(postgres: &Postgres, database: &str, parameters: &[&str]) -> Self {
         let [folder, port] = ["PGHOST", "PGPORT"].map(|name| setting(postgres, name));
         let stream = UnixStream::connect(format!("{folder}/.s.PGSQL.{port}")).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("it can wait");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it can wait");
         let mut raw = Self(stream);
-        raw.send(&startup(&[&["user", "demo", "database", database], parameters].concat()));
+        raw.send(&startup(
+            &[&["user", "demo", "database", database], parameters].concat(),
+        ));
         let answer = raw.answer();
         assert!(answer.errors.is_empty(), "{answer:?}");
         raw
@@ -64,7 +68,9 @@ impl Raw<TcpStream> {
     pub(crate) fn refused(postgres: &Postgres, password: &str) {
         let address = format!("127.0.0.1:{}", setting(postgres, "PGPORT"));
         let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("it can wait");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it can wait");
         let mut raw = Self(stream);
         raw.send(&startup(&["user", "demo", "database", "postgres"]));
         assert_eq!(raw.message().0, b'R');
@@ -87,10 +93,16 @@ impl<S: Read + Write> Raw<S> {
 
     /// Prepares a text and executes it with these parameters, each in text form or, where it says so, in binary form.
     pub(crate) fn extended(&mut self, text: &[u8], parameters: &[(&[u8], bool)]) -> Answer {
-        let count = u16::try_from(parameters.len()).expect("a few").to_be_bytes();
-        let forms = parameters.iter().flat_map(|(_, is_binary)| [0, u8::from(*is_binary)]);
+        let count = u16::try_from(parameters.len())
+            .expect("a few")
+            .to_be_bytes();
+        let forms = parameters
+            .iter()
+            .flat_map(|(_, is_binary)| [0, u8::from(*is_binary)]);
         let values = parameters.iter().flat_map(|(value, _)| {
-            let length = u32::try_from(value.len()).expect("a short one").to_be_bytes();
+            let length = u32::try_from(value.len())
+                .expect("a short one")
+                .to_be_bytes();
             [&length[..], value].concat()
         });
         let forms: Vec<u8> = forms.collect();
@@ -120,9 +132,9 @@ impl<S: Read + Write> Raw<S> {
             let mut fields = body.split(|byte| *byte == 0);
             let words = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
             match tag {
-                b'E' => answer.errors.extend(
-                    fields.find_map(|field| field.strip_prefix(b"C").map(words)),
-                ),
+                b'E' => answer
+                    .errors
+                    .extend(fields.find_map(|field| field.strip_prefix(b"C").map(words))),
                 b'C' => answer.completed.extend(fields.next().map(words)),
                 b'Z' => return answer,
                 _ => {}

@@ -2,23 +2,24 @@
 //! themselves; and a statement that the server refused shows no more than keywords.
 
 use std::{
-
     process::{Child, Stdio},
     thread::sleep,
     time::Duration,
 };
 
-use rustix::process::Signal;
 use crate::{
     bench::{Bench, bench, signal, text, until_watching},
     postgres::Postgres,
     queries::{Report, Watch, sql},
     raw::Raw,
 };
+use rustix::process::Signal;
 
 /// Databases whose encodings the clients' can be converted to.
-const DATABASES: &str = "CREATE DATABASE euc ENCODING 'EUC_JP' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
-const UNICODE: &str = "CREATE DATABASE unicode ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+const DATABASES: &str =
+    "CREATE DATABASE euc ENCODING 'EUC_JP' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+const UNICODE: &str =
+    "CREATE DATABASE unicode ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
 
 /// Encodings whose second bytes may be of ASCII: the client's, the database, a character, and what it is in UTF-8.
 const ENCODINGS: [(&str, &str, &[u8], &str); 5] = [
@@ -61,7 +62,8 @@ impl Events {
 fn calls(report: &Report, side: &str, text: &str) -> u64 {
     let rows = report.statements().iter();
     let rows = rows.filter(|row| row["side"] == side && row["statement"] == text);
-    rows.map(|row| row["calls"].as_u64().expect("a number")).sum()
+    rows.map(|row| row["calls"].as_u64().expect("a number"))
+        .sum()
 }
 
 /// A text with `@` for a character and `%` for a secret.
@@ -111,7 +113,11 @@ fn values_in_any_encoding_are_never_shown() {
     };
     let mut early: Vec<Raw> = ENCODINGS.iter().map(connect).collect();
     for (client, (_, _, character, _)) in early.iter_mut().zip(ENCODINGS) {
-        let table = written("CREATE TABLE IF NOT EXISTS \"t@\" (a text, b text)", character, "");
+        let table = written(
+            "CREATE TABLE IF NOT EXISTS \"t@\" (a text, b text)",
+            character,
+            "",
+        );
         assert!(client.query(&table).errors.is_empty());
     }
     let watch = Watch::start(&bench, &["-p", &pid]);
@@ -132,7 +138,11 @@ fn values_in_any_encoding_are_never_shown() {
         for (encoding, _, _, character) in ENCODINGS {
             let name = format!("SELECT a FROM \"t{character}\" WHERE b = $1 OR b = $2");
             // GBK and GB18030 have the same table. The first rounds of what was there before may not be trusted.
-            assert!(calls(&report, side, &name) >= 2, "{encoding} {side}: {name}\n{:#}", report.0);
+            assert!(
+                calls(&report, side, &name) >= 2,
+                "{encoding} {side}: {name}\n{:#}",
+                report.0
+            );
         }
     }
 }
@@ -144,7 +154,12 @@ fn names_in_latin1_are_two() {
     let postgres = server();
     let connect = || Raw::connect(&postgres, "unicode", &["client_encoding", "LATIN1"]);
     let mut early = connect();
-    assert!(early.query(b"CREATE TABLE \xe91 (a int); CREATE TABLE \xe81 (a int)").errors.is_empty());
+    assert!(
+        early
+            .query(b"CREATE TABLE \xe91 (a int); CREATE TABLE \xe81 (a int)")
+            .errors
+            .is_empty()
+    );
     let watch = Watch::start(&bench, &["-p", &postgres.server.id().to_string()]);
     let mut late = connect();
     for client in [&mut early, &mut late] {
@@ -170,22 +185,59 @@ fn backslashes_are_those_of_the_session() {
     let Some(bench) = bench() else { return };
     let postgres = server();
     let mut early = Raw::connect(&postgres, "unicode", &[]);
-    let mut old = Raw::connect(&postgres, "unicode", &["options", "-c standard_conforming_strings=off -c escape_string_warning=off"]);
+    let mut old = Raw::connect(
+        &postgres,
+        "unicode",
+        &[
+            "options",
+            "-c standard_conforming_strings=off -c escape_string_warning=off",
+        ],
+    );
     let watch = Watch::start(&bench, &["-p", &postgres.server.id().to_string()]);
     let mut late = Raw::connect(&postgres, "unicode", &[]);
     for _ in 0..6 {
         for client in [&mut early, &mut late] {
-            assert!(client.query(b"SELECT 'C:\\', 'hUsH', 1 AS plain").errors.is_empty());
+            assert!(
+                client
+                    .query(b"SELECT 'C:\\', 'hUsH', 1 AS plain")
+                    .errors
+                    .is_empty()
+            );
         }
-        assert!(old.query(b"SELECT 'it\\'s', 'hUsH', 1 AS escaped").errors.is_empty());
+        assert!(
+            old.query(b"SELECT 'it\\'s', 'hUsH', 1 AS escaped")
+                .errors
+                .is_empty()
+        );
     }
-    assert!(late.query(b"SET standard_conforming_strings = off").errors.is_empty());
-    assert!(late.query(b"SELECT 'it\\'s hUsH', 1 AS escaped, 'hUsH'").errors.is_empty());
+    assert!(
+        late.query(b"SET standard_conforming_strings = off")
+            .errors
+            .is_empty()
+    );
+    assert!(
+        late.query(b"SELECT 'it\\'s hUsH', 1 AS escaped, 'hUsH'")
+            .errors
+            .is_empty()
+    );
     let report = watch.end();
     assert!(!report.0.to_string().contains("hUsH"), "{:#}", report.0);
-    assert!(calls(&report, "server", "SELECT $1, $2, $3 AS plain") >= 8, "{:#}", report.0);
-    assert!(calls(&report, "server", "SELECT $1, $2, $3 AS escaped") >= 2, "{:#}", report.0);
-    assert_eq!(calls(&report, "server", "SELECT $1, $2 AS escaped, $3"), 1, "{:#}", report.0);
+    assert!(
+        calls(&report, "server", "SELECT $1, $2, $3 AS plain") >= 8,
+        "{:#}",
+        report.0
+    );
+    assert!(
+        calls(&report, "server", "SELECT $1, $2, $3 AS escaped") >= 2,
+        "{:#}",
+        report.0
+    );
+    assert_eq!(
+        calls(&report, "server", "SELECT $1, $2 AS escaped, $3"),
+        1,
+        "{:#}",
+        report.0
+    );
     assert_eq!(report.statements().len(), 4, "{:#}", report.0);
 }
 
@@ -209,7 +261,10 @@ fn refused_statements_show_keywords() {
         ("DELETE FROM t WHERE a = \"hUsH hUsH\"", "42703"),
         ("INSERT INTO t VALUES (1, 'hUsH')", "23505"),
         ("SELECT a FROM t WHERE id = 'hUsH'", "22P02"),
-        ("SELECT 'a'; SELECT hUsH; SELECT 'hUsH' AS \"hUsH\"", "42703"),
+        (
+            "SELECT 'a'; SELECT hUsH; SELECT 'hUsH' AS \"hUsH\"",
+            "42703",
+        ),
         ("SET lock_timeout = '20ms'; LOCK TABLE t", ""),
     ] {
         let answer = client.query(text.as_bytes());
@@ -219,7 +274,12 @@ fn refused_statements_show_keywords() {
     assert_eq!(refused.errors, ["42703"]);
     assert!(locker.query(b"BEGIN; LOCK TABLE t").errors.is_empty());
     assert_eq!(client.query(b"TRUNCATE t").errors, ["55P03"]);
-    assert!(client.query(b"SET statement_timeout = '150ms'").errors.is_empty());
+    assert!(
+        client
+            .query(b"SET statement_timeout = '150ms'")
+            .errors
+            .is_empty()
+    );
     assert_eq!(client.query(b"SELECT pg_sleep(60)").errors, ["57014"]);
     assert!(client.query(b"SET statement_timeout = 0").errors.is_empty());
     client.ask(b"SELECT pg_sleep(60) AS \"hUsH\"");
@@ -230,10 +290,22 @@ fn refused_statements_show_keywords() {
         assert!(!shown.contains("hUsH"), "{shown}");
     }
     for (text, code, keywords) in [
-        ("SELECT a FROM t WHERE a = 'O'hUsH x'", "42601", "SELECT … FROM … WHERE …"),
+        (
+            "SELECT a FROM t WHERE a = 'O'hUsH x'",
+            "42601",
+            "SELECT … FROM … WHERE …",
+        ),
         ("UPDATE t SET a = hUsH", "42703", "UPDATE … SET …"),
-        ("DELETE FROM t WHERE a = \"hUsH hUsH\"", "42703", "DELETE FROM … WHERE …"),
-        ("SELECT a FROM t WHERE id = 'hUsH'", "22P02", "SELECT … FROM … WHERE …"),
+        (
+            "DELETE FROM t WHERE a = \"hUsH hUsH\"",
+            "42703",
+            "DELETE FROM … WHERE …",
+        ),
+        (
+            "SELECT a FROM t WHERE id = 'hUsH'",
+            "22P02",
+            "SELECT … FROM … WHERE …",
+        ),
         ("SELECT hUsH", "42703", "SELECT …"),
         ("SELECT 'hUsH' AS \"hUsH\"", "", "SELECT … AS …"),
         ("SELECT \"hUsH\", hUsH FROM t", "42703", "SELECT … FROM …"),
@@ -242,7 +314,10 @@ fn refused_statements_show_keywords() {
         let shown = row["statement"].as_str().expect("a text");
         assert!(shown.ends_with(&format!(": {keywords}>")), "{shown}");
         let errors = [&row["errors"], &row["prepares_failed"]].map(|errors| errors[code] == 1);
-        assert!(errors.contains(&true) || (code.is_empty() && row["skipped"] == 1), "{row:#}");
+        assert!(
+            errors.contains(&true) || (code.is_empty() && row["skipped"] == 1),
+            "{row:#}"
+        );
     }
     for (text, code) in [
         ("INSERT INTO t VALUES ($1, $2)", "23505"),
@@ -251,7 +326,10 @@ fn refused_statements_show_keywords() {
     ] {
         assert_eq!(report.statement(text)["errors"][code], 1, "{text}");
     }
-    assert_eq!(report.statement("SELECT pg_sleep($1) AS \"…\"")["unfinished"], 1);
+    assert_eq!(
+        report.statement("SELECT pg_sleep($1) AS \"…\"")["unfinished"],
+        1
+    );
     assert!(lines.contains(", error 42601: <withheld "), "{lines}");
     drop(client);
 }
@@ -264,10 +342,26 @@ fn what_was_taken_elsewhere_is_shown() {
     let mut first = Raw::connect(&postgres, "unicode", &[]);
     let watch = Watch::start(&bench, &["-p", &postgres.server.id().to_string()]);
     let mut second = Raw::connect(&postgres, "unicode", &[]);
-    assert_eq!(second.query(b"SELECT a FROM later WHERE a = 'x'").errors, ["42P01"]);
-    assert!(first.query(b"CREATE TABLE later (a text)").errors.is_empty());
-    assert!(second.query(b"SELECT a FROM later WHERE a = 'y'").errors.is_empty());
+    assert_eq!(
+        second.query(b"SELECT a FROM later WHERE a = 'x'").errors,
+        ["42P01"]
+    );
+    assert!(
+        first
+            .query(b"CREATE TABLE later (a text)")
+            .errors
+            .is_empty()
+    );
+    assert!(
+        second
+            .query(b"SELECT a FROM later WHERE a = 'y'")
+            .errors
+            .is_empty()
+    );
     let report = watch.end();
     let row = report.statement("SELECT a FROM later WHERE a = $1");
-    assert_eq!((&row["calls"], &row["errors"]["42P01"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&row["calls"], &row["errors"]["42P01"]),
+        (&1.into(), &1.into())
+    );
 }

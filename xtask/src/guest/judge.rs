@@ -308,7 +308,10 @@ mod tests {
         assert!(canaries(said).is_err() && canaries(passed).is_err());
         let log = "[0.0] Linux version 7.2.1\n";
         assert!(quiet(log).is_ok() && quiet("").is_err());
-        for trouble in ["WARNING: CPU: 1 at x.c:3", "BUG: unable to handle page fault"] {
+        for trouble in [
+            "WARNING: CPU: 1 at x.c:3",
+            "BUG: unable to handle page fault",
+        ] {
             assert!(quiet(&format!("{log}[9.1] {trouble}\n")).is_err());
         }
     }

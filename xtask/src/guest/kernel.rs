@@ -228,7 +228,10 @@ mod tests {
         let described = "Depends: dracut | initramfs-tools (>= 0.120), linux-base-7.2.1-amd64 (= 7.2.1-1), \
                          linux-binary-7.2.1-amd64 (= 7.2.1-1), linux-base (>= 4.3)\n";
         let parts: Vec<&str> = parts(described, "linux-image-7.2.1-amd64").collect();
-        assert_eq!(parts, ["linux-base-7.2.1-amd64", "linux-binary-7.2.1-amd64"]);
+        assert_eq!(
+            parts,
+            ["linux-base-7.2.1-amd64", "linux-binary-7.2.1-amd64"]
+        );
     }
 
     /// The package without a version in its name says which one has it.

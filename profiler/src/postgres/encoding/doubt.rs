@@ -9,7 +9,10 @@ pub(in super::super) fn is_clear(text: &[u8], strings: Strings) -> bool {
     if !text.windows(2).any(is_odd) {
         return true;
     }
-    let masked = [mask(text, |_| true), mask(text, |first| !matches!(first, 0xa1..=0xdf))];
+    let masked = [
+        mask(text, |_| true),
+        mask(text, |first| !matches!(first, 0xa1..=0xdf)),
+    ];
     masked.iter().all(|masked| are_alike(text, masked, strings))
 }
 
@@ -49,7 +52,10 @@ mod tests {
     #[test]
     fn doubt_is_where_encodings_differ() {
         for (text, expected) in [
-            ("SELECT 'é', 'ß' || 'a' FROM tablé WHERE x = 'é@b'".as_bytes(), true),
+            (
+                "SELECT 'é', 'ß' || 'a' FROM tablé WHERE x = 'é@b'".as_bytes(),
+                true,
+            ),
             (b"SELECT 'caf\xe9' FROM \xe91", true),
             ("SELECT E'é\\n', 'a'".as_bytes(), true),
             (b"SELECT E'\x95\\', 'secret'", false),
@@ -58,7 +64,11 @@ mod tests {
             (b"SELECT '\x95\\', 'secret'", true),
         ] {
             let text_shown = String::from_utf8_lossy(text);
-            assert_eq!(is_clear(text, Strings::Conforming), expected, "{text_shown}");
+            assert_eq!(
+                is_clear(text, Strings::Conforming),
+                expected,
+                "{text_shown}"
+            );
         }
         // A backslash of which it is not known what it does may be none.
         assert!(!is_clear(b"SELECT '\x95\\', 'secret'", Strings::Unknown));

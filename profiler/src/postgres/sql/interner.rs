@@ -436,7 +436,12 @@ mod tests {
         assert_eq!(shown(&interner, id), "SELECT \"\u{2026}\"");
         interner.accept(id);
         assert_eq!(shown(&interner, id), "SELECT \"secret\"");
-        assert!(interner.intern(text, Reading::default()).unanswered.is_none());
+        assert!(
+            interner
+                .intern(text, Reading::default())
+                .unanswered
+                .is_none()
+        );
     }
 
     /// What was shown of a statement elsewhere is the same statement here, and the fuller text of two is shown.
@@ -471,6 +476,9 @@ mod tests {
         interner.accept(id);
         assert_eq!(id, other);
         let shown = shown(&interner, id);
-        assert!(shown.ends_with(": SELECT \u{2026} FROM \u{2026}>"), "{shown}");
+        assert!(
+            shown.ends_with(": SELECT \u{2026} FROM \u{2026}>"),
+            "{shown}"
+        );
     }
 }

@@ -100,10 +100,18 @@ mod tests {
     /// Keywords read again are the same, with the same fingerprint.
     #[test]
     fn keywords_are_final() {
-        for text in ["SELECT 'O'Brien x'", "a b c", "INSERT INTO t VALUES (x) RETURNING", "x SELECT"] {
+        for text in [
+            "SELECT 'O'Brien x'",
+            "a b c",
+            "INSERT INTO t VALUES (x) RETURNING",
+            "x SELECT",
+        ] {
             let words = keywords(text);
             let again = normalise(words.as_bytes(), Reading::default());
-            assert_eq!((keywords(&again.text), &again.text), (words.clone(), &words));
+            assert_eq!(
+                (keywords(&again.text), &again.text),
+                (words.clone(), &words)
+            );
         }
     }
 }

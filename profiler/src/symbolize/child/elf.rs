@@ -9,13 +9,7 @@ use super::functions::Functions;
 
 /// Facts of one file.
 #[derive(Debug, Default)]
-<<<<<<< HEAD:profiler/src/symbolize/elf.rs
 pub(crate) struct Elf {
-    /// GNU build id, empty if there is none.
-    pub(super) build_id: Vec<u8>,
-=======
-pub(super) struct Elf {
->>>>>>> sym:profiler/src/symbolize/child/elf.rs
     /// Ranges of functions.
     pub(crate) functions: Functions,
     segments: Vec<Segment>,
@@ -31,13 +25,8 @@ struct Segment {
 
 impl Elf {
     /// Reads a file, `None` if it is no ELF file that can be understood.
-<<<<<<< HEAD:profiler/src/symbolize/elf.rs
-    pub(crate) fn read(file: &File) -> Option<Self> {
-        let cache = ReadCache::new(file);
-=======
-    pub(super) fn read(file: &OwnedFd) -> Option<Self> {
+    pub(crate) fn read(file: &OwnedFd) -> Option<Self> {
         let cache = ReadCache::new(File::from(file.try_clone().ok()?));
->>>>>>> sym:profiler/src/symbolize/child/elf.rs
         let object = object::File::parse(&cache).ok()?;
         let segments = object.segments().map(|segment| {
             let (file_offset, file_size) = segment.file_range();

@@ -27,19 +27,64 @@ fn queries_are_taken_by_their_answers() {
     let z = || ready(b'I');
     for (name, text, answer, expected) in [
         ("completed", "A", vec![command("UPDATE 1"), z()], vec!["A"]),
-        ("each its own", "A;B;C", vec![columns(), rows(1), command("SELECT 1"), error("42703"), z()], vec!["A"]),
-        ("rows first", "A", vec![columns(), rows(1), error("22012"), z()], vec!["A"]),
+        (
+            "each its own",
+            "A;B;C",
+            vec![columns(), rows(1), command("SELECT 1"), error("42703"), z()],
+            vec!["A"],
+        ),
+        (
+            "rows first",
+            "A",
+            vec![columns(), rows(1), error("22012"), z()],
+            vec!["A"],
+        ),
         ("refused", "A", vec![error("42601"), z()], vec![]),
-        ("a mistake in the second", "A;B", vec![error("42601"), z()], vec![]),
-        ("unique violation", "A", vec![error("23505"), z()], vec!["A"]),
+        (
+            "a mistake in the second",
+            "A;B",
+            vec![error("42601"), z()],
+            vec![],
+        ),
+        (
+            "unique violation",
+            "A",
+            vec![error("23505"), z()],
+            vec!["A"],
+        ),
         ("deadlock", "A", vec![error("40P01"), z()], vec!["A"]),
-        ("lock timeout", "A;B", vec![command("SET"), error("55P03"), z()], vec!["A", "B"]),
+        (
+            "lock timeout",
+            "A;B",
+            vec![command("SET"), error("55P03"), z()],
+            vec!["A", "B"],
+        ),
         ("cancelled", "A", vec![error("57014"), z()], vec!["A"]),
-        ("shut down", "A", vec![error_of("FATAL", "57P01")], vec!["A"]),
+        (
+            "shut down",
+            "A",
+            vec![error_of("FATAL", "57P01")],
+            vec!["A"],
+        ),
         ("division by zero", "A", vec![error("22012"), z()], vec![]),
-        ("in a failed transaction", "A", vec![error("25P02"), ready(b'E')], vec![]),
-        ("COPY of bad data", "A", vec![copy(b'G'), error("22P02"), z()], vec!["A"]),
-        ("COPY out", "A", vec![copy(b'H'), data(b"x\n"), error("22012"), z()], vec!["A"]),
+        (
+            "in a failed transaction",
+            "A",
+            vec![error("25P02"), ready(b'E')],
+            vec![],
+        ),
+        (
+            "COPY of bad data",
+            "A",
+            vec![copy(b'G'), error("22P02"), z()],
+            vec!["A"],
+        ),
+        (
+            "COPY out",
+            "A",
+            vec![copy(b'H'), data(b"x\n"), error("22012"), z()],
+            vec!["A"],
+        ),
         ("no answer", "A", vec![], vec![]),
     ] {
         for side in [Side::Client, Side::Server] {
@@ -58,7 +103,13 @@ fn queries_are_taken_by_their_answers() {
 #[test]
 fn prepared_ones_are_taken_by_parse_complete() {
     let all = |name: &str, text: &str| {
-        vec![parse(name, text), bind("", name), describe(b'P', ""), execute("", 0), sync()]
+        vec![
+            parse(name, text),
+            bind("", name),
+            describe(b'P', ""),
+            execute("", 0),
+            sync(),
+        ]
     };
     let z = || ready(b'I');
     let told = Talk::begun()
@@ -66,7 +117,13 @@ fn prepared_ones_are_taken_by_parse_complete() {
         .server(&[bare(b'1'), bare(b'2'), columns(), error("22012"), z()])
         .client(&all("s", "B"))
         .server(&[error("42601"), z()])
-        .client(&[parse("", "C"), bind("", ""), execute("", 0), parse("", "D"), sync()])
+        .client(&[
+            parse("", "C"),
+            bind("", ""),
+            execute("", 0),
+            parse("", "D"),
+            sync(),
+        ])
         .server(&[bare(b'1'), error("22P02"), z()])
         .client(&all("t", "E"))
         .server(&[error("57014"), z()])
@@ -91,17 +148,25 @@ fn doubtful_answers_take_nothing() {
 /// Parameters are heard whenever they come, and a text is read by them if nothing was run since.
 #[test]
 fn parameters_are_heard() {
-    let report = |name: &str, value: &str| {
-        message(b'S', format!("{name}\0{value}\0").as_bytes())
-    };
+    let report = |name: &str, value: &str| message(b'S', format!("{name}\0{value}\0").as_bytes());
     let z = || ready(b'I');
     let talk = Talk::default()
         .client(&[startup(196_608, &["user", "u"])])
-        .server(&[super::wire::authentication(0, b""), report("client_encoding", "SJIS"), z()])
+        .server(&[
+            super::wire::authentication(0, b""),
+            report("client_encoding", "SJIS"),
+            z(),
+        ])
         .client(&[query("A")])
         .server(&[command("SET"), report("client_encoding", "UTF8"), z()])
         // One behind the other: what the first one changes is reported with the end of both.
-        .client(&[parse("", "B"), bind("", ""), execute("", 0), parse("", "C"), sync()])
+        .client(&[
+            parse("", "B"),
+            bind("", ""),
+            execute("", 0),
+            parse("", "C"),
+            sync(),
+        ])
         .server(&[bare(b'1'), bare(b'2'), command("SET"), bare(b'1'), z()])
         .client(&[query("D"), query("E")])
         .server(&[command("SET"), z()])
@@ -125,8 +190,15 @@ fn parameters_are_heard() {
             }
             let told = listener.end(Ending::Recording);
             let texts = &told.texts;
-            assert_eq!(texts.parameters, ["client_encoding=SJIS", "client_encoding=UTF8"]);
-            let settled: Vec<_> = texts.settled.iter().map(|id| &texts.sent[id.0 as usize]).collect();
+            assert_eq!(
+                texts.parameters,
+                ["client_encoding=SJIS", "client_encoding=UTF8"]
+            );
+            let settled: Vec<_> = texts
+                .settled
+                .iter()
+                .map(|id| &texts.sent[id.0 as usize])
+                .collect();
             assert_eq!(settled, ["A", "B", "D", "F"]);
             assert_eq!(texts.answered, 4);
         }
@@ -136,7 +208,9 @@ fn parameters_are_heard() {
 /// What a server is busy with is told after a while: that of the first request, not of those behind it.
 #[test]
 fn what_is_under_way_is_told() {
-    let talk = Talk::begun().client(&[query("A;B"), query("C")]).server(&[command("SET")]);
+    let talk = Talk::begun()
+        .client(&[query("A;B"), query("C")])
+        .server(&[command("SET")]);
     let mut listener = Listener::new(Side::Server);
     talk.said.iter().for_each(|said| listener.hear(said));
     let last_ns = talk.said.last().unwrap().entry_ns;
@@ -150,5 +224,8 @@ fn what_is_under_way_is_told() {
     listener.hear(answered.said.last().unwrap());
     assert_eq!(of(&listener, 101_000_000).as_deref(), Some("C"));
     let told = listener.end(Ending::Closed);
-    assert!(matches!(told.calls().last().unwrap().statement, Statement::Known(_)));
+    assert!(matches!(
+        told.calls().last().unwrap().statement,
+        Statement::Known(_)
+    ));
 }
