@@ -4,16 +4,9 @@
 use profiler::unwind::{Malformed, Segments, Table, Use};
 use profiler_common::unwind::table::{PAGE_BITS, SEARCH_MAX, rule_of};
 
-/// Bytes of the ELF header, of a program header and of a section header.
-const HEADER_BYTES: usize = 64;
-const PROGRAM_BYTES: usize = 56;
-const SECTION_BYTES: usize = 64;
+mod elf;
 
-/// Where the section stands in memory: far enough up that offsets back from it lie above zero.
-const SECTION_ADDRESS: u64 = 0x1000_0000;
-
-/// Names of the sections that are made, each of them behind a zero.
-const NAMES: &[u8] = b"\0.shstrtab\0.eh_frame\0.debug_frame\0";
+pub use elf::{Part, build};
 
 /// A section with call frame information.
 #[derive(Clone, Copy, Debug)]
@@ -101,65 +94,20 @@ fn check_segments(segments: &Segments, bytes: &[u8]) {
 /// An ELF file with one segment and one section of these bytes.
 #[must_use]
 pub fn elf(machine: Machine, section: Section, bytes: &[u8]) -> Vec<u8> {
-    let data_offset = HEADER_BYTES + PROGRAM_BYTES;
-    let names_offset = data_offset + bytes.len();
-    let sections_offset = (names_offset + NAMES.len()).next_multiple_of(8);
-    let mut file = Vec::with_capacity(sections_offset + 3 * SECTION_BYTES);
-    file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    put(&mut file, 2, &[3, machine as u64]);
-    put(&mut file, 4, &[1]);
-    put(
-        &mut file,
-        8,
-        &[0, HEADER_BYTES as u64, sections_offset as u64],
-    );
-    put(&mut file, 4, &[0]);
-    let sizes = [HEADER_BYTES, PROGRAM_BYTES, 1, SECTION_BYTES, 3, 1];
-    put(&mut file, 2, &sizes.map(|size| size as u64));
-    // PT_LOAD, readable and executable, the whole file.
-    put(&mut file, 4, &[1, 5]);
-    let size = bytes.len() as u64;
-    put(
-        &mut file,
-        8,
-        &[
-            0,
-            SECTION_ADDRESS,
-            SECTION_ADDRESS,
-            names_offset as u64,
-            size,
-            0x1000,
-        ],
-    );
-    file.extend(bytes);
-    file.extend(NAMES);
-    file.resize(sections_offset, 0);
-    put(&mut file, 8, &[0; SECTION_BYTES / 8]);
-    // SHT_STRTAB, then SHT_PROGBITS.
-    section_header(&mut file, (1, 3), (names_offset, NAMES.len()));
     let name = match section {
-        Section::EhFrame => 11,
-        Section::DebugFrame => 21,
+        Section::EhFrame => ".eh_frame",
+        Section::DebugFrame => ".debug_frame",
     };
-    section_header(&mut file, (name, 1), (data_offset, bytes.len()));
-    file
+    build(machine, &[Part::data(name, bytes)])
 }
 
-/// A section header: its name and type, its offset and size.
-fn section_header(file: &mut Vec<u8>, (name, kind): (u64, u64), (offset, size): (usize, usize)) {
-    put(file, 4, &[name, kind]);
-    put(
-        file,
-        8,
-        &[2, SECTION_ADDRESS, offset as u64, size as u64, 0, 1, 0],
-    );
-}
-
-/// Appends the low bytes of numbers.
-fn put(file: &mut Vec<u8>, width: usize, numbers: &[u64]) {
-    for number in numbers {
-        file.extend(&number.to_le_bytes()[..width]);
-    }
+/// A file in memory.
+///
+/// # Errors
+///
+/// Where the kernel has no such files.
+pub fn memory_file() -> std::io::Result<std::fs::File> {
+    tempfile::tempfile_in("/dev/shm")
 }
 
 #[cfg(test)]

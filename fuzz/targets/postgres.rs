@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use profiler::postgres::protocol::{
-    Chunk, Connection, Direction, Ending, Event, Extent, Outcome, Side, StatementId, Statements,
+    Chunk, Connection, Direction, Ending, Event, Outcome, Side, StatementId, Statements, Text,
 };
 
 /// Bytes that a connection may hold however it is treated.
@@ -14,13 +14,13 @@ const MEMORY_MAX: usize = 24 << 20;
 struct Numbers(u32);
 
 impl Statements for Numbers {
-    fn simple(&mut self, text: &[u8], _: Extent, ids: &mut Vec<StatementId>) {
-        for _ in 0..text.iter().filter(|byte| **byte == b';').count() {
+    fn simple(&mut self, text: Text<'_>, ids: &mut Vec<StatementId>) {
+        for _ in 0..text.bytes.iter().filter(|byte| **byte == b';').count() {
             ids.push(StatementId(self.0));
         }
     }
 
-    fn prepared(&mut self, _: &[u8], _: Extent) -> StatementId {
+    fn prepared(&mut self, _: Text<'_>) -> StatementId {
         self.0 = self.0.wrapping_add(1);
         StatementId(self.0)
     }
@@ -28,6 +28,14 @@ impl Statements for Numbers {
     fn deallocates(&self, _: StatementId) -> Option<&[u8]> {
         None
     }
+
+    fn parameter(&mut self, _: &[u8], _: &[u8]) {}
+
+    fn accepted(&mut self, id: StatementId, _: bool) {
+        assert!(id.0 <= self.0, "what is accepted was sent");
+    }
+
+    fn answered(&mut self) {}
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -172,6 +172,11 @@ closed_enum! {
         TlsFull = 28 => "call of a TLS library not followed, table full",
         /// Threads that left a CPU and were not seen to come to it: the kernel ran no program at that switch.
         ArrivalUnseen = 29 => "switch to a thread not seen, put where the scheduler's account has it",
+        /// Times that the kernel did not run a program of ours because it was under way on that CPU already, in a thread
+        /// that was preempted or interrupted. Counted by the kernel.
+        NotRun = 30 => "event missed, another one was under way",
+        /// Calls whose record was not built because all memory for it was in use by threads that were preempted.
+        Busy = 31 => "send or receive lost, preempted threads held all buffers of its processor",
     }
 }
 

@@ -3,9 +3,12 @@
 //! empty program, so that workspace-wide commands work.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod arch;
+#[cfg(target_arch = "bpf")]
+mod atomic;
 #[cfg(target_arch = "bpf")]
 mod buffer;
 #[cfg(target_arch = "bpf")]
@@ -20,6 +23,8 @@ mod maps;
 mod off_cpu;
 #[cfg(target_arch = "bpf")]
 mod on_cpu;
+#[cfg(target_arch = "bpf")]
+mod preempt;
 #[cfg(target_arch = "bpf")]
 mod python;
 #[cfg(target_arch = "bpf")]
@@ -46,7 +51,11 @@ mod programs {
 
     use profiler_common::tcp::what;
 
-    use crate::{lifecycle, off_cpu, on_cpu, syscalls, tcp, tls, wire};
+    use crate::{
+        lifecycle, off_cpu, on_cpu,
+        preempt::{FROM_RAW_TRACEPOINT, FROM_TRACEPOINT, FROM_UPROBE, keep_own_stack},
+        syscalls, tcp, tls, wire,
+    };
 
     /// Timer or counter overflow on one CPU.
     #[perf_event]
@@ -66,6 +75,7 @@ mod programs {
     /// `TP_PROTO(struct pt_regs *regs, long id)`, unchanged since 2.6.
     #[raw_tracepoint(tracepoint = "sys_enter")]
     fn sys_enter(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         syscalls::entered(&ctx);
         0
     }
@@ -73,6 +83,7 @@ mod programs {
     /// `TP_PROTO(struct pt_regs *regs, long ret)`, unchanged since 2.6.
     #[raw_tracepoint(tracepoint = "sys_exit")]
     fn sys_exit(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         syscalls::returned::<false>(&ctx);
         0
     }
@@ -80,6 +91,7 @@ mod programs {
     /// Likewise, with stacks.
     #[raw_tracepoint(tracepoint = "sys_exit")]
     fn sys_exit_stacks(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         syscalls::returned::<true>(&ctx);
         0
     }
@@ -87,6 +99,7 @@ mod programs {
     /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, unchanged since 4.16.
     #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
     fn tcp_state(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         tcp::state_changed(&ctx);
         0
     }
@@ -94,6 +107,7 @@ mod programs {
     /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb)`, later also `int err`.
     #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
     fn tcp_retransmit(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         tcp::happened(&ctx, what::RETRANSMIT);
         0
     }
@@ -101,6 +115,7 @@ mod programs {
     /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb)`, later also the reason; either may be absent.
     #[raw_tracepoint(tracepoint = "tcp_send_reset")]
     fn tcp_reset_sent(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         tcp::happened(&ctx, what::RESET_SENT);
         0
     }
@@ -108,6 +123,7 @@ mod programs {
     /// `TP_PROTO(struct sock *sk)`, unchanged since 4.16.
     #[raw_tracepoint(tracepoint = "tcp_receive_reset")]
     fn tcp_reset_received(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         tcp::happened(&ctx, what::RESET_RECEIVED);
         0
     }
@@ -115,6 +131,7 @@ mod programs {
     /// `syscalls:sys_exit_accept` and `sys_exit_accept4`: `ret` is where the loader found it in the `format` file.
     #[tracepoint]
     fn tcp_accepted(ctx: TracePointContext) -> u32 {
+        keep_own_stack(&ctx, &FROM_TRACEPOINT);
         tcp::accepted(&ctx);
         0
     }
@@ -122,20 +139,23 @@ mod programs {
     /// `TP_PROTO(struct sock *sk)`, unchanged since 4.16.
     #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
     fn tcp_destroyed(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         tcp::destroyed(&ctx);
         0
     }
 
     /// `syscalls:sys_enter_*` of calls that send; nothing of its arguments is read.
     #[tracepoint]
-    fn wire_enter(_ctx: TracePointContext) -> u32 {
+    fn wire_enter(ctx: TracePointContext) -> u32 {
+        keep_own_stack(&ctx, &FROM_TRACEPOINT);
         wire::entered();
         0
     }
 
     /// `syscalls:sys_exit_*` of calls that send or receive.
     #[tracepoint]
-    fn wire_exit(_ctx: TracePointContext) -> u32 {
+    fn wire_exit(ctx: TracePointContext) -> u32 {
+        keep_own_stack(&ctx, &FROM_TRACEPOINT);
         wire::returned();
         0
     }
@@ -143,6 +163,7 @@ mod programs {
     /// Entry of a function that passes plaintext; the cookie says how.
     #[uprobe]
     fn tls_enter(ctx: ProbeContext) -> u32 {
+        keep_own_stack(&ctx, &FROM_UPROBE);
         tls::entered(&ctx);
         0
     }
@@ -150,6 +171,7 @@ mod programs {
     /// An instruction by which such a function returns.
     #[uprobe]
     fn tls_return(ctx: ProbeContext) -> u32 {
+        keep_own_stack(&ctx, &FROM_UPROBE);
         tls::returned(&ctx);
         0
     }
@@ -157,6 +179,7 @@ mod programs {
     /// Entry of `void SSL_free(SSL *ssl)`.
     #[uprobe]
     fn tls_free(ctx: ProbeContext) -> u32 {
+        keep_own_stack(&ctx, &FROM_UPROBE);
         tls::freed(&ctx);
         0
     }
@@ -164,6 +187,7 @@ mod programs {
     /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, unchanged since 2.6.
     #[raw_tracepoint(tracepoint = "sched_process_fork")]
     fn process_fork(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         lifecycle::forked(&ctx);
         0
     }
@@ -171,13 +195,15 @@ mod programs {
     /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, unchanged since 3.4.
     #[raw_tracepoint(tracepoint = "sched_process_exec")]
     fn process_exec(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         lifecycle::execed(&ctx);
         0
     }
 
     /// `TP_PROTO(struct task_struct *p)`, from 6.16 also `bool group_dead`.
     #[raw_tracepoint(tracepoint = "sched_process_exit")]
-    fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    fn process_exit(ctx: RawTracePointContext) -> i32 {
+        keep_own_stack(&ctx, &FROM_RAW_TRACEPOINT);
         lifecycle::exited();
         0
     }

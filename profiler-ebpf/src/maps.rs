@@ -19,13 +19,15 @@ use profiler_common::{
     python::{FRAME_WORDS, HEAD_WORDS, Interpreter},
     sample::{Rest, SampleHeader, WORDS_MAX},
     syscalls::{Call, CallSettings, Cell, CellKey, ErrorKey},
-    tcp::{Listener, Socket, TcpEvent, TcpSettings},
+    tcp::{Listener, Socket, TcpSettings},
     unwind::{
         LEAF_REGISTERS, Registers, Rule,
         table::{BLOCKS_PER_SEGMENT, Bounds, Mapping, Page, ROWS_PER_BLOCK, Space},
     },
     wire::{TAIL_BYTES, WHOLE_BYTES, WireHeader, WireInterest, WireSettings},
 };
+
+use crate::atomic;
 
 /// Written by the loader before load, read by every program.
 #[unsafe(no_mangle)]
@@ -85,8 +87,8 @@ pub(crate) static EVENTS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 #[btf_map]
 pub(crate) static COUNTS: PerCpuArray<[u64; COUNTERS], 1> = PerCpuArray::new();
 
-/// The record under construction and the state of the walk. One for each CPU and kind of program: none
-/// can interrupt itself, but a sample may hit within a switch.
+/// The record under construction and the state of the walk. One for each CPU and kind of program: a sample may hit within
+/// a switch, and either within a call. Neither of these can be interrupted by itself; the one of calls is claimed.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 3> = PerCpuArray::new();
 
@@ -141,10 +143,6 @@ pub(crate) static COOKIES: HashMap<u64, Socket, SOCKETS_MAX> = HashMap::new();
 #[btf_map]
 pub(crate) static LISTENERS: HashMap<Listener, u32, LISTENERS_MAX> = HashMap::new();
 
-/// The event under construction. One for each CPU and program: one of them may hit within another.
-#[btf_map]
-pub(crate) static TCP_SCRATCH: PerCpuArray<TcpEvent, 5> = PerCpuArray::new();
-
 /// Likewise, of traffic.
 #[unsafe(no_mangle)]
 pub(crate) static WIRE_SETTINGS: WireSettings = WireSettings::UNSET;
@@ -170,9 +168,12 @@ pub(crate) static TLS_CALLS: LruHashMap<u32, TlsCall, CALLERS_MAX> = LruHashMap:
 #[btf_map]
 pub(crate) static TLS_STREAMS: LruHashMap<TlsKey, TlsStream, SOCKETS_MAX> = LruHashMap::new();
 
-/// The record under construction.
+/// Records under construction: one of a thread that runs, others of threads that were preempted in theirs. Claimed.
 #[btf_map]
-pub(crate) static WIRE_SCRATCH: PerCpuArray<WireScratch, 1> = PerCpuArray::new();
+pub(crate) static WIRE_SCRATCH: PerCpuArray<WireScratch, WIRE_SCRATCHES> = PerCpuArray::new();
+
+/// So many on each CPU. Only kernels of 7.0 and later preempt a thread there, and few threads at once.
+pub(crate) const WIRE_SCRATCHES: usize = 2;
 
 /// tid → its account of time. Written by user space (threads that are there), fork and `sched_switch`,
 /// read by user space; removed when the thread ends. Preallocated.
@@ -207,6 +208,8 @@ pub(crate) struct WireScratch {
     /// Where the next piece of a long buffer is, and bytes of that buffer from there: see `wire::send_pieces`.
     pub(crate) from: u64,
     pub(crate) left: u64,
+    /// See [`crate::atomic::claim`].
+    pub(crate) taken: u64,
 }
 
 /// See [`WIRE_SOCKETS`].
@@ -235,6 +238,8 @@ pub(crate) struct WireSocket {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct TlsCall {
+    /// Whose it is: in a full table the place of one may be another's at any time.
+    pub(crate) tid: u64,
     /// Address of the library's connection.
     pub(crate) connection: u64,
     pub(crate) buffer: u64,
@@ -252,7 +257,7 @@ pub(crate) struct TlsCall {
 }
 
 /// See [`TLS_STREAMS`].
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct TlsKey {
     pub(crate) connection: u64,
@@ -263,6 +268,8 @@ pub(crate) struct TlsKey {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct TlsStream {
+    /// Whose it is: in a full table the place of one may be another's at any time.
+    pub(crate) key: TlsKey,
     /// A number that is given once.
     pub(crate) id: u64,
     /// Bytes that were seen to be sent and received.
@@ -286,6 +293,8 @@ pub(crate) struct Scratch {
     pub(crate) python: Python,
     /// The task's user registers: too many for a program's stack of 512 bytes.
     pub(crate) registers: pt_regs,
+    /// See [`crate::atomic::claim`].
+    pub(crate) taken: u64,
 }
 
 /// Where the walk up the Python stack stands.
@@ -390,6 +399,7 @@ pub(crate) fn is_crowded() -> bool {
 pub(crate) fn count(counter: Counter) {
     if let Some(counts) = COUNTS.get_ptr_mut(0) {
         // SAFETY: this CPU's own slot; the index is a constant below the length.
-        unsafe { (*counts)[counter as usize] += 1 };
+        let word = unsafe { &raw mut (*counts)[counter as usize] };
+        atomic::add(word, 1);
     }
 }

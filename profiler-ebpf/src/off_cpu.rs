@@ -283,7 +283,8 @@ pub(crate) fn ended(tid: u32) {
     // SAFETY: always callable. CLOCK_MONOTONIC.
     let now = unsafe { bpf_ktime_get_ns() };
     catch_up(times, Task::current().ran_ns().unwrap_or(0), now);
-    times.in_state_ns[State::Running as usize] += now - times.since_ns;
+    // The thread may have been off the CPU since that look at the clock, which its switches have noted.
+    times.in_state_ns[State::Running as usize] += now.saturating_sub(times.since_ns);
     times.since_ns = now;
     times.comm = bpf_get_current_comm().unwrap_or_default();
     if EVENTS

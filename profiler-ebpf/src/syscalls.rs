@@ -2,7 +2,8 @@
 //! process. Nothing is sent for a call but, where asked for, a stack now and then.
 //!
 //! A thread's entry is written by that thread only, the sums are those of the CPU that it returns on: nothing
-//! races, so that counts are exact.
+//! races, so that counts are exact. Where a thread can be preempted in here (from 7.0 on), the kernel does not run the same
+//! program for the next one and counts that it did not.
 
 use aya_ebpf::{
     EbpfContext,
@@ -21,7 +22,7 @@ use profiler_common::{
 };
 
 use crate::{
-    descriptor,
+    atomic, descriptor,
     filter::{self, Target},
     maps::{
         CALL_BUDGET, CALL_SETTINGS, CALLERS, CELLS, EMPTY_CELL, ERRORS, EVENTS, FOR_CALL, SCRATCH,
@@ -174,7 +175,7 @@ pub(crate) fn returned<const STACKS: bool>(ctx: &RawTracePointContext) {
     let Some(cell) = final_cell(call, tid) else {
         return;
     };
-    // SAFETY: this CPU's own value, and nothing else of ours runs on it meanwhile.
+    // SAFETY: this CPU's own value. No other program writes to these words, and none runs within itself.
     let cell = unsafe { &mut *cell };
     cell.errors += u64::from(is_error);
     if was == state::INSIDE {
@@ -290,16 +291,22 @@ fn show(ctx: &RawTracePointContext, call: &mut Call, (tid, span): (u32, u64)) {
         count(Counter::CallStackLate);
         return;
     }
-    call.unshown_ns -= periods * CALL_STACK_PERIOD_NS;
     let Some(scratch) = SCRATCH.get_ptr_mut(FOR_CALL) else {
         return;
     };
+    // SAFETY: a live map value.
+    let taken = unsafe { &raw mut (*scratch).taken };
+    if !atomic::claim(taken) {
+        count(Counter::CallStackLate);
+        return;
+    }
+    call.unshown_ns -= periods * CALL_STACK_PERIOD_NS;
     let target = Target {
         tgid: call.tgid,
         tid,
         is_new: false,
     };
-    // SAFETY: this CPU's own slot, which no other program uses.
+    // SAFETY: ours alone, as it was claimed.
     let header = unsafe { &mut (*scratch).header };
     // Of the kernel's side of the return there is nothing to see.
     *header = on_cpu::header(target, ORIGIN_USER);
@@ -321,6 +328,7 @@ fn show(ctx: &RawTracePointContext, call: &mut Call, (tid, span): (u32, u64)) {
     {
         count(Counter::RingFull);
     }
+    atomic::release(taken);
 }
 
 /// A thread or process that is followed was made, or executes what was waited for.

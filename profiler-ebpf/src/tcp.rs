@@ -18,7 +18,7 @@ use profiler_common::{
 use crate::{
     descriptor::SocketFile,
     filter,
-    maps::{COOKIES, EVENTS, LISTENERS, SOCKETS, TCP_SCRATCH, count, tcp_setting, wire_setting},
+    maps::{COOKIES, EVENTS, LISTENERS, SOCKETS, count, tcp_setting, wire_setting},
     task::read_at,
 };
 
@@ -155,36 +155,32 @@ fn tell(socket: u64, what: u32, (old, new): (u8, u8)) {
     let Some(owner) = owner(socket) else {
         return;
     };
-    let Some(event) = TCP_SCRATCH.get_ptr_mut(what) else {
-        return;
+    let mut event = TcpEvent {
+        kind: KIND_TCP,
+        what,
+        // SAFETY: always callable. CLOCK_MONOTONIC.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        socket,
+        owner,
+        net: net(socket),
+        error: read_at(socket, tcp_setting!(error)).unwrap_or(0),
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        old,
+        new,
+        padding: 0,
+        figures: figures(socket),
     };
-    // SAFETY: this CPU's own slot, which no other program uses; the kernel does not run a program within itself.
-    let event = unsafe { &mut *event };
-    event.kind = KIND_TCP;
-    event.what = what;
-    // SAFETY: always callable. CLOCK_MONOTONIC.
-    event.time_ns = unsafe { bpf_ktime_get_ns() };
-    event.socket = socket;
-    event.owner = owner;
-    event.net = net(socket);
-    event.error = read_at(socket, tcp_setting!(error)).unwrap_or(0);
-    event.old = old;
-    event.new = new;
-    event.padding = 0;
-    addresses(socket, event);
-    figures(socket, &mut event.figures);
+    local(socket, &mut event.local, &mut event.local_port);
+    remote(socket, &mut event.remote, &mut event.remote_port);
     if EVENTS
-        .output_untyped::<TcpEvent>(event, u64::from(BPF_RB_NO_WAKEUP))
+        .output_untyped::<TcpEvent>(&event, u64::from(BPF_RB_NO_WAKEUP))
         .is_err()
     {
         count(Counter::EventLost);
     }
-}
-
-#[inline(always)]
-fn addresses(socket: u64, event: &mut TcpEvent) {
-    local(socket, &mut event.local, &mut event.local_port);
-    remote(socket, &mut event.remote, &mut event.remote_port);
 }
 
 /// The local address and port of a socket.
@@ -224,18 +220,20 @@ fn mapped(address: &mut [u8; 16], four: Option<[u8; 4]>) {
 }
 
 #[inline(always)]
-fn figures(socket: u64, figures: &mut Figures) {
-    figures.bytes_sent = read_at(socket, tcp_setting!(bytes_sent)).unwrap_or(0);
-    figures.bytes_retransmitted = read_at(socket, tcp_setting!(bytes_retrans)).unwrap_or(0);
-    figures.bytes_received = read_at(socket, tcp_setting!(bytes_received)).unwrap_or(0);
-    figures.segments_out = read_at(socket, tcp_setting!(segs_out)).unwrap_or(0);
-    figures.segments_in = read_at(socket, tcp_setting!(segs_in)).unwrap_or(0);
-    figures.data_segments_out = read_at(socket, tcp_setting!(data_segs_out)).unwrap_or(0);
-    figures.data_segments_in = read_at(socket, tcp_setting!(data_segs_in)).unwrap_or(0);
-    figures.rtt_us = read_at::<u32>(socket, tcp_setting!(srtt)).unwrap_or(0) >> 3;
-    figures.min_rtt_us = read_at(socket, tcp_setting!(min_rtt)).unwrap_or(u32::MAX);
-    figures.retransmits = read_at(socket, tcp_setting!(retransmits)).unwrap_or(0);
-    figures.peer_ended = u32::from(peer_ended(socket));
+fn figures(socket: u64) -> Figures {
+    Figures {
+        bytes_sent: read_at(socket, tcp_setting!(bytes_sent)).unwrap_or(0),
+        bytes_retransmitted: read_at(socket, tcp_setting!(bytes_retrans)).unwrap_or(0),
+        bytes_received: read_at(socket, tcp_setting!(bytes_received)).unwrap_or(0),
+        segments_out: read_at(socket, tcp_setting!(segs_out)).unwrap_or(0),
+        segments_in: read_at(socket, tcp_setting!(segs_in)).unwrap_or(0),
+        data_segments_out: read_at(socket, tcp_setting!(data_segs_out)).unwrap_or(0),
+        data_segments_in: read_at(socket, tcp_setting!(data_segs_in)).unwrap_or(0),
+        rtt_us: read_at::<u32>(socket, tcp_setting!(srtt)).unwrap_or(0) >> 3,
+        min_rtt_us: read_at(socket, tcp_setting!(min_rtt)).unwrap_or(u32::MAX),
+        retransmits: read_at(socket, tcp_setting!(retransmits)).unwrap_or(0),
+        peer_ended: u32::from(peer_ended(socket)),
+    }
 }
 
 /// Whether the peer's end was received.

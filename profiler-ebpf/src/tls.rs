@@ -6,7 +6,9 @@
 //! told by the stack pointer, which at its return is what it was at its entry.
 //!
 //! Uprobes can be preempted, by another thread that hits one too: so no record is built in memory of the CPU, but on the
-//! ring itself.
+//! ring itself. What lies in a table is taken for a thread's or a connection's own only if it says so after it was read.
+
+use core::ptr;
 
 use aya_ebpf::{
     EbpfContext,
@@ -42,7 +44,7 @@ struct Record<const ROOM: usize> {
 
 /// Bytes that a function passed.
 struct Passed {
-    connection: u64,
+    key: TlsKey,
     buffer: u64,
     length: u64,
     direction: u8,
@@ -68,6 +70,7 @@ pub(crate) fn entered(ctx: &ProbeContext) {
     let [connection, buffer, _, fourth, fifth] = arch::arguments(registers);
     let slot = arch::return_slot(registers);
     let call = TlsCall {
+        tid: u64::from(target.tid),
         connection,
         buffer,
         length_at: match passing.length_argument {
@@ -123,7 +126,7 @@ pub(crate) fn returned(ctx: &ProbeContext) {
     };
     // SAFETY: a live map value, written by this thread only.
     let call = unsafe { *call };
-    if call.stack != arch::stack_pointer(registers) {
+    if call.stack != arch::stack_pointer(registers) || call.tid != u64::from(tid) {
         return;
     }
     let _ = TLS_CALLS.remove(tid);
@@ -161,7 +164,7 @@ pub(crate) fn returned(ctx: &ProbeContext) {
         return;
     }
     let passed = Passed {
-        connection: call.connection,
+        key,
         buffer: call.buffer,
         length,
         direction,
@@ -193,7 +196,7 @@ pub(crate) fn freed(ctx: &ProbeContext) {
     let stream = unsafe { &mut *stream };
     if wire::is_wanted(stream.id, connection) {
         let passed = Passed {
-            connection,
+            key,
             buffer: 0,
             length: 0,
             direction: RECEIVED,
@@ -228,6 +231,7 @@ fn stream(key: TlsKey) -> Option<&'static mut TlsStream> {
             // SAFETY: always callable. Two CPUs do not begin a stream in the same ns and be 256 apart.
             let (now, cpu) = unsafe { (bpf_ktime_get_ns(), generated::bpf_get_smp_processor_id()) };
             let begun = TlsStream {
+                key,
                 id: now << 8 | u64::from(cpu & 0xff),
                 bytes: [0; 2],
                 inode: 0,
@@ -259,13 +263,7 @@ fn learn(stream: &mut TlsStream, [socket, inode, family]: [u64; 3]) {
 /// Hands on what was passed, with its bytes as far as there is room.
 #[inline(always)]
 fn tell<const ROOM: usize>(passed: &Passed, stream: &TlsStream) {
-    count(Counter::WireTaken);
-    let Some(mut entry) = EVENTS.reserve_untyped::<Record<ROOM>>(0) else {
-        count(Counter::WireLost);
-        return;
-    };
     let id = bpf_get_current_pid_tgid();
-    let record = entry.as_mut_ptr();
     let header = WireHeader {
         kind: KIND_WIRE,
         head: 0,
@@ -283,7 +281,7 @@ fn tell<const ROOM: usize>(passed: &Passed, stream: &TlsStream) {
         // SAFETY: always callable. CLOCK_MONOTONIC.
         exit_ns: unsafe { bpf_ktime_get_ns() },
         socket: stream.id,
-        inode: passed.connection,
+        inode: passed.key.connection,
         carrier: stream.inode,
         position: passed.position,
         tgid: (id >> 32) as u32,
@@ -294,6 +292,17 @@ fn tell<const ROOM: usize>(passed: &Passed, stream: &TlsStream) {
         remote_port: stream.remote_port,
         padding2: 0,
     };
+    // SAFETY: a live map value. Volatile, as it must be read after all that was taken from there.
+    if unsafe { ptr::read_volatile(&raw const stream.key) } != passed.key {
+        count(Counter::TlsFull);
+        return;
+    }
+    count(Counter::WireTaken);
+    let Some(mut entry) = EVENTS.reserve_untyped::<Record<ROOM>>(0) else {
+        count(Counter::WireLost);
+        return;
+    };
+    let record = entry.as_mut_ptr();
     // SAFETY: the entry has room for it.
     unsafe { (&raw mut (*record).header).write(header) };
     if ROOM > 0 {

@@ -20,14 +20,14 @@ use profiler_common::{
 };
 
 use crate::{
-    arch,
+    arch, atomic,
     buffer::{copy_buffer, read_user},
     descriptor::SocketFile,
     filter,
     filter::Target,
     maps::{
-        EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SOCKETS, WireScratch, WireSocket,
-        count, tcp_setting, wire_setting,
+        EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SCRATCHES, WIRE_SOCKETS,
+        WireScratch, WireSocket, count, tcp_setting, wire_setting,
     },
     task::{Task, read_at, user_at},
     tcp, tls,
@@ -121,7 +121,7 @@ pub(crate) fn returned() {
     }
     // SAFETY: always callable. CLOCK_MONOTONIC.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some((address, socket)) = known(call.arguments[0] as u32) else {
+    let Some((file, socket)) = known(call.arguments[0] as u32) else {
         return;
     };
     let entry = match transfer.direction {
@@ -136,7 +136,7 @@ pub(crate) fn returned() {
         transfer,
         length: call.result as u64,
         times: (entry, now),
-        address,
+        socket: file,
     };
     tell(&returned, socket, &call.arguments);
 }
@@ -148,8 +148,7 @@ struct Returned {
     length: u64,
     /// When it was entered and when it returned.
     times: (u64, u64),
-    /// Of the socket's inode.
-    address: u64,
+    socket: SocketFile,
 }
 
 #[inline(always)]
@@ -161,17 +160,17 @@ fn flags(transfer: Transfer, arguments: &[u64; 4]) -> u64 {
     }
 }
 
-/// The stream socket behind a descriptor of the running task: the address of its inode, and what is known of it. Once
-/// bytes have been carried its addresses do not change, so they are read once.
+/// The stream socket behind a descriptor of the running task, and what is known of it. Once bytes have been carried its
+/// addresses do not change, so they are read once.
 #[inline(always)]
-fn known(descriptor: u32) -> Option<(u64, &'static mut WireSocket)> {
+fn known(descriptor: u32) -> Option<(SocketFile, &'static mut WireSocket)> {
     let file = SocketFile::behind(descriptor)?;
     if let Some(socket) = WIRE_SOCKETS.get_ptr_mut(file.inode) {
         // SAFETY: a live map value; two threads that send at once on one socket get their order wrong, and user space
         // notices what does not fit.
         let socket = unsafe { &mut *socket };
         if socket.inode == file.number {
-            return (socket.family != 0).then_some((file.inode, socket));
+            return (socket.family != 0).then_some((file, socket));
         }
     }
     let new = met(file)?;
@@ -184,7 +183,7 @@ fn known(descriptor: u32) -> Option<(u64, &'static mut WireSocket)> {
     }
     // SAFETY: as above.
     let socket = unsafe { &mut *WIRE_SOCKETS.get_ptr_mut(file.inode)? };
-    Some((file.inode, socket))
+    Some((file, socket))
 }
 
 /// A socket that nothing is known of; without a family if it carries no stream. Of unix sockets all are taken to.
@@ -220,27 +219,55 @@ fn met(file: SocketFile) -> Option<WireSocket> {
 #[inline(always)]
 fn tell(call: &Returned, socket: &mut WireSocket, arguments: &[u64; 4]) {
     tls::carried(call.target.tid, socket);
-    let interest = interest(call.address, socket.inode);
+    let interest = interest(call.socket.inode, call.socket.number);
     if interest.is_some_and(|interest| interest.ignored != 0) {
         return;
     }
     let Some(position) = position(call, socket) else {
         return;
     };
-    let Some(scratch) = WIRE_SCRATCH.get_ptr_mut(0) else {
+    let Some((index, scratch)) = claimed() else {
+        count(Counter::Busy);
         return;
     };
-    // SAFETY: this CPU's own slot; the kernel does not run a program of system calls within another.
-    let scratch = unsafe { &mut *scratch };
-    let header = &mut scratch.header;
+    write_header(call, socket, position, &mut scratch.header);
+    // In a full table its place may be another socket's by now.
+    // SAFETY: a live map value. Volatile, as it is read for the second time.
+    if unsafe { ptr::read_volatile(&raw const socket.inode) } == call.socket.number {
+        if !interest.is_some_and(|interest| is_passed(interest, &scratch.header)) {
+            copy(call, arguments, (index, scratch));
+        }
+        send(scratch);
+    } else {
+        count(Counter::WireSocketsFull);
+    }
+    atomic::release(&raw mut scratch.taken);
+}
+
+/// A record that no other thread builds: one of this CPU's.
+#[inline(always)]
+fn claimed() -> Option<(u32, &'static mut WireScratch)> {
+    for index in 0..WIRE_SCRATCHES as u32 {
+        let scratch = WIRE_SCRATCH.get_ptr_mut(index)?;
+        // SAFETY: a live map value.
+        if atomic::claim(unsafe { &raw mut (*scratch).taken }) {
+            // SAFETY: it is ours alone.
+            return Some((index, unsafe { &mut *scratch }));
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn write_header(call: &Returned, socket: &WireSocket, position: u64, header: &mut WireHeader) {
     header.kind = KIND_WIRE;
     header.direction = call.transfer.direction;
     header.family = socket.family as u8;
     (header.source, header.padding) = (source::SOCKET, 0);
     header.length = call.length;
     (header.entry_ns, header.exit_ns) = call.times;
-    header.socket = call.address;
-    header.inode = socket.inode;
+    header.socket = call.socket.inode;
+    header.inode = call.socket.number;
     header.carrier = 0;
     header.position = position;
     header.tgid = call.target.tgid;
@@ -249,10 +276,6 @@ fn tell(call: &Returned, socket: &mut WireSocket, arguments: &[u64; 4]) {
     (header.local, header.remote) = (socket.local, socket.remote);
     (header.local_port, header.remote_port) = (socket.local_port, socket.remote_port);
     (header.head, header.tail) = (0, 0);
-    if !interest.is_some_and(|interest| is_passed(interest, header)) {
-        copy(call, arguments, scratch);
-    }
-    send(scratch);
 }
 
 /// Whether all bytes of a call are within a long message of no interest.
@@ -322,13 +345,13 @@ fn received_end(sock: u64) -> Option<u32> {
 
 /// Copies the bytes of a call, or its first and last ones.
 #[inline(always)]
-fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
+fn copy(call: &Returned, arguments: &[u64; 4], (index, scratch): (u32, &mut WireScratch)) {
     if call.length == 0 {
         return;
     }
     match call.transfer.shape {
         Shape::Buffer => {
-            let told = send_pieces(arguments[1], scratch);
+            let told = send_pieces(arguments[1], index, scratch);
             let bytes = (&raw mut scratch.bytes).cast();
             (scratch.header.head, scratch.header.tail) =
                 copy_buffer(arguments[1] + told, scratch.header.length, bytes);
@@ -345,7 +368,7 @@ fn copy(call: &Returned, arguments: &[u64; 4], scratch: &mut WireScratch) {
 
 /// Tells the first bytes of a long buffer in records of their own; gives how many. The header is for the rest then.
 #[inline(always)]
-fn send_pieces(address: u64, scratch: &mut WireScratch) -> u64 {
+fn send_pieces(address: u64, mut index: u32, scratch: &mut WireScratch) -> u64 {
     if scratch.header.length <= PIECE {
         return 0;
     }
@@ -355,8 +378,8 @@ fn send_pieces(address: u64, scratch: &mut WireScratch) -> u64 {
     let callback = unsafe {
         transmute::<unsafe extern "C" fn(u32, *mut c_void) -> i64, *mut c_void>(send_piece)
     };
-    // SAFETY: the callback matches the helper's prototype and needs no context: its state is in WIRE_SCRATCH.
-    unsafe { bpf_loop(PIECES_MAX, callback, ptr::null_mut(), 0) };
+    // SAFETY: the callback matches the helper's prototype, and its context is what it takes it to be.
+    unsafe { bpf_loop(PIECES_MAX, callback, (&raw mut index).cast(), 0) };
     // SAFETY: live map values. Volatile, as the callback wrote them.
     let (left, position) = unsafe {
         (
@@ -369,12 +392,14 @@ fn send_pieces(address: u64, scratch: &mut WireScratch) -> u64 {
     told
 }
 
-/// One iteration: send a piece of what is left. Returns 1 to end the loop.
-unsafe extern "C" fn send_piece(_index: u32, _context: *mut c_void) -> i64 {
-    let Some(scratch) = WIRE_SCRATCH.get_ptr_mut(0) else {
+/// One iteration: send a piece of what is left. The context is the index of the record. Returns 1 to end the loop.
+unsafe extern "C" fn send_piece(_iteration: u32, context: *mut c_void) -> i64 {
+    // SAFETY: a live variable of the caller.
+    let index = unsafe { *context.cast::<u32>() };
+    let Some(scratch) = WIRE_SCRATCH.get_ptr_mut(index) else {
         return 1;
     };
-    // SAFETY: as in `tell`, which does not use it meanwhile.
+    // SAFETY: claimed by the caller, which does not use it meanwhile.
     let scratch = unsafe { &mut *scratch };
     if scratch.left <= PIECE {
         return 1;

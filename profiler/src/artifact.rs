@@ -2,27 +2,40 @@
 //!
 //! A file is opened before recording starts, so that a bad path fails first, without a name in its
 //! folder; it gets its name, replacing an older file of that name, only when every byte is written.
-//! A process killed in between leaves nothing.
+//! A process killed in between leaves nothing. Only what the user typed may be something else than a file.
+
+mod special;
 
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::fd::AsRawFd,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+use crate::printable::shown;
+
 /// What names of files in the making begin with.
 const UNFINISHED: &str = ".profiler-";
+
+/// Mode of a new file.
+const OWNER_ONLY: u32 = 0o600;
 
 /// Where a result goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// Standard output.
     Stdout,
-    /// A file, replaced whole.
+    /// What the user typed: a file, replaced whole, or a device, a pipe or a descriptor, written in place.
     File(PathBuf),
+    /// A file of a name that nobody typed, replaced whole. Others may have put something there: no link is
+    /// followed, and nothing is written in place.
+    Ours(PathBuf),
 }
 
 /// A destination that was found writable.
@@ -45,7 +58,7 @@ enum Sink {
 
 /// Why a result cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {source}", path.display())]
+#[error("cannot write {}: {source}", shown(path))]
 pub struct ArtifactError {
     path: PathBuf,
     source: io::Error,
@@ -75,15 +88,26 @@ impl ArtifactError {
 }
 
 impl Artifact {
-    /// Opens the destination without touching what may be there.
+    /// Opens the destination without touching what may be there. A new file is for its owner alone, as it tells of
+    /// other users' processes; one of ours that is replaced keeps its mode.
     pub fn open(destination: &Destination) -> Result<Self, ArtifactError> {
+        let mode = match destination {
+            Destination::File(path) => mode_of(path).unwrap_or(OWNER_ONLY),
+            Destination::Stdout => OWNER_ONLY,
+        };
+        Self::open_as(destination, mode)
+    }
+
+    /// Opens the destination; a file has this mode, whatever the umask is.
+    pub(crate) fn open_as(destination: &Destination, mode: u32) -> Result<Self, ArtifactError> {
         match destination {
             Destination::Stdout => Ok(Self {
                 path: None,
                 sink: Sink::Stdout,
             }),
-            Destination::File(path) => {
-                let sink = open_sink(path).map_err(|source| ArtifactError {
+            Destination::File(path) | Destination::Ours(path) => {
+                let is_typed = matches!(destination, Destination::File(_));
+                let sink = open_sink(path, is_typed, mode).map_err(|source| ArtifactError {
                     path: path.clone(),
                     source,
                 })?;
@@ -147,26 +171,39 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-fn open_sink(path: &Path) -> io::Result<Sink> {
-    match path.metadata() {
-        Ok(existing) if existing.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-        Ok(existing) if !existing.is_file() => {
-            return Ok(Sink::Special(File::options().write(true).open(path)?));
+/// The mode of a file of our own. Who else has made one there may not choose who reads the next one.
+fn mode_of(path: &Path) -> Option<u32> {
+    let there = fs::symlink_metadata(path).ok()?;
+    let is_ours = there.is_file() && there.uid() == rustix::process::geteuid().as_raw();
+    is_ours.then(|| there.mode() & 0o777)
+}
+
+fn open_sink(path: &Path, is_typed: bool, mode: u32) -> io::Result<Sink> {
+    if is_typed {
+        if let Some(special) = special::open_typed(path)? {
+            return Ok(Sink::Special(special));
         }
-        _ => {}
+    } else if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return Err(io::ErrorKind::IsADirectory.into());
     }
-    let mode = Mode::from_raw_mode(0o666);
+    let permissions = fs::Permissions::from_mode(mode);
     match rustix::fs::open(
         folder(path),
         OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC,
-        mode,
+        Mode::from_raw_mode(OWNER_ONLY),
     ) {
-        Ok(file) => Ok(Sink::Unnamed(File::from(file))),
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => Ok(Sink::Named(
-            tempfile::Builder::new()
+        Ok(file) => {
+            let file = File::from(file);
+            file.set_permissions(permissions)?;
+            Ok(Sink::Unnamed(file))
+        }
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+            let file = tempfile::Builder::new()
                 .prefix(UNFINISHED)
-                .tempfile_in(folder(path))?,
-        )),
+                .tempfile_in(folder(path))?;
+            file.as_file().set_permissions(permissions)?;
+            Ok(Sink::Named(file))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -201,7 +238,34 @@ fn write_named(mut file: tempfile::NamedTempFile, path: &Path, bytes: &[u8]) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::Permissions,
+        os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    };
+
     use super::{Artifact, Destination};
+
+    /// A new file is for its owner alone; one of ours keeps its mode, and a link to one does not lend it.
+    #[test]
+    fn new_files_are_for_their_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.svg");
+        let written = || {
+            let artifact = Artifact::open(&Destination::File(path.clone())).unwrap();
+            artifact.write(b"new").unwrap();
+            std::fs::symlink_metadata(&path).unwrap().mode() & 0o777
+        };
+        assert_eq!(written(), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(written(), 0o644);
+        let other = folder.path().join("other");
+        std::fs::rename(&path, &other).unwrap();
+        symlink(&other, &path).unwrap();
+        assert_eq!(written(), 0o600);
+        let file = Destination::File(path.clone());
+        Artifact::open_as(&file, 0o640).unwrap().write(b"").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    }
 
     /// The old file stays until the new one is whole, and no other name is left behind.
     #[test]

@@ -9,6 +9,8 @@ use std::{
 
 use procfs::process::Process;
 
+use crate::printable::{printable, shown};
+
 /// Folders that a search for a unit may look at; a big host has a few thousand cgroups.
 const FOLDERS_MAX: usize = 100_000;
 /// What a unit's name ends in where the user did not say.
@@ -30,7 +32,7 @@ pub enum CgroupError {
     #[error("no cgroup v2 hierarchy is mounted")]
     NotMounted,
     /// Nothing at that path.
-    #[error("no cgroup at {}: {source}", path.display())]
+    #[error("no cgroup at {}: {source}", shown(path))]
     NotFound {
         /// Where it was looked for.
         path: PathBuf,
@@ -38,7 +40,7 @@ pub enum CgroupError {
         source: io::Error,
     },
     /// Something else at that path.
-    #[error("{} is not in the cgroup v2 hierarchy at {}", path.display(), root.display())]
+    #[error("{} is not in the cgroup v2 hierarchy at {}", shown(path), shown(root))]
     Elsewhere {
         /// As typed.
         path: PathBuf,
@@ -46,13 +48,13 @@ pub enum CgroupError {
         root: PathBuf,
     },
     /// No cgroup of that name.
-    #[error("no cgroup of a unit called `{name}`")]
+    #[error("no cgroup of a unit called `{}`", printable(name))]
     NoUnit {
         /// As typed.
         name: String,
     },
     /// Several cgroups of that name.
-    #[error("several units are called `{name}`: {}", list(paths))]
+    #[error("several units are called `{}`: {}", printable(name), list(paths))]
     Ambiguous {
         /// As typed.
         name: String,
@@ -62,10 +64,7 @@ pub enum CgroupError {
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    let paths: Vec<String> = paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+    let paths: Vec<String> = paths.iter().map(|path| shown(path)).collect();
     paths.join(", ")
 }
 

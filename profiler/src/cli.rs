@@ -19,6 +19,7 @@ pub use self::{
 };
 use crate::{
     artifact::Destination,
+    command_line::CommandLines,
     config::{self, Interpreter, Mode, PythonThreads},
     error::Error,
     output::{self, Format, Lines, Threads},
@@ -78,7 +79,7 @@ Examples:
   profiler record -o app.speedscope.json -- python3 app.py
   profiler record -p 4711 -f folded -o -        folded stacks on standard output
 
-Ctrl-C ends a recording early and still writes it. The format follows the suffix of -o:
+Ctrl-C ends a recording early and still writes it; a second one ends it at once. The format follows the suffix of -o:
 .svg .folded .pb.gz (pprof) .json (speedscope) .firefox.json; -f overrides it.";
 
 /// `profiler record`
@@ -104,7 +105,7 @@ pub struct RecordArgs {
     /// Samples per second and CPU
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = config::FREQUENCY_HZ)]
     pub frequency: u64,
-    /// File to write, `-` for standard output [default: profile-COMM-PID.svg]
+    /// File to write, `-` for standard output; only its owner may read a new one [default: profile-COMM-PID.svg]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Format, if not the one of FILE's suffix
@@ -136,6 +137,10 @@ pub struct DumpArgs {
     /// Show the Python interpreter's own C functions too
     #[arg(long)]
     pub native: bool,
+
+    /// Show the command line whole, passwords and all [default: names of programs, scripts and options]
+    #[arg(long)]
+    pub full_command: bool,
 }
 
 impl DumpArgs {
@@ -145,6 +150,7 @@ impl DumpArgs {
             pid: self.pid,
             json: self.json,
             interpreter: interpreter(self.native),
+            command_lines: CommandLines::of(self.full_command),
         }
     }
 }

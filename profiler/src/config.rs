@@ -11,6 +11,7 @@ use profiler_common::{
 use crate::{
     artifact::Destination,
     cgroup::Cgroup,
+    command_line::CommandLines,
     output, postgres,
     syscalls::{Form, SortBy},
     tcp::{self, Rows},
@@ -82,6 +83,8 @@ pub struct Dump {
     pub json: bool,
     /// What becomes of a Python interpreter's own frames.
     pub interpreter: Interpreter,
+    /// How much of its command line is shown.
+    pub command_lines: CommandLines,
 }
 
 /// `profiler syscalls`
@@ -170,6 +173,8 @@ pub struct Targets {
     pub cgroup: Option<(String, Cgroup)>,
     /// What becomes of the children of `pids` and of the command.
     pub descendants: Descendants,
+    /// How much of command lines is kept.
+    pub command_lines: CommandLines,
 }
 
 /// Whether processes created later by a target become targets.
@@ -205,11 +210,14 @@ impl Targets {
 
     /// What to call a table of these targets.
     pub fn title(&self) -> String {
-        let Some(command) = &self.command else {
-            return self.description();
-        };
+        self.command_text().unwrap_or_else(|| self.description())
+    }
+
+    /// The command to be started, as it is shown.
+    pub fn command_text(&self) -> Option<String> {
+        let command = self.command.as_ref()?;
         let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-        words.join(" ")
+        Some(self.command_lines.text(&words))
     }
 
     /// What to call a recording of these targets where it is not a single process.

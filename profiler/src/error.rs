@@ -8,7 +8,8 @@ use crate::{
     cgroup::CgroupError,
     kernel::{BtfError, KernelError},
     output::OutputError,
-    preflight::PreflightError,
+    preflight::{PreflightError, SET_CAPABILITIES},
+    printable::{printable, shown},
     report::ReadError,
 };
 
@@ -43,13 +44,16 @@ pub enum Error {
     #[error("no target given")]
     NoTcpTarget,
     /// A name pattern that could never match.
-    #[error("`{glob}` can match no process: the kernel keeps 15 bytes of a name")]
+    #[error(
+        "`{}` can match no process: the kernel keeps 15 bytes of a name",
+        printable(glob)
+    )]
     CommTooLong {
         /// As typed.
         glob: String,
     },
     /// The suffix names no format.
-    #[error("cannot tell the format from the name {}", path.display())]
+    #[error("cannot tell the format from the name {}", shown(path))]
     UnknownSuffix {
         /// As typed.
         path: PathBuf,
@@ -69,12 +73,18 @@ pub enum Error {
         pid: u32,
     },
     /// A kernel thread.
-    #[error("PID {pid} ({comm}) is a kernel thread")]
+    #[error("PID {pid} ({}) is a kernel thread", printable(comm))]
     KernelThread {
         /// As typed.
         pid: u32,
         /// Its name.
         comm: String,
+    },
+    /// Nothing may be known of its threads.
+    #[error("cannot dump process {pid}: what its threads do may not be read")]
+    NotReadable {
+        /// As typed.
+        pid: u32,
     },
     /// The rate is out of range.
     #[error("cannot sample {frequency_hz} times a second: the kernel allows 1 to {max_hz}")]
@@ -85,7 +95,7 @@ pub enum Error {
         max_hz: u64,
     },
     /// Nothing was sampled.
-    #[error("no samples of {target} in {:.1} s{why}", duration.as_secs_f64())]
+    #[error("no samples of {} in {:.1} s{why}", printable(target), duration.as_secs_f64())]
     NoSamples {
         /// Whom.
         target: String,
@@ -97,7 +107,7 @@ pub enum Error {
         hint: String,
     },
     /// The command to be recorded could not be started.
-    #[error("cannot start `{command}`: {source}")]
+    #[error("cannot start `{}`: {source}", printable(command))]
     Command {
         /// Its name.
         command: String,
@@ -105,7 +115,7 @@ pub enum Error {
         source: io::Error,
     },
     /// An input file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown(path))]
     Input {
         /// Which.
         path: PathBuf,
@@ -113,7 +123,7 @@ pub enum Error {
         source: io::Error,
     },
     /// An input file is no recording.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {source}", shown(path))]
     Recording {
         /// Which.
         path: PathBuf,
@@ -121,7 +131,7 @@ pub enum Error {
         source: ReadError,
     },
     /// Nothing was kept of that time.
-    #[error("no window from {begin} to {end} in {}", state.display())]
+    #[error("no window from {begin} to {end} in {}", shown(state))]
     NoWindows {
         /// The state directory.
         state: PathBuf,
@@ -191,6 +201,7 @@ impl Error {
             Self::KernelThread { .. } => {
                 "kernel threads have no program to show; --all records them with everything else"
             }
+            Self::NotReadable { .. } => SET_CAPABILITIES,
             Self::Frequency { .. } => {
                 "99 is enough for most; raise kernel.perf_event_max_sample_rate with sysctl if you need more"
             }

@@ -37,7 +37,7 @@
 //! - [`daemon`] records all the time, keeps windows of it in the [`store`], and is what systemd runs.
 //! - [`export`] sends those windows to what users run elsewhere, [`web`] shows them in a browser and to Prometheus.
 //! - [`dump`] shows the threads of a process now, without the kernel side.
-//! - [`artifact`] writes files whole or not at all. [`cgroup`] finds cgroups and units.
+//! - [`artifact`] writes files whole or not at all. [`cores`] forbids core dumps. [`cgroup`] finds cgroups and units.
 //!
 //! What both sides of the kernel border share is in `profiler-common`: records, settings, limits,
 //! outcomes, the unwind step. Time is `CLOCK_MONOTONIC` in ns everywhere, ids are those of the initial
@@ -53,16 +53,21 @@
 pub mod artifact;
 pub mod cgroup;
 pub mod cli;
+pub mod command_line;
 pub mod config;
+pub mod cores;
 pub mod daemon;
 pub mod dump;
 pub mod error;
 pub mod export;
 mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kernel;
 pub mod output;
 pub mod postgres;
 pub mod preflight;
+pub mod printable;
 pub mod process;
 pub mod profile;
 pub mod python;
@@ -73,6 +78,7 @@ pub mod store;
 pub mod symbolize;
 pub mod syscalls;
 pub mod tcp;
+pub mod terminal;
 mod tls;
 pub mod unwind;
 pub mod wait;

@@ -1,36 +1,61 @@
 //! Parses, runs, reports.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "the one place that talks to the user about errors"
-)]
+use std::{io, process::ExitCode};
 
-use std::process::ExitCode;
-
-use clap::Parser;
+use clap::{Parser, error::Error as Refusal};
 use profiler::{
     cli::{Cli, Verb},
-    daemon, dump,
+    cores, daemon, dump,
     error::{Error, Exit},
     postgres,
     preflight::{self, Form},
-    record, report, symbolize, syscalls, tcp,
+    printable, record, report, symbolize, syscalls, tcp,
+    terminal::say_lines,
 };
 
 fn main() -> ExitCode {
+    cores::forbid();
     let words = std::env::args_os().skip(1);
     if let Some(exit) = symbolize::child(words.map_while(|word| word.into_string().ok())) {
         return exit;
     }
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return answer(&refusal),
+    };
+    match run(cli) {
         Ok(exit) => exit.into(),
-        Err(error) => {
-            eprintln!("profiler: error: {}", chain(&error));
-            if let Some(hint) = error.hint() {
-                eprintln!("hint: {hint}");
-            }
-            error.exit().into()
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    say_lines(&format!("profiler: error: {}", chain(error)));
+    if let Some(hint) = error.hint() {
+        say_lines(&format!("hint: {hint}"));
+    }
+    error.exit().into()
+}
+
+/// Help, or why what was typed is not understood: it may hold names of files that others chose.
+fn answer(refusal: &Refusal) -> ExitCode {
+    let text = refusal.render().to_string();
+    let is_safe = *printable::lines(&text) == *text;
+    let written = match (is_safe, refusal.use_stderr()) {
+        (false, true) => {
+            say_lines(text.trim_end());
+            Ok(())
         }
+        _ => refusal.print(),
+    };
+    match written {
+        Err(source) if !refusal.use_stderr() && source.kind() != io::ErrorKind::BrokenPipe => {
+            fail(&Error::System {
+                action: "write to standard output",
+                source,
+            })
+        }
+        _ => ExitCode::from(u8::try_from(refusal.exit_code()).unwrap_or(1)),
     }
 }
 

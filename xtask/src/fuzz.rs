@@ -3,6 +3,8 @@
 //! The time is shared out between the targets. What was found earlier (`fuzz/corpus`) is where the
 //! next run begins; the first one begins with small ELF files of this system.
 
+mod seeds;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -20,7 +22,7 @@ use crate::{
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
 
 /// The targets and their shares of the time: there is little to find in a record.
-const TARGETS: [(&str, u64); 7] = [
+const TARGETS: [(&str, u64); 17] = [
     ("table", 4),
     ("call_frames", 5),
     ("records", 1),
@@ -28,6 +30,16 @@ const TARGETS: [(&str, u64); 7] = [
     ("code_object", 2),
     ("sql", 2),
     ("postgres", 4),
+    ("elf_files", 3),
+    ("symbols", 2),
+    ("returns", 2),
+    ("perf_map", 1),
+    ("recording", 4),
+    ("window", 2),
+    ("maps", 1),
+    ("sockets", 1),
+    ("configuration", 2),
+    ("request", 1),
 ];
 
 /// Longest input: a page of Linux's smallest programs and libraries, and still thousands of runs a
@@ -193,8 +205,20 @@ fn corpus(target: &str) -> Result<PathBuf> {
 
 /// Gives the targets something to begin with, unless they have it from an earlier run.
 fn seed() -> Result<()> {
+    for (target, contents) in seeds::texts()? {
+        let folder = corpus(target)?;
+        if files(&folder).is_empty() {
+            for (number, content) in contents.iter().enumerate() {
+                fs::write(folder.join(format!("seed-{number}")), content)?;
+            }
+        }
+    }
     let (tables, frames) = (corpus("table")?, corpus("call_frames")?);
-    if !files(&tables).is_empty() && !files(&frames).is_empty() {
+    let whole = corpus("elf_files")?;
+    if [&tables, &frames, &whole]
+        .iter()
+        .all(|folder| !files(folder).is_empty())
+    {
         return Ok(());
     }
     let small = small_elf_files();
@@ -204,9 +228,12 @@ fn seed() -> Result<()> {
     );
     println!("seeds: {} small ELF files of this system", small.len());
     for (number, file) in small.iter().enumerate() {
-        let seed = tables.join(format!("seed-{number}"));
-        fs::copy(file, &seed).with_context(|| format!("cannot copy {}", file.display()))?;
-        seed_frames(&seed, &frames.join(format!("seed-{number}")))?;
+        let name = format!("seed-{number}");
+        let seed = tables.join(&name);
+        for seed in [&seed, &whole.join(&name)] {
+            fs::copy(file, seed).with_context(|| format!("cannot copy {}", file.display()))?;
+        }
+        seed_frames(&seed, &frames.join(&name))?;
     }
     Ok(())
 }

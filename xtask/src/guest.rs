@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use self::kernel::{KERNELS, Kernel};
+use self::kernel::{Boot, KERNELS, Kernel};
 use crate::{
     interrupt, package, setup,
     shell::{self, rung},
@@ -30,7 +30,7 @@ const FOLDER: &str = "target/guest";
 /// `cargo xtask test-kernel`
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only this kernel: 6.1 or 6.12; several times for several [default: all]
+    /// Only this kernel: 6.1, 6.12, trixie or sid; several times for several [default: all]
     #[arg(long, value_name = "VERSION")]
     kernel: Vec<String>,
     /// Only steps of this name, and what they need; several times for several
@@ -60,8 +60,30 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&folder)?;
     let image = image::root(&folder)?;
     for kernel in kernels {
-        let name = format!("the package on Debian's {}", kernel.name);
-        rung(&name, || boot(&folder, &image, &deb, kernel, &options.step))?;
+        for boot in kernel.boots {
+            let preempt = match boot {
+                Boot::Plain => None,
+                Boot::Preempt(mode) => Some(*mode),
+                Boot::Unknown(mode, why) => {
+                    println!("\n== no preempt={mode} on Debian's {}: {why}", kernel.name);
+                    continue;
+                }
+            };
+            let how = preempt.map(|mode| format!(" with preempt={mode}"));
+            let name = format!(
+                "the package on Debian's {}{}",
+                kernel.name,
+                how.unwrap_or_default()
+            );
+            let guest = Guest {
+                folder: &folder,
+                image: &image,
+                deb: &deb,
+                kernel,
+                preempt,
+            };
+            rung(&name, || guest.run(&options.step))?;
+        }
     }
     Ok(())
 }
@@ -78,24 +100,38 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Kernel>> {
     Ok(KERNELS.iter().filter(wanted).collect())
 }
 
-/// One machine, from power on to power off.
-fn boot(folder: &Path, image: &Path, deb: &Path, kernel: &Kernel, names: &[String]) -> Result<()> {
-    let installed = kernel::fetch(folder, kernel)?;
-    println!("kernel {}", installed.release);
-    let initramfs = initramfs::pack(&installed)?;
-    let share = folder.join(format!("share-{}", kernel.name));
-    let steps = steps::chosen(names)?;
-    steps::lay_out(&share, deb, &steps)?;
-    if steps.iter().any(|step| step.name == "live") {
-        live::lay_out(&share)?;
+/// One machine to be.
+struct Guest<'a> {
+    folder: &'a Path,
+    image: &'a Path,
+    deb: &'a Path,
+    kernel: &'a Kernel,
+    preempt: Option<&'static str>,
+}
+
+impl Guest<'_> {
+    /// From power on to power off.
+    fn run(&self, names: &[String]) -> Result<()> {
+        let installed = kernel::fetch(self.folder, self.kernel)?;
+        println!("kernel {}", installed.release);
+        let initramfs = initramfs::pack(&installed)?;
+        let name = [Some(self.kernel.name), self.preempt];
+        let name = name.into_iter().flatten().collect::<Vec<_>>().join("-");
+        let share = self.folder.join(format!("share-{name}"));
+        let steps = steps::of_machine(self.preempt.is_none(), names)?;
+        steps::lay_out(&share, self.deb, &steps)?;
+        if steps.iter().any(|step| live::IN_STEPS.contains(&step.name)) {
+            live::lay_out(&share)?;
+        }
+        let machine = machine::Machine {
+            image: self.image,
+            kernel: &installed,
+            initramfs: &initramfs,
+            preempt: self.preempt,
+            share: &share,
+            console: &self.folder.join(format!("console-{name}.log")),
+        };
+        machine.run(&steps)?;
+        judge::artifacts(&share.join("out"), &steps)
     }
-    let machine = machine::Machine {
-        image,
-        kernel: &installed,
-        initramfs: &initramfs,
-        share: &share,
-        console: &folder.join(format!("console-{}.log", kernel.name)),
-    };
-    machine.run(&steps)?;
-    judge::artifacts(&share.join("out"), &steps)
 }

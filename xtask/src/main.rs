@@ -44,6 +44,9 @@ enum Verb {
     Demo,
     /// Run the whole test ladder; what CI runs
     Test,
+    /// What `test` runs beside its other rungs
+    #[command(hide = true)]
+    Aside,
     /// Run the quick rungs: format, lints, docs, budgets, unit tests
     Check,
     /// Measure what profiling costs, beside perf
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Setup(options) => setup::run(&options),
         Verb::Demo => demo::run(),
         Verb::Test => test::run(),
+        Verb::Aside => test::aside(),
         Verb::Check => check::run(),
         Verb::Bench(what) => bench::run(&what),
         Verb::Fuzz(options) => fuzz::run(&options),

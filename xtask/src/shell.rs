@@ -64,12 +64,12 @@ pub(crate) fn has(program: &str) -> bool {
 }
 
 /// One rung of a ladder, with a headline and its time.
-pub(crate) fn rung(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn rung<T>(name: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("\n== {name}");
     let started = Instant::now();
-    body().with_context(|| format!("rung failed: {name}"))?;
+    let result = body().with_context(|| format!("rung failed: {name}"))?;
     println!("== {name}: ok, {:.1} s", started.elapsed().as_secs_f64());
-    Ok(())
+    Ok(result)
 }
 
 fn text(command: &Command) -> String {

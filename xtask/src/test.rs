@@ -1,6 +1,19 @@
 //! `cargo xtask test`: the whole ladder. CI runs exactly this.
+//!
+//! Everything is built once; what does not load both processors goes on beside it. The tests run
+//! when all is built: first those that do not disturb each other, then the live ones, one at a time
+//! on a quiet machine.
 
-use anyhow::{Result, ensure};
+mod aside;
+mod live;
+mod process;
+mod programs;
+mod tally;
+mod without;
+
+use std::thread;
+
+use anyhow::{Result, anyhow, ensure};
 
 use crate::{
     check, compile, setup,
@@ -8,53 +21,46 @@ use crate::{
     toolchain,
 };
 
-/// What has tests of its own.
-const TESTED: [&str; 3] = ["--workspace", "--exclude", "profiler-ebpf"];
+use aside::Aside;
+use programs::Programs;
+use tally::{Counts, Tally, skips};
+
+/// The hidden verb of [`aside()`].
+const ASIDE: &str = "aside";
 
 /// Runs the verb.
 pub(crate) fn run() -> Result<()> {
     rung("what building needs", setup::toolchain)?;
-    rung("what the tests run", setup::tests)?;
+    let aside = Aside::start(ASIDE)?;
     check::quick()?;
-    rung("without a BPF toolchain", without_toolchain)?;
-    rung("the BPF programs for aarch64", other_processor)?;
-    rung("licences, bans, sources", licences)?;
-    rung("unit, property, golden, command line and live tests", tests)?;
+    rung("without a BPF toolchain", without::toolchain)?;
+    let programs = rung("building", Programs::build)?;
+    aside.end()?;
+    let mut tally = Tally::default();
+    rung("unit, property, golden, format, command line", || {
+        thread::scope(|scope| {
+            // It counts below, where it is run once more.
+            let installs = scope.spawn(|| live::install(&programs));
+            others(&programs, &mut tally)?;
+            let installed = installs.join().map_err(|_| anyhow!("it panicked"))??;
+            let seconds = installed.time.as_secs_f64();
+            println!("{seconds:6.1} s  beside: {}", live::INSTALLS);
+            Ok(())
+        })
+    })?;
+    rung("live tests", || live::run(&programs, &mut tally))?;
+    println!("{tally}");
+    ensure!(!tally.has_failed(), "tests failed");
     println!("\nall rungs passed");
     Ok(())
 }
 
-/// Checking works on a machine without a BPF toolchain; linking fails, and says what mends it.
-fn without_toolchain() -> Result<()> {
-    let without = |arguments: &[&str]| {
-        let mut cargo = cargo(arguments);
-        cargo.env(toolchain::HIDE, "none");
-        cargo
-    };
-    shell::run(&mut without(&["check", "--quiet"]))?;
-    // Of the same packages as the tests are, so that what they depend on is built once.
-    let mut build = without(&["test", "--no-run", "--quiet", "--bin", "profiler"]);
-    let build = build.args(TESTED).output()?;
-    let talk = String::from_utf8_lossy(&build.stderr);
-    ensure!(!build.status.success(), "it links without a BPF object");
-    ensure!(
-        talk.contains("run `cargo xtask setup`"),
-        "the error does not name the remedy: {talk}"
-    );
-    looks_again()
-}
-
-/// A stand-in is made anew by each build, so that installing the toolchain is enough: nothing is
-/// cached from before.
-fn looks_again() -> Result<()> {
-    let mut again = cargo(&["check", "--verbose"]);
-    let talk = again.env(toolchain::HIDE, "none").output()?.stderr;
-    let talk = String::from_utf8_lossy(&talk).into_owned();
-    ensure!(
-        talk.contains("Dirty profiler "),
-        "a build without the toolchain is taken for current: {talk}"
-    );
-    Ok(())
+/// The rungs beside the others: a verb of its own, so that what they print does not mix with
+/// theirs.
+pub(crate) fn aside() -> Result<()> {
+    rung("what the tests run", setup::tests)?;
+    rung("the BPF programs for aarch64", other_processor)?;
+    rung("licences, bans, sources", licences)
 }
 
 /// The processor that no test here can run on: its BPF programs compile.
@@ -82,6 +88,7 @@ fn licences() -> Result<()> {
         ];
         shell::run(
             command("cargo", &install)
+                .env("CARGO_PROFILE_DEV_DEBUG", "none")
                 .env_remove("CARGO_TARGET_DIR")
                 .current_dir("/"),
         )?;
@@ -91,10 +98,31 @@ fn licences() -> Result<()> {
     ]))
 }
 
-/// Live tests load BPF programs, which wants root. Where we are not, they say so and are skipped; with
-/// CI=true they fail instead. One test at a time: programs that live for milliseconds are recorded, and the
-/// load of another test on few CPUs would be the finding.
-fn tests() -> Result<()> {
-    let mut cargo = cargo(&["test"]);
-    shell::run(cargo.args(TESTED).env("RUST_TEST_THREADS", "1"))
+/// Programs whose tests do not disturb each other: one program after the other, as many tests at a
+/// time as there are processors.
+fn others(programs: &Programs, tally: &mut Tally) -> Result<()> {
+    for program in &programs.others {
+        let mut command = programs.command(program, &["--show-output"]);
+        let ended = process::run(&mut command)?;
+        let counts = Counts::read(&ended.talk).unwrap_or(Counts {
+            failed: 1,
+            ..Counts::default()
+        });
+        let Counts {
+            passed,
+            failed,
+            skipped,
+        } = counts;
+        let seconds = ended.time.as_secs_f64();
+        println!(
+            "{seconds:6.1} s  {passed} passed, {failed} failed, {skipped} skipped  {}",
+            program.name
+        );
+        skips(&ended.talk).for_each(|line| println!("    {line}"));
+        if failed > 0 {
+            println!("{}", ended.talk);
+        }
+        tally.take(&program.name, counts, ended.time);
+    }
+    Ok(())
 }

@@ -10,7 +10,10 @@ const DAEMON_EXAMPLES: &str = "\
 Examples:
   profiler daemon --check                         what would run here, and what would not and why
   profiler daemon --config ./profiler.toml        until SIGTERM or Ctrl-C; SIGHUP reads the configuration again
-  profiler report --since 1h -o host.svg          what it has kept";
+  profiler report --since 1h -o host.svg          what it has kept
+
+SIGTERM and Ctrl-C write the open windows and end it within 5 s, a second one at once. What it keeps can be read by its
+user and by that user's group.";
 
 /// `profiler daemon`
 #[derive(Debug, Args)]

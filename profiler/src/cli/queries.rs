@@ -31,9 +31,12 @@ Examples:
 
 A call is one execution of one statement, as pg_stat_statements counts them; errors are counted apart. Its latency goes
 from the moment in which the client begins to send it (of a server: has received it) to its last byte of answer; `first
-row` is the mean time to the first. `impact` is its share of the time of all calls. Literals are replaced by $n as soon
-as they are read; values, passwords, rows and texts of errors are never kept. `~` marks statements some of whose calls
-ended together with others, whose own times are not known: they are in `total`, not in p50 to max.
+row` is the mean time to the first. `impact` is its share of the time of all calls. `~` marks statements some of whose
+calls ended together with others, whose own times are not known: they are in `total`, not in p50 to max.
+
+Literals are replaced by $n as soon as they are read; values, passwords, rows and texts of errors are never kept. Of a
+statement that the server refused or did not answer only keywords are shown, as <withheld FINGERPRINT: SELECT … FROM …>:
+a word in it may have been meant as a value. The encoding is that of each connection.
 
 Encrypted connections are counted, not read, unless `--tls` is `on`, or `auto`, which begins with the first of them. Then
 what a target gives to OpenSSL and takes from it is read, before and after encryption, in whatever library or program
@@ -88,7 +91,7 @@ pub struct QueriesArgs {
     /// Show what happened meanwhile that often, then the whole at the end
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["json", "csv", "events"])]
     pub interval: Option<Duration>,
-    /// File to write the result to [default: standard output]
+    /// File to write the result to; only its owner may read a new one [default: standard output]
     #[arg(short, long, value_name = "FILE", conflicts_with = "events")]
     pub output: Option<PathBuf>,
 }

@@ -62,7 +62,7 @@ pub struct ReportArgs {
     /// The daemon's state directory [default: as configured, else /var/lib/profiler]
     #[arg(long, value_name = "DIR", conflicts_with = "inputs")]
     pub state: Option<PathBuf>,
-    /// File to write, `-` for standard output
+    /// File to write, `-` for standard output; only its owner may read a new one
     #[arg(short, long, value_name = "OUT", required_unless_present = "top")]
     pub output: Option<PathBuf>,
     /// Format, if not the one of OUT's suffix

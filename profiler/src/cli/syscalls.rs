@@ -90,7 +90,7 @@ pub struct SyscallsArgs {
     /// Show what happened meanwhile that often, then the whole at the end
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["json", "csv"])]
     pub interval: Option<Duration>,
-    /// File to write the result to [default: standard output]
+    /// File to write the result to; only its owner may read a new one [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

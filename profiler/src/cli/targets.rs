@@ -7,6 +7,7 @@ use clap::Args;
 use super::compile_glob;
 use crate::{
     cgroup,
+    command_line::CommandLines,
     config::{Descendants, Targets},
     error::Error,
 };
@@ -32,6 +33,10 @@ pub struct TargetArgs {
     /// Also what descends from the targets, now or later [default with a COMMAND]
     #[arg(long)]
     pub descendants: bool,
+    /// Keep command lines whole, passwords and all [default: names of programs, scripts and options]
+    #[arg(long)]
+    pub full_command: bool,
+
     /// Start this command, record it and its children, exit with its status
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
     pub command: Vec<OsString>,
@@ -64,6 +69,7 @@ impl TargetArgs {
             } else {
                 Descendants::Ignore
             },
+            command_lines: CommandLines::of(self.full_command),
         })
     }
 

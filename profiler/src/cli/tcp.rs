@@ -12,6 +12,7 @@ use super::{
     table_destination,
 };
 use crate::{
+    command_line::CommandLines,
     config::{self, Descendants, Targets},
     daemon::config::state_directory,
     error::Error,
@@ -82,9 +83,13 @@ pub struct TcpArgs {
     /// A line for each event as it happens
     #[arg(long, conflicts_with = "by_peer")]
     pub events: bool,
-    /// File to write the result to [default: standard output]
+    /// File to write the result to; only its owner may read a new one [default: standard output]
     #[arg(short, long, value_name = "FILE", conflicts_with = "events")]
     pub output: Option<PathBuf>,
+    /// Show the command line whole, passwords and all [default: names of programs, scripts and options]
+    #[arg(long, requires = "command")]
+    pub full_command: bool,
+
     /// Start this command, watch it and its children, exit with its status
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
     pub command: Vec<OsString>,
@@ -141,6 +146,7 @@ impl TcpArgs {
                 pids,
                 command,
                 descendants,
+                command_lines: CommandLines::of(self.full_command),
                 ..Targets::default()
             },
             duration,

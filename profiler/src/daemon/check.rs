@@ -11,8 +11,9 @@ use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
     kernel, postgres, preflight,
+    printable::shown,
     record::targets::check_frequency,
-    store::{Capability, Sampled},
+    store::{Capability, Sampled, trusted},
 };
 
 /// Prints what would run; fails where something that is on cannot be.
@@ -27,7 +28,7 @@ pub fn check(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
         syscalls: refusal(require_table(settings.syscalls.as_ref())),
     };
     let store = store_refusal(&settings.state);
-    let mut lines = vec![format!("configuration: {} is right", path.display())];
+    let mut lines = vec![format!("configuration: {} is right", shown(path))];
     lines.push(describe_store(&settings, store.as_deref()));
     lines.extend(self::lines(&settings, &refusals));
     lines.extend(events.note);
@@ -207,7 +208,7 @@ fn refusal(required: Result<(), Error>) -> Option<String> {
 }
 
 fn describe_store(settings: &Settings, refusal: Option<&str>) -> String {
-    let state = settings.state.display();
+    let state = shown(&settings.state);
     match refusal {
         Some(refusal) => format!("store: impossible, {state}: {refusal}"),
         None => format!(
@@ -220,6 +221,9 @@ fn describe_store(settings: &Settings, refusal: Option<&str>) -> String {
 
 /// Why windows could not be kept there. The directory may still have to be made.
 fn store_refusal(state: &Path) -> Option<String> {
+    if let Ok(Some(why)) = trusted::why_exposed(state) {
+        return Some(why);
+    }
     let existing = state.ancestors().find(|path| path.exists())?;
     match fs::metadata(existing) {
         Ok(metadata) if !metadata.is_dir() => Some("not a directory".to_owned()),

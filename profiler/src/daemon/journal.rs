@@ -1,6 +1,10 @@
 //! Where the daemon's records go: to the journal, where standard error is connected to it, else to standard error.
 
-use std::{env, io, os::unix::fs::MetadataExt};
+use std::{
+    env,
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
@@ -8,6 +12,7 @@ use tracing_subscriber::{
 };
 
 use super::config::{Format, Level, Log};
+use crate::printable;
 
 /// Changes the least that is logged.
 pub(super) struct Handle(reload::Handle<LevelFilter, Registry>);
@@ -29,7 +34,7 @@ pub(super) fn begin(log: Log) -> Handle {
         .then(|| tracing_journald::Layer::new().ok())
         .flatten();
     let plain = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(move || Records(log.format))
         .with_target(false)
         .with_ansi(false);
     let lines = match (&journal, log.format) {
@@ -40,6 +45,27 @@ pub(super) fn begin(log: Log) -> Handle {
     // A second call would be in the same process: tests, which log nothing.
     let _ = subscriber.with(journal).with(lines).try_init();
     Handle(handle)
+}
+
+/// Standard error, a record a write, in which what is not printable is escaped.
+struct Records(Format);
+
+impl Write for Records {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let mut shown = match self.0 {
+            Format::Text => printable::printable(line).into_owned(),
+            Format::Json => printable::json(line.to_owned()),
+        };
+        shown.push('\n');
+        io::stderr().write_all(shown.as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 fn filter_of(level: Level) -> LevelFilter {

@@ -48,13 +48,6 @@ impl Lost {
             events,
             notes,
         } = lost;
-        let name = capability.name();
-        tracing::warn!(
-            cause = cause.text(),
-            events,
-            detail,
-            "window of {name} lost"
-        );
         self.give_back(
             capability,
             Told {
@@ -64,12 +57,22 @@ impl Lost {
         );
         self.status.update(|now| {
             *now.windows.lost.entry(cause).or_default() += 1;
+            let in_a_row = now.lost_in_a_row.entry(capability).or_insert((0, cause));
+            *in_a_row = (in_a_row.0 + 1, cause);
             now.counts(capability).lost += events;
             if capability != Capability::Queries {
                 let cause = format!("window lost: {}", cause.text());
                 *now.lost_by.entry(cause).or_default() += events;
             }
         });
+        // Last, as the log may block.
+        let name = capability.name();
+        tracing::warn!(
+            cause = cause.text(),
+            events,
+            detail,
+            "window of {name} lost"
+        );
     }
 
     pub(super) fn take(&self, capability: Capability) -> Told {

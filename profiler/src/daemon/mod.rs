@@ -12,13 +12,15 @@
 //!   `lost` counts those that it cannot.
 //! - `follow` decides who is a target, `budget` what is cut when too much CPU time is used, `overhead` measures that:
 //!   the first two are pure.
-//! - `outlets` holds what leaves it: the page and the exports.
+//! - `outlets` holds what leaves it: the page and the exports. `health` says which thread stands still, to the page and
+//!   to systemd.
 //! - `privileges`, `journal` and `manager` deal with the kernel's capabilities, the log and systemd.
 
 mod budget;
 mod check;
 pub mod config;
 mod follow;
+pub(crate) mod health;
 mod journal;
 mod lost;
 mod manager;

@@ -315,6 +315,13 @@ impl<P: Plan> Slot<P> {
         self.set_state(State::Shed);
     }
 
+    /// Has it end and hand its open window on, without waiting for that.
+    pub(crate) fn ask_to_stop(&self) {
+        if let Thread::Runs { running, .. } = &self.thread {
+            let _ = running.commands.send(Command::Stop);
+        }
+    }
+
     /// Ends it; the open window is handed on.
     pub(crate) fn stop(&mut self) {
         if let Thread::Runs { running, .. } = mem::replace(&mut self.thread, Thread::Off) {

@@ -49,6 +49,12 @@ pub struct Snapshot {
     pub looked: Option<Instant>,
     /// Signs of life of each capability that runs: how many, and since when it is so many.
     pub beats: BTreeMap<Capability, (u64, Instant)>,
+    /// How long a window is.
+    pub window: Duration,
+    /// What threads that write windows are at, and since when; one that waits for work is not there.
+    pub at: BTreeMap<&'static str, (&'static str, Instant)>,
+    /// Windows lost since the last one that was written, and why the last of them was.
+    pub lost_in_a_row: BTreeMap<Capability, (u64, LostWindow)>,
     /// CPU time of the daemon of the last seconds, BPF programs included: millionths of the time of all CPUs.
     pub own_ppm: u64,
     /// What the budget has cut, in words, if it has.
@@ -116,6 +122,19 @@ impl Status {
             let last = snapshot.beats.entry(capability).or_insert((beats, now));
             if last.0 != beats {
                 *last = (beats, now);
+            }
+        });
+    }
+
+    /// A thread begins with something, or waits for work.
+    pub(super) fn set_at(&self, thread: &'static str, what: Option<&'static str>) {
+        let now = Instant::now();
+        self.update(|snapshot| match what {
+            Some(what) => {
+                snapshot.at.insert(thread, (what, now));
+            }
+            None => {
+                snapshot.at.remove(thread);
             }
         });
     }

@@ -3,19 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Interval, MissedTickBehavior, interval},
-};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
     budget::{Allowed, Budget},
     check::{self, Refusals},
     config::{self, Sampling, Settings},
-    journal, manager,
+    health, journal, manager,
     outlets::Outlets,
     overhead::Overhead,
     privileges::{self, Reasons},
@@ -28,7 +25,10 @@ use super::{
 use crate::{
     error::{Error, Exit},
     kernel, postgres,
-    record::ending::runtime,
+    record::{
+        ending::runtime,
+        signals::{self, Patience, Signals},
+    },
     store::{Capability, Sampled, Store},
     symbolize::{self, Limits},
     syscalls, tcp, web,
@@ -62,8 +62,9 @@ pub fn run(path: &Path, listen_publicly: bool) -> Result<Exit, Error> {
             "the CPU time of BPF programs is not known unless kernel.bpf_stats_enabled is 1"
         );
     }
+    signals::begin(Patience::DAEMON)?;
+    let signals = Signals::subscribe()?;
     runtime()?.block_on(async {
-        let signals = Signals::watch()?;
         let supervisor = Supervisor::start((path, listen_publicly), settings, log, store)?;
         supervisor.watch(signals).await
     })
@@ -75,29 +76,6 @@ fn require(settings: &Settings) -> Result<(), Error> {
     check::require_queries(settings)?;
     check::require_table(settings.tcp.as_ref())?;
     check::require_table(settings.syscalls.as_ref())
-}
-
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// From now on they do not end the process.
-    fn watch() -> Result<Self, Error> {
-        let watch = |kind| {
-            signal(kind).map_err(|source| Error::System {
-                action: "watch for signals",
-                source,
-            })
-        };
-        Ok(Self {
-            hangup: watch(SignalKind::hangup())?,
-            interrupt: watch(SignalKind::interrupt())?,
-            terminate: watch(SignalKind::terminate())?,
-        })
-    }
 }
 
 struct Supervisor {
@@ -125,6 +103,7 @@ impl Supervisor {
         store: Store,
     ) -> Result<Self, Error> {
         let status = Arc::<Status>::default();
+        status.update(|now| now.window = settings.window);
         let outlets = Outlets::start(&settings, listen_publicly, Arc::clone(&status))?;
         let mut supervisor = Self {
             path: path.to_owned(),
@@ -159,7 +138,7 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    async fn watch(mut self, mut signals: Signals) -> Result<Exit, Error> {
+    async fn watch(mut self, signals: Signals) -> Result<Exit, Error> {
         let mut look = ticks(LOOK);
         let mut reading = ticks(READING);
         // What starting has cost is not held against anybody.
@@ -168,9 +147,8 @@ impl Supervisor {
         let mut watchdog = manager::watchdog().map(ticks);
         loop {
             tokio::select! {
-                _ = signals.hangup.recv() => self.reload(),
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                _ = signals.end() => break,
+                () = signals.reload() => self.reload(),
                 _ = look.tick() => {
                     self.look_after();
                     if self.writer.has_ended() {
@@ -185,6 +163,11 @@ impl Supervisor {
                 () = next(&mut watchdog) => self.feed_watchdog(),
             }
         }
+        // Before anything else, as the log may block: each writes what it has while others may hang.
+        self.sampling.ask_to_stop();
+        self.queries.ask_to_stop();
+        self.tcp.ask_to_stop();
+        self.syscalls.ask_to_stop();
         symbolize::give_up_after(NAMING);
         tracing::info!("ending: the open windows are written");
         manager::stopping("ending");
@@ -295,6 +278,7 @@ impl Supervisor {
         self.outlets.apply(&settings, &self.settings)?;
         let before = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
+        self.status.update(|now| now.window = settings.window);
         if settings.log.format != before.log.format {
             tracing::warn!("log.format changes with the next start");
         }
@@ -349,7 +333,8 @@ impl Supervisor {
         });
     }
 
-    /// Only if the capabilities have done something since.
+    /// Only if everything goes on: the capabilities have done something since, no thread stands still, and windows
+    /// are written.
     fn feed_watchdog(&mut self) {
         // All are looked at each time.
         let alive = [
@@ -358,11 +343,14 @@ impl Supervisor {
             self.tcp.is_alive(),
             self.syscalls.is_alive(),
         ];
-        if alive == [true; 4] {
+        let (snapshot, exports) = (self.status.snapshot(), self.outlets.exports.health());
+        let still = health::standstill(&snapshot, &exports, Instant::now());
+        if alive == [true; 4] && still.is_empty() {
             manager::alive();
         } else {
             tracing::error!(
-                "a capability stands still; the service manager is not told that we live"
+                trouble = still.join("; "),
+                "something stands still; the service manager is not told that we live"
             );
         }
     }

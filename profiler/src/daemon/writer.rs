@@ -191,8 +191,9 @@ impl Writer {
             store,
             kept: Mutex::new((retention, Clock::watch())),
         });
-        let start = |name: &str, jobs: Receiver<Box<Job>>| {
+        let start = |name: &'static str, jobs: Receiver<Box<Job>>| {
             let work = Work {
+                name,
                 shelf: Arc::clone(&shelf),
                 lost: Arc::clone(&lost),
                 names: Cache::new(),
@@ -254,6 +255,7 @@ struct Shelf {
 
 /// What a thread has.
 struct Work {
+    name: &'static str,
     shelf: Arc<Shelf>,
     lost: Arc<Lost>,
     names: Cache,
@@ -263,11 +265,18 @@ struct Work {
 impl Work {
     fn run(mut self, jobs: &Receiver<Box<Job>>) {
         self.retain();
+        self.lost.status.set_at(self.name, None);
         for job in jobs {
             self.write(*job);
             self.retain();
             give_back_memory();
+            self.lost.status.set_at(self.name, None);
         }
+    }
+
+    /// For whoever asks whether it stands still.
+    fn is_at(&self, what: &'static str) {
+        self.lost.status.set_at(self.name, Some(what));
     }
 
     fn write(&mut self, job: Job) {
@@ -275,10 +284,12 @@ impl Work {
         // Its cause is not known yet, if it comes to that.
         let as_lost = job.as_lost(LostWindow::Failed);
         let Job { content, mut notes } = job;
+        self.is_at("giving names");
         let told = self.lost.take(capability);
         told.tell(capability, &mut notes);
         let made = self.make(content, notes);
         let made = made.map_err(|error| (LostWindow::Failed, error.to_string()));
+        self.is_at("writing its file");
         let written = made.and_then(|made| {
             let name = self.shelf.store.write(made.name.clone(), &made.bytes);
             let name = name.map_err(|(cause, error)| (cause, error.to_string()))?;
@@ -304,7 +315,9 @@ impl Work {
                 let (mut profile, _hints) = captured
                     .profile(|places, sources| self.names.resolve(table, &places, sources))?;
                 // Before the windows that were lost are told: they have no part in this one.
+                self.is_at("queueing for exports");
                 self.exports.offer(&profile);
+                self.is_at("packing");
                 let account = &mut profile.account;
                 let note = |(note, count): (String, u64)| (note.into(), count);
                 account.notes.extend(notes.into_iter().map(note));
@@ -354,6 +367,7 @@ impl Work {
         tracing::debug!(%name, events, lost, "window written");
         self.lost.status.update(|now| {
             now.windows.written += 1;
+            now.lost_in_a_row.remove(&capability);
             now.windows.newest_ms = now.windows.newest_ms.max(Some(name.end_ms));
             let counts = now.counts(capability);
             counts.shown += events;
@@ -369,6 +383,7 @@ impl Work {
     }
 
     fn retain(&self) {
+        self.is_at("deleting old windows");
         // As long as it is held nobody else deletes.
         let mut kept = self
             .shelf

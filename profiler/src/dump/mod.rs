@@ -4,11 +4,6 @@
 //! A thread that waits in a system call tells where it is through `/proc`; its native stack is walked
 //! over a copy of its stack. Of a thread that runs only the Python frames are shown, read as they change.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "the dump is what was asked for, and goes to standard output"
-)]
-
 mod memory;
 mod thread;
 
@@ -16,37 +11,50 @@ use serde_json::{Value, json};
 
 use self::thread::{Dumped, Dumper};
 use crate::{
+    artifact::{Artifact, Destination},
     config::Dump,
     error::{Error, Exit},
-    output::{Lines, folded::python_text},
+    output::{Lines, OutputError, folded::python_text},
+    printable::{compact_json, shortened},
     profile::{Frame, FrameKind, Location},
     record::check_pid,
     symbolize::{self, Limits},
 };
 
+/// Most characters of a name in the text; JSON has all of it.
+const NAME_MAX: usize = 1000;
+
 /// Dumps, as text or JSON.
 pub fn run(config: Dump) -> Result<Exit, Error> {
     check_pid(config.pid)?;
-    let mut dumper = Dumper::new(config.pid, config.interpreter);
+    let stdout = Artifact::open(&Destination::Stdout)?;
     symbolize::check(Limits::VERB)?;
+    let mut dumper = Dumper::new(config);
     let threads = dumper.threads()?;
-    if config.json {
+    let bytes = if config.json {
         let threads: Vec<Value> = threads.iter().map(json).collect();
-        println!(
-            "{}",
-            json!({ "pid": config.pid, "threads": threads, "threads_left_out": dumper.left_out })
-        );
+        let dump = json!({
+            "pid": config.pid,
+            "threads": threads,
+            "threads_left_out": dumper.left_out,
+        });
+        let mut line = compact_json(&dump).map_err(OutputError::Json)?;
+        line.push(b'\n');
+        line
     } else {
-        print!("{}", text(&dumper.title(), &threads));
+        let mut text = text(&dumper.title(), &threads);
         if dumper.left_out > 0 {
-            println!("\n[{} more threads are not shown]", dumper.left_out);
+            let _ = writeln!(text, "\n[{} more threads are not shown]", dumper.left_out);
         }
-    }
+        text.into_bytes()
+    };
+    stdout.write(&bytes)?;
     Ok(Exit::Done)
 }
 
 fn text(title: &str, threads: &[Dumped]) -> String {
-    let mut lines = vec![title.to_owned()];
+    let shown = |name: &str| shortened(name, NAME_MAX).into_owned();
+    let mut lines = vec![shown(title)];
     for thread in threads {
         let gil = if thread.has_gil {
             ", holds the GIL"
@@ -56,10 +64,12 @@ fn text(title: &str, threads: &[Dumped]) -> String {
         let Dumped {
             tid, name, doing, ..
         } = thread;
+        let (name, doing) = (shown(name), shown(doing));
         lines.push(format!("\nthread {tid} \"{name}\": {doing}{gil}"));
         for location in &thread.stack {
             let frames = location.frames.iter();
-            lines.extend(frames.map(|frame| format!("    {}", frame_text(location, frame))));
+            lines
+                .extend(frames.map(|frame| format!("    {}", shown(&frame_text(location, frame)))));
         }
         lines.extend(thread.cut.map(|cut| format!("    [cut: {cut}]")));
     }

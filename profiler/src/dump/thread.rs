@@ -5,13 +5,13 @@ use std::{fs, os::unix::fs::FileExt};
 use profiler_common::{
     off_cpu::State,
     outcome::StopReason,
-    sample::{ORIGIN_SYSCALL, Sample},
+    sample::{ORIGIN_SYSCALL, Sample, SampleHeader},
     unwind::{Registers, how::RETURN},
 };
 
 use super::memory::Tables;
 use crate::{
-    config::Interpreter,
+    config::{Dump, Interpreter},
     error::Error,
     foreign::{ask, proc_facts},
     process::{self, Place, Processes},
@@ -30,6 +30,8 @@ use crate::{
 const STACK_BYTES_MAX: usize = 1 << 20;
 /// Most threads that are shown.
 const THREADS_MAX: usize = 8192;
+/// What a thread does that may not be looked at.
+const NOT_READABLE: &str = "not readable";
 /// What is copied at once.
 const PAGE_BYTES: usize = 4096;
 
@@ -65,8 +67,11 @@ struct Raw {
 }
 
 impl Dumper {
-    pub(super) fn new(pid: u32, interpreter: Interpreter) -> Self {
-        let mut processes = Processes::new();
+    pub(super) fn new(config: Dump) -> Self {
+        let Dump {
+            pid, interpreter, ..
+        } = config;
+        let mut processes = Processes::keeping(config.command_lines);
         processes.observe(pid);
         let mut unwinder = Unwinder::new(Tables::default(), process::vdso_image().ok());
         let Ok(()) = unwinder.set_mappings(pid, processes.mappings(pid), processes.files());
@@ -106,6 +111,10 @@ impl Dumper {
             .into_iter()
             .filter_map(|tid| self.thread(tid, &mut places))
             .collect();
+        // What nothing is known of must not look like a process that does nothing.
+        if !raw.is_empty() && raw.iter().all(|raw| raw.thread.doing == NOT_READABLE) {
+            return Err(Error::NotReadable { pid: self.pid });
+        }
         let mut modules = Modules::default();
         let pythons = PythonPlaces::of(&places, &self.pythons);
         let sources = Sources::of(&self.processes);
@@ -139,6 +148,9 @@ impl Dumper {
             ..
         } = self;
         let mut header = header_of(*pid, tid)?;
+        if !may_read(*pid, tid) {
+            return Some(Raw::unread(tid, &header));
+        }
         header.origin = ORIGIN_SYSCALL;
         let walked = pythons.walk(*pid, process::own_id(*pid, tid));
         let frames = walked.iter().flat_map(|walked| &walked.frames);
@@ -189,6 +201,28 @@ impl Dumper {
             places: stack,
         })
     }
+}
+
+impl Raw {
+    /// Of a thread of which only the name may be read.
+    fn unread(tid: u32, header: &SampleHeader) -> Self {
+        Self {
+            thread: Dumped {
+                tid,
+                name: comm_text(&header.comm),
+                doing: NOT_READABLE.to_owned(),
+                has_gil: false,
+                stack: Vec::new(),
+                cut: None,
+            },
+            places: Vec::new(),
+        }
+    }
+}
+
+/// Whether we may know what a thread does: without, it would seem to wait for nothing.
+fn may_read(pid: u32, tid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/task/{tid}/syscall")).is_ok()
 }
 
 /// The native stack of a thread that waits in a system call, whose frame pointer is not known; `None` of one

@@ -24,7 +24,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Deserialize;
@@ -33,7 +33,7 @@ use self::{queue::Queue, worker::Worker};
 use crate::{error::Error, postgres::Window, profile::Profile};
 
 /// Folder of the queues in the state directory.
-const FOLDER: &str = "export";
+pub(crate) const FOLDER: &str = "export";
 
 /// Where windows are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,13 +171,15 @@ pub struct Health {
     pub waiting: u64,
     /// Bytes of those.
     pub waiting_bytes: u64,
+    /// Since when a request is under way, if one is.
+    pub since: Option<Instant>,
     /// Why the last request failed, if it did.
     pub trouble: Option<String>,
 }
 
 /// All places. A clone is the same.
 #[derive(Clone, Default)]
-pub struct Exports(Arc<Mutex<Vec<Worker>>>);
+pub struct Exports(Arc<Mutex<Vec<Arc<Worker>>>>);
 
 impl Exports {
     /// From now on to these places. What waits for a place that is no more is deleted, which is logged.
@@ -190,7 +192,7 @@ impl Exports {
         for target in &export.targets {
             for signal in target.signals.iter().copied() {
                 let queue = Queue::new(folder.join(folder_name(target, signal)), export.limits);
-                workers.push(Worker::start(target.clone(), signal, queue)?);
+                workers.push(Arc::new(Worker::start(target.clone(), signal, queue)?));
             }
         }
         Ok(())
@@ -211,9 +213,10 @@ impl Exports {
     }
 
     fn each(&self, signal: Signal, offer: impl Fn(&Worker)) {
-        let workers = self.lock();
+        // Not while the list is held: a queue may hang, and others ask how it fares.
+        let workers = self.lock().clone();
+        let workers = workers.iter().map(Arc::as_ref);
         workers
-            .iter()
             .filter(|worker| worker.signal() == signal)
             .for_each(offer);
     }
@@ -221,12 +224,12 @@ impl Exports {
     /// How each place fares, by signal.
     pub fn health(&self) -> Vec<(Target, Health)> {
         let workers = self.lock();
-        let one = |worker: &Worker| (worker.target().clone(), worker.health());
+        let one = |worker: &Arc<Worker>| (worker.target().clone(), worker.health());
         workers.iter().map(one).collect()
     }
 
     /// A panic of another part does not make the list less true.
-    fn lock(&self) -> MutexGuard<'_, Vec<Worker>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,8 +11,9 @@ use super::{Dropped, Limits};
 use crate::{
     artifact::{self, Artifact, Destination},
     store::{
-        now_ms,
+        WINDOW_BYTES_MAX, now_ms,
         retention::{self, Retention, Surplus},
+        trusted,
     },
 };
 
@@ -42,9 +43,12 @@ impl Queue {
         Self { folder, limits }
     }
 
-    /// Makes the folder where there is none, and removes what a daemon that was killed left unfinished.
+    /// Makes the folder where there is none, tightens what others could read, and removes what a daemon that was killed left unfinished.
     pub(super) fn prepare(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
+        if let Some(queues) = self.folder.parent() {
+            trusted::make_folder(queues)?;
+        }
+        trusted::make_folder(&self.folder)?;
         artifact::remove_unfinished(&self.folder)
     }
 
@@ -54,7 +58,7 @@ impl Queue {
         let path = self
             .folder
             .join(format!("{:015}-{number:06}{SUFFIX}", now_ms()));
-        let artifact = Artifact::open(&Destination::File(path));
+        let artifact = Artifact::open_as(&Destination::Ours(path), trusted::FILE_MODE);
         artifact
             .and_then(|artifact| artifact.write(bytes))
             .map_err(|error| {
@@ -70,9 +74,10 @@ impl Queue {
             .filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
                 let (since, _) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+                let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
                 Some(Item {
                     since_ms: since.parse().ok()?,
-                    bytes: entry.metadata().ok()?.len(),
+                    bytes: metadata.len(),
                     name,
                 })
             })
@@ -82,7 +87,7 @@ impl Queue {
     }
 
     pub(super) fn read(&self, item: &Item) -> io::Result<Vec<u8>> {
-        fs::read(self.folder.join(&item.name))
+        trusted::read_bounded(&self.folder.join(&item.name), WINDOW_BYTES_MAX)
     }
 
     /// Whether it was there to be removed.

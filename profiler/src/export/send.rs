@@ -1,6 +1,6 @@
 //! One request, by HTTP, and what its answer means.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::{
     metrics::v1::ExportMetricsServiceResponse,
@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message;
 
 use super::{Kind, Signal, Target};
+use crate::store::trusted;
 
 /// Longest time to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -112,7 +113,7 @@ impl Agent {
         let Some(path) = &self.target.headers_file else {
             return Ok(Vec::new());
         };
-        let text = fs::read_to_string(path)
+        let text = trusted::read_text(path)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         parse_headers(&text).map_err(|line| format!("{}:{line}: no `Name: value`", path.display()))
     }

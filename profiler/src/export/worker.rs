@@ -157,11 +157,13 @@ impl Work {
     fn run(mut self, wakes: &Receiver<()>) {
         privileges::give_up();
         loop {
+            lock(&self.health).since = Some(Instant::now());
             trim(&self.queue, &self.health);
             let pause = match self.queue.items().first() {
                 None => Some(None),
                 Some(item) => self.attempt(item).map(Some),
             };
+            lock(&self.health).since = None;
             let goes_on = match pause {
                 // There may be more.
                 None => !matches!(

@@ -128,7 +128,7 @@ pub(crate) fn plain<'a>(section: &impl ObjectSection<'a>) -> Option<&'a [u8]> {
 mod tests {
     use std::{fs::File, io::Write};
 
-    use object::ReadRef;
+    use object::{Object, ObjectSection, ReadRef};
     use proptest::prelude::*;
 
     use super::{BLOCK, Contents, STRING_MAX};
@@ -137,6 +137,34 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file
+    }
+
+    /// A section that claims to be compressed has no bytes: what they would be is never made.
+    #[test]
+    fn compressed_sections_are_refused() {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let library = maps
+            .lines()
+            .find(|line| line.ends_with("libc.so.6"))
+            .unwrap();
+        let mut bytes = std::fs::read(library.split_whitespace().nth(5).unwrap()).unwrap();
+        let has_bytes = |bytes: &[u8]| {
+            let object = object::File::parse(bytes).unwrap();
+            super::plain(&object.section_by_name(".eh_frame").unwrap()).is_some()
+        };
+        assert!(has_bytes(&bytes));
+        let word = |bytes: &[u8], at: usize| {
+            usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap()
+        };
+        let object = object::File::parse(&*bytes).unwrap();
+        let index = object.section_by_name(".eh_frame").unwrap().index().0;
+        let header = word(&bytes, 0x28) + 64 * index;
+        // `SHF_COMPRESSED`, and `ELFCOMPRESS_ZLIB` of 200 GB.
+        bytes[header + 9] |= 8;
+        let at = word(&bytes, header + 24);
+        bytes[at..at + 8].copy_from_slice(&1_u64.to_le_bytes());
+        bytes[at + 8..at + 16].copy_from_slice(&(200_u64 << 30).to_le_bytes());
+        assert!(!has_bytes(&bytes));
     }
 
     /// What a file claims costs nothing: of a sparse one of a terabyte no more is read than is allowed.

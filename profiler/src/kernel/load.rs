@@ -35,7 +35,8 @@ use super::{
     wire::{self, Interests},
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf.o"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler-ebpf.o"));
 
 /// Tracepoints by program, in the order in which they are attached.
 const LIFECYCLE: [(&str, &str); 3] = [
@@ -213,7 +214,10 @@ impl Kernel {
             map: "COUNTS",
             source: Box::new(source),
         })?;
-        let sum = |counter: &Counter| slots.iter().map(|cpu| cpu[*counter as usize]).sum();
+        let sum = |counter: &Counter| match counter {
+            Counter::NotRun => self.misses(),
+            counter => slots.iter().map(|cpu| cpu[*counter as usize]).sum(),
+        };
         Ok(Counter::ALL
             .iter()
             .map(|counter| (*counter, sum(counter)))

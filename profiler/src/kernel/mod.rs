@@ -7,6 +7,9 @@ mod btf;
 mod calls;
 mod error;
 mod load;
+mod misses;
+#[cfg(test)]
+mod own_stack;
 mod paranoid;
 mod plain;
 pub mod probe;

@@ -1,10 +1,5 @@
 //! Following TCP connections.
 
-use std::{
-    fs,
-    os::fd::{AsFd, AsRawFd},
-};
-
 use aya::{
     Ebpf,
     maps::{HashMap, MapData},
@@ -136,24 +131,5 @@ impl Kernel {
     pub fn forget_listener(&mut self, listener: Listener) {
         // As above.
         let _ = self.connections.listeners.remove(&Place(listener));
-    }
-
-    /// Events that were missed because they happened while the same program ran on the same CPU.
-    pub fn missed_tcp(&self) -> u64 {
-        let programs = PROGRAMS
-            .iter()
-            .filter_map(|(name, _)| self.ebpf.program(name));
-        let missed = programs.filter_map(|program| {
-            let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
-            let facts = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
-            let mut lines = facts.lines();
-            lines.find_map(|line| {
-                line.strip_prefix("recursion_misses:")?
-                    .trim()
-                    .parse::<u64>()
-                    .ok()
-            })
-        });
-        missed.sum()
     }
 }

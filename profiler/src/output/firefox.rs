@@ -14,7 +14,10 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
 use super::{Lines, OutputError, folded::python_text, frame_class::FrameClass, provenance};
-use crate::profile::{FrameKind, Location, ModuleId, Profile, StackId, ThreadId};
+use crate::{
+    printable::compact_json,
+    profile::{FrameKind, Location, ModuleId, Profile, StackId, ThreadId},
+};
 
 /// Most modules that get a subcategory of their own; the format counts them in 16 bits.
 const SUBCATEGORIES_MAX: usize = 1 << 14;
@@ -25,7 +28,7 @@ pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
     let mut file = serde_json::to_value(&processed)?;
     file["meta"]["extra"] = extra(profile);
     file["meta"]["arguments"] = Value::from(profile.meta.command_line.as_str());
-    Ok(serde_json::to_vec(&file)?)
+    Ok(compact_json(&file)?)
 }
 
 /// The account as a section of the page's profile information.

@@ -2,14 +2,17 @@
 //!
 //! The first frame is the process's name; with [`Threads::Split`] the second is the thread's. The
 //! flamegraph is drawn from exactly these lines. Names are made safe for the line format here (and
-//! only here): `;` becomes `:`, control characters go, a name that ends in a lone number gets `_`
+//! only here): `;` becomes `:`, what is not printable is escaped, a name that ends in a lone number gets `_`
 //! before it, since a reader would take the number for a second count. A file ends with `# `
 //! comments that describe the recording; common readers skip them.
 
 use std::collections::BTreeMap;
 
 use super::{Lines, Options, Threads, frame_class::FrameClass, provenance};
-use crate::profile::{Frame, Location, Profile};
+use crate::{
+    printable::printable,
+    profile::{Frame, Location, Profile},
+};
 
 /// Name of a frame that has none.
 const UNNAMED: &str = "[unnamed]";
@@ -60,13 +63,6 @@ pub(super) fn render(profile: &Profile, options: Options) -> Vec<u8> {
         text.push('\n');
     }
     text.into_bytes()
-}
-
-/// Text without control characters, which neither a line nor an SVG can hold.
-pub(crate) fn printable(text: &str) -> String {
-    let kept =
-        |character: &char| !character.is_control() && !matches!(character, '\u{fffe}' | '\u{ffff}');
-    text.chars().filter(kept).collect()
 }
 
 /// A location's functions, outermost first.
@@ -196,7 +192,7 @@ mod tests {
     #[test]
     fn names_are_made_safe() {
         assert_eq!(safe_name("[u8; 8]"), "[u8: 8]");
-        assert_eq!(safe_name("a\nb\u{1}"), "ab");
+        assert_eq!(safe_name("a\nb\u{1}"), "a\\nb\\x01");
         assert_eq!(safe_name("pool 12"), "pool_12");
         assert_eq!(safe_name("f(int, 1.5)"), "f(int, 1.5)");
         assert_eq!(safe_name("  "), "[unnamed]");

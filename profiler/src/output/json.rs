@@ -26,7 +26,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::{OutputError, account, figures::hexadecimal};
-use crate::profile::{Account, Frame, FrameKind, Location, Meta, Module, Profile, Sample};
+use crate::{
+    printable::compact_json,
+    profile::{Account, Frame, FrameKind, Location, Meta, Module, Profile, Sample},
+};
 use profiler_common::off_cpu::State;
 
 /// The version of the schema.
@@ -60,7 +63,7 @@ pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
         })).collect()),
         "account": statement(profile),
     });
-    Ok(serde_json::to_vec(&file)?)
+    Ok(compact_json(&file)?)
 }
 
 fn meta(meta: &Meta) -> Value {

@@ -5,6 +5,7 @@
 //! stacks were taken, and how names were found, is not known here either.
 
 pub mod account;
+pub(crate) mod columns;
 pub(crate) mod csv;
 #[cfg(test)]
 pub(crate) mod example;
@@ -109,7 +110,7 @@ impl fmt::Display for Format {
 
 /// No format has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no output format is called `{0}`")]
+#[error("no output format is called `{}`", crate::printable::printable(.0))]
 pub struct UnknownFormat(String);
 
 impl UnknownFormat {

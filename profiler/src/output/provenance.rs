@@ -4,8 +4,8 @@
 //! flamegraph. `report` restores the recording's description from them, so the keys are named here
 //! and used on both sides. Free text is quoted, so that no line ends in a digit.
 
-use super::{account, figures::exact_seconds, folded};
-use crate::profile::Profile;
+use super::{account, figures::exact_seconds};
+use crate::{printable::printable, profile::Profile};
 
 /// Key of the title.
 pub(crate) const TITLE: &str = "title";
@@ -27,12 +27,12 @@ pub(crate) fn lines(profile: &Profile) -> Vec<String> {
     let meta = &profile.meta;
     let mut lines = Vec::new();
     if !meta.title.is_empty() {
-        lines.push(format!("{TITLE}: \"{}\"", folded::printable(&meta.title)));
+        lines.push(format!("{TITLE}: \"{}\"", printable(&meta.title)));
     }
     if !meta.command_line.is_empty() {
         lines.push(format!(
             "{COMMAND_LINE}: \"{}\"",
-            folded::printable(&meta.command_line)
+            printable(&meta.command_line)
         ));
     }
     if meta.event.is_time() {

@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::{OutputError, folded::printable, frame_class::FrameClass, provenance};
-use crate::profile::{Frame, FrameKind, Profile, StackId, ThreadId};
+use super::{OutputError, frame_class::FrameClass, provenance};
+use crate::{
+    printable::compact_json,
+    profile::{Frame, FrameKind, Profile, StackId, ThreadId},
+};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,7 +88,7 @@ pub(super) fn render(profile: &Profile) -> Result<Vec<u8>, OutputError> {
             .collect(),
         account: provenance::lines(profile),
     };
-    Ok(serde_json::to_vec(&file)?)
+    Ok(compact_json(&file)?)
 }
 
 /// Frames without repetition, in the order of their first use.
@@ -103,7 +106,6 @@ impl<'a> Frames<'a> {
             FrameKind::Jit => format!("{} [JIT]", frame.name),
             FrameKind::Native | FrameKind::Python => frame.name.clone(),
         };
-        let name = printable(&name);
         let (file, line) = (frame.file.as_deref(), frame.line);
         let list = &mut self.list;
         *self
@@ -185,12 +187,9 @@ fn thread_name(profile: &Profile, id: ThreadId) -> String {
     };
     let process_text = named(&process.comm, process.pid);
     if (thread.tid, &thread.name) == (process.pid, &process.comm) || thread.name.is_empty() {
-        return printable(&process_text);
+        return process_text;
     }
-    printable(&format!(
-        "{process_text} / {}",
-        named(&thread.name, thread.tid)
-    ))
+    format!("{process_text} / {}", named(&thread.name, thread.tid))
 }
 
 fn sum(samples: &[(StackId, u64)]) -> u64 {

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, Table, presets};
 use rustc_hash::FxHashSet;
 
-use super::figures::{grouped, percent};
+use super::{
+    columns::Columns,
+    figures::{grouped, percent},
+};
 use crate::profile::{FrameKind, Location, Profile};
 
 /// Samples of one function.
@@ -68,29 +70,19 @@ pub fn functions(profile: &Profile) -> Vec<FunctionTotal> {
 /// The first `limit` functions as aligned text, a line each below a head line.
 pub fn table(profile: &Profile, limit: usize) -> String {
     let whole = profile.total();
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["self", "self %", "total", "total %", "function", "module"]);
-    for column in table.column_iter_mut().take(4) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    let mut table = Columns::new(["self", "self %", "total", "total %", "function", "module"]);
     for function in functions(profile).into_iter().take(limit) {
-        table.add_row([
+        table.row([
             grouped(function.own),
             percent(function.own, whole),
             grouped(function.total),
             percent(function.total, whole),
-            super::folded::printable(&function.name),
-            super::folded::printable(&function.module),
+            function.name,
+            function.module,
         ]);
     }
-    let text = table.to_string();
-    let mut trimmed = String::with_capacity(text.len());
-    for line in text.lines() {
-        trimmed.push_str(line.trim_end());
-        trimmed.push('\n');
-    }
-    trimmed
+    table.right(0..4);
+    table.to_string()
 }
 
 fn module<'a>(profile: &'a Profile, location: &Location) -> &'a str {

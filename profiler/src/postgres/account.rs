@@ -13,12 +13,14 @@ use super::{
 use crate::output::account::{COST_BPF, COST_PROCESS};
 
 /// Causes for which the kernel side has not told what a call carried.
-const LOST: [Counter; 5] = [
+const LOST: [Counter; 7] = [
     Counter::WireLost,
     Counter::WireUnreadable,
     Counter::WireSocketsFull,
     Counter::WireEntriesFull,
     Counter::TlsFull,
+    Counter::NotRun,
+    Counter::Busy,
 ];
 
 /// What went wrong without a byte missing.

@@ -1,15 +1,17 @@
 //! What backends run, read from their own memory: the text of a statement that was prepared before the recording is
 //! nowhere else. While a backend runs a statement, its variable `debug_query_string` points to the text
-//! (`src/backend/tcop/postgres.c`).
+//! (`src/backend/tcop/postgres.c`). By what it reads texts stands there too: `standard_conforming_strings`, and the
+//! client's encoding behind a pointer that has no symbol, but a function that returns what it points to (`code`).
 //!
 //! Only backends that run a statement without a text are read, every few ms, so that short calls are met by chance and
 //! long ones always are. Nothing is stopped: whether the text was that of one call is found out from the call's times.
 
 use std::{collections::VecDeque, fs::File, os::unix::fs::FileExt, sync::Arc};
 
-use object::{Object, ObjectSymbol};
+use object::{Object, ObjectSection, ObjectSymbol, ReadRef};
 use rustc_hash::FxHashMap;
 
+use super::{code::pointer_of, dialect::Parameters, encoding::Encoding, sql::Strings};
 use crate::{
     foreign::{Contents, Identity, ask, find_program, proc_text},
     record::finish::monotonic_ns,
@@ -17,6 +19,12 @@ use crate::{
 };
 
 const VARIABLE: &[u8] = b"debug_query_string";
+const CONFORMING: &[u8] = b"standard_conforming_strings";
+const ENCODING_NAME: &[u8] = b"pg_get_client_encoding_name";
+/// Longest name of an encoding, with the zero byte behind it.
+const NAME_MAX: usize = 32;
+/// Bytes of that function's code that are looked at.
+const CODE_MAX: u64 = 32;
 /// Most bytes of a text: as much as is looked at of one that is sent.
 const TEXT_MAX: usize = 65_536;
 /// Bytes that are read at once: most texts are shorter, and what lies behind may not be readable.
@@ -48,16 +56,26 @@ pub(super) struct Backends {
 #[derive(Debug)]
 struct Backend {
     memory: Arc<File>,
-    /// Address of the variable.
-    variable: u64,
+    addresses: Addresses,
+}
+
+/// Where the variables are, in a program or a process.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    /// The pointer to the text.
+    text: u64,
+    /// The boolean, if the program has it.
+    conforming: Option<u64>,
+    /// The pointer to the client's encoding, of which the name comes first; if it is found.
+    encoding: Option<u64>,
 }
 
 /// A server's program.
 #[derive(Debug)]
 struct Executable {
     segments: Segments,
-    /// The linker's address of the variable.
-    variable: u64,
+    /// By the linker.
+    addresses: Addresses,
 }
 
 /// What a backend ran.
@@ -68,6 +86,8 @@ pub(super) struct Reading {
     pub(super) between_ns: (u64, u64),
     pub(super) text: Vec<u8>,
     pub(super) is_whole: bool,
+    /// By which it was read.
+    pub(super) strings: Strings,
 }
 
 impl Backends {
@@ -105,6 +125,23 @@ impl Backends {
         }
     }
 
+    /// By what a backend reads texts.
+    pub(super) fn parameters(&mut self, pid: u32) -> Option<Parameters> {
+        let backend = self.backend(pid)?;
+        let (memory, addresses) = (Arc::clone(&backend.memory), backend.addresses);
+        let parameters = ask(pid, move || Parameters {
+            encoding: (addresses.encoding).and_then(|name| encoding(&memory, name)),
+            strings: strings(&memory, addresses.conforming),
+            since_ns: monotonic_ns(),
+        })?;
+        // It is kept open only where texts are read too.
+        let is_wanted = self.wanted.iter().any(|(wanted, _)| *wanted == pid);
+        if !is_wanted {
+            self.known.remove(&pid);
+        }
+        Some(parameters)
+    }
+
     fn backend(&mut self, pid: u32) -> Option<&Backend> {
         let Self {
             known, executables, ..
@@ -134,20 +171,20 @@ impl Backend {
             memory: ask(pid, move || File::open(format!("/proc/{pid}/mem")))?
                 .ok()?
                 .into(),
-            variable: bias.wrapping_add(executable.variable),
+            addresses: executable.addresses.above(bias),
         })
     }
 
     /// What it runs now, if it runs anything.
     fn read(&self, pid: u32) -> Option<Reading> {
-        let (memory, variable) = (Arc::clone(&self.memory), self.variable);
-        ask(pid, move || read(pid, &memory, variable))?
+        let (memory, addresses) = (Arc::clone(&self.memory), self.addresses);
+        ask(pid, move || read(pid, &memory, addresses))?
     }
 }
 
-fn read(pid: u32, memory: &File, variable: u64) -> Option<Reading> {
+fn read(pid: u32, memory: &File, addresses: Addresses) -> Option<Reading> {
     let before_ns = monotonic_ns();
-    let at = pointer(memory, variable)?;
+    let at = pointer(memory, addresses.text)?;
     let mut text = Vec::new();
     let mut is_whole = false;
     while text.len() < TEXT_MAX && !is_whole {
@@ -161,35 +198,83 @@ fn read(pid: u32, memory: &File, variable: u64) -> Option<Reading> {
         is_whole = end.is_some();
         text.extend_from_slice(&piece[..end.unwrap_or(room)]);
     }
-    let is_same = pointer(memory, variable)? == at;
+    let strings = strings(memory, addresses.conforming);
+    let is_same = pointer(memory, addresses.text)? == at;
     is_same.then(|| Reading {
         pid,
         between_ns: (before_ns, monotonic_ns()),
         text,
         is_whole,
+        strings,
     })
 }
 
-fn pointer(memory: &File, variable: u64) -> Option<u64> {
+fn strings(memory: &File, conforming: Option<u64>) -> Strings {
+    let mut byte = [0];
+    let read = conforming.map(|at| memory.read_exact_at(&mut byte, at));
+    match (read, byte) {
+        (Some(Ok(())), [1]) => Strings::Conforming,
+        (Some(Ok(())), [0]) => Strings::Escaping,
+        _ => Strings::Unknown,
+    }
+}
+
+fn encoding(memory: &File, name: u64) -> Option<Encoding> {
+    let at = pointer(memory, pointer(memory, name)?)?;
+    let mut name = [0; NAME_MAX];
+    let read = memory.read_at(&mut name, at).ok()?;
+    let end = name.iter().take(read).position(|byte| *byte == 0)?;
+    Encoding::named(name.get(..end)?)
+}
+
+/// The pointer that is there, unless it leads nowhere.
+fn pointer(memory: &File, at: u64) -> Option<u64> {
     let mut bytes = [0; 8];
-    memory.read_exact_at(&mut bytes, variable).ok()?;
+    memory.read_exact_at(&mut bytes, at).ok()?;
     Some(u64::from_ne_bytes(bytes)).filter(|at| *at != 0)
+}
+
+impl Addresses {
+    fn above(self, bias: u64) -> Self {
+        let above = |address: u64| bias.wrapping_add(address);
+        Self {
+            text: above(self.text),
+            conforming: self.conforming.map(above),
+            encoding: self.encoding.map(above),
+        }
+    }
 }
 
 impl Executable {
     fn read(program: &File) -> Option<Self> {
         let data = Contents::of(program);
         let object = object::File::parse(&data).ok()?;
-        let variable = object
-            .dynamic_symbols()
-            .chain(object.symbols())
-            .take(SYMBOLS_MAX)
-            .find(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(VARIABLE))?;
+        let address = |name: &[u8]| {
+            let symbols = object.dynamic_symbols().chain(object.symbols());
+            let symbol = symbols
+                .take(SYMBOLS_MAX)
+                .find(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(name));
+            symbol.map(|symbol| symbol.address())
+        };
+        let addresses = Addresses {
+            text: address(VARIABLE)?,
+            conforming: address(CONFORMING),
+            encoding: address(ENCODING_NAME).and_then(|start| {
+                let code = code_at(&object, start)?;
+                pointer_of(start, &code)
+            }),
+        };
         Some(Self {
-            variable: variable.address(),
+            addresses,
             segments: Segments::of(&data)?,
         })
     }
+}
+
+/// The beginning of a function.
+fn code_at<'a, R: ReadRef<'a>>(object: &object::File<'a, R>, start: u64) -> Option<Vec<u8>> {
+    let read = |section: object::Section<'a, '_, R>| section.data_range(start, CODE_MAX).ok()?;
+    object.sections().find_map(read).map(<[u8]>::to_vec)
 }
 
 /// Start and file offset of the first writable mapping of a file, in the text of `/proc/PID/maps`.

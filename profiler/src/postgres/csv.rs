@@ -7,7 +7,7 @@ use super::{
     origin::side_text,
     report::{Report, Row},
 };
-use crate::output::csv::quoted;
+use crate::{output::csv::field, printable::printable};
 
 const HEADER: &str = "statement,fingerprint,side,by,via,databases,users,impact_permille,calls,errors,skipped,aborted,\
                       unfinished,unseen,shared,total_ns,mean_ns,p50_ns,p95_ns,p99_ns,max_ns,first_row_ns,wait_ns,\
@@ -21,7 +21,7 @@ pub(super) fn render(report: &Report<'_>) -> String {
         let _ = writeln!(text, "{},{}", labels(row), figures(row));
     }
     for line in report.account.iter().flat_map(|account| account.lines()) {
-        let _ = writeln!(text, "# {line}");
+        let _ = writeln!(text, "# {}", printable(&line));
     }
     text
 }
@@ -30,15 +30,15 @@ fn labels(row: &Row<'_>) -> String {
     let seen = &row.figures.seen;
     let several = |values: &std::collections::BTreeSet<std::sync::Arc<str>>| {
         let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
-        quoted(&values.join(" "))
+        field(&values.join(" "))
     };
     [
-        quoted(&row.text),
+        field(&row.text),
         row.fingerprint
             .map(|fingerprint| fingerprint.to_string())
             .unwrap_or_default(),
         side_text(row.side).to_owned(),
-        quoted(row.by.unwrap_or_default()),
+        field(row.by.unwrap_or_default()),
         seen.transports
             .iter()
             .map(|transport| transport.text())

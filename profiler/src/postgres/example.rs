@@ -6,8 +6,8 @@ use super::{
     account::{Account, Sockets},
     origin::{Origin, tests::origin},
     protocol::{
-        Call, Event, Extent, Failure, Outcome, Rows, Session, Severity, SqlState, Statement,
-        Statements, Transaction, TransactionEnd,
+        Call, Event, Failure, Outcome, Rows, Session, Severity, SqlState, Statement, Transaction,
+        TransactionEnd,
     },
     report::{Report, Selection, SortBy, rows},
     statistics::Statistics,
@@ -59,7 +59,7 @@ pub(super) fn statistics(texts: &mut Texts) -> Statistics {
         peer: Some("10.0.0.7".into()),
         ..origin()
     });
-    let mut known = |text: &str| Statement::Known(texts.prepared(text.as_bytes(), Extent::Whole));
+    let mut known = |text: &str| Statement::Known(texts.known(text));
     let (select, insert) = (
         known("SELECT a, \"b\" FROM t"),
         known("INSERT INTO t VALUES (7)"),
@@ -135,7 +135,7 @@ pub(crate) fn window(duration: Duration, calls: &[(&str, u64)]) -> Window {
     let mut statistics = Statistics::default();
     let origin = Arc::new(origin());
     for (text, ms) in calls {
-        let statement = Statement::Known(texts.prepared(text.as_bytes(), Extent::Whole));
+        let statement = Statement::Known(texts.known(text));
         statistics.take(&Event::Call(call(statement, *ms)), &origin, None);
     }
     of(duration, &texts, statistics)

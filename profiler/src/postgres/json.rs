@@ -1,8 +1,8 @@
 //! The report for programs. Pure.
 //!
-//! One object: `version` (1), `title`, `duration_ns`; `statements`, each with `statement` (its normal form), `fingerprint`
-//! (16 hexadecimal digits), `side` (`client`, `server`), `by`, `via`, `databases`, `users`, `applications`, `peers` (eight
-//! at most), `impact_permille`, `calls` (ended without an error), `errors` (by SQLSTATE), `skipped`, `aborted`,
+//! One object: `version` (1), `title`, `duration_ns`; `statements`, each with `statement` (its normal form; its keywords
+//! alone, in `<withheld ..>`, where the server did not take it), `fingerprint` (16 hexadecimal digits), `side` (`client`,
+//! `server`), `by`, `via`, `databases`, `users`, `applications`, `peers` (eight at most), `impact_permille`, `calls` (ended without an error), `errors` (by SQLSTATE), `skipped`, `aborted`,
 //! `unfinished`, `unseen`, `shared` (calls whose end came together with another's, which are not in the quantiles),
 //! `total_ns`, `mean_ns`, `p50_ns`, `p95_ns`, `p99_ns`, `max_ns`, `first_row_ns` (mean), `wait_ns` (behind others of a
 //! pipeline), `ready_ns` (from the end to `ReadyForQuery`), `rows`, `sent`, `received` (bytes), `fetches`,
@@ -18,7 +18,7 @@ use super::{
     report::{Report, Row},
     statistics::{Sessions, Transactions},
 };
-use crate::output::OutputError;
+use crate::{output::OutputError, printable::pretty_json};
 
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
@@ -52,9 +52,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
             },
         })),
     });
-    let mut text = serde_json::to_string_pretty(&value)?;
-    text.push('\n');
-    Ok(text)
+    Ok(pretty_json(&value)?)
 }
 
 fn statement(row: &Row<'_>) -> Value {

@@ -1,8 +1,8 @@
 //! `profiler queries`: the statements that clients ask Postgres for, from what goes through their sockets.
 //!
 //! The kernel side copies what targets send and receive, in a `transfer` for each call. `order` puts it in order, `streams` tells Postgres from other
-//! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `texts` and tells
-//! what happened in events. What passes through TLS libraries are streams of their own; `encrypted` tells which encrypted
+//! traffic and has a machine of `protocol` for each connection, which hands texts to `sql` through `dialect` (how they are
+//! read: `encoding`) and `texts` and tells what happened in events. What passes through TLS libraries are streams of their own; `encrypted` tells which encrypted
 //! connections are read so. `backends` reads what a server runs from its memory where a text was sent before the recording,
 //! and `readings` finds the call that it is of. `statistics` adds those up in `figures`, with the `origin` of each connection; `report`,
 //! `table`, `json` and `csv` show them. All of these are pure. `watcher`
@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 
 mod account;
 mod backends;
+mod code;
 mod csv;
+mod dialect;
+mod encoding;
 mod encrypted;
 #[cfg(test)]
 pub(crate) mod example;
@@ -30,6 +33,8 @@ mod peers;
 pub mod protocol;
 mod readings;
 mod report;
+#[cfg(test)]
+mod secrets;
 mod session;
 pub(crate) mod shown;
 pub mod sql;
@@ -40,7 +45,7 @@ mod texts;
 pub(crate) mod totals;
 mod transfer;
 mod watcher;
-mod window;
+pub(crate) mod window;
 
 pub use self::{
     history::{History, tell},

@@ -11,9 +11,9 @@ use std::{
 use profiler_common::wire::{WireHeader, family, source};
 
 use super::{
+    encoding::legible,
     origin::{Origin, Transport},
     protocol::Side,
-    streams::Unknown,
 };
 use crate::{
     foreign::{ask, proc_bytes, proc_text},
@@ -100,9 +100,8 @@ impl Peers {
     }
 
     /// The server's end of a connection, if it is a process on this host.
-    pub(super) fn backend(&mut self, unknown: &Unknown) -> Option<u32> {
-        let header = &unknown.header;
-        if unknown.side == Side::Server {
+    pub(super) fn backend(&mut self, header: &WireHeader, side: Side) -> Option<u32> {
+        if side == Side::Server {
             return Some(header.tgid);
         }
         let local = sockets::tcp::address(header.local, header.local_port);
@@ -171,5 +170,5 @@ fn title(pid: u32) -> String {
     let read = ask(pid, move || proc_bytes(pid, "cmdline", TITLE_MAX));
     let (bytes, _) = read.and_then(Result::ok).unwrap_or_default();
     let title = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(title).into_owned()
+    legible(title)
 }

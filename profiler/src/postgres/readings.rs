@@ -1,10 +1,13 @@
 //! Which call a text belongs to that was read from a backend's memory. Pure.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
-use super::protocol::{Call, StatementId};
+use super::{
+    protocol::{Call, StatementId},
+    sql::Unanswered,
+};
 
 /// Readings that are kept of a backend: calls are told some ms after they have ended.
 const KEPT: usize = 8;
@@ -14,12 +17,27 @@ const BACKENDS_MAX: usize = 2000;
 /// What backends ran, and when.
 #[derive(Debug, Default)]
 pub(super) struct Readings {
-    by_pid: FxHashMap<u32, VecDeque<(u64, u64, StatementId)>>,
+    by_pid: FxHashMap<u32, VecDeque<Reading>>,
+}
+
+/// What a backend ran.
+#[derive(Debug)]
+struct Reading {
+    from_ns: u64,
+    to_ns: u64,
+    id: StatementId,
+    /// Its text, which the call shows to be right or not.
+    _unanswered: Option<Arc<Unanswered>>,
 }
 
 impl Readings {
     /// A backend ran a statement at some time between these, ns.
-    pub(super) fn add(&mut self, pid: u32, (from_ns, to_ns): (u64, u64), id: StatementId) {
+    pub(super) fn add(
+        &mut self,
+        pid: u32,
+        (from_ns, to_ns): (u64, u64),
+        (id, unanswered): (StatementId, Option<Arc<Unanswered>>),
+    ) {
         if self.by_pid.len() >= BACKENDS_MAX && !self.by_pid.contains_key(&pid) {
             self.by_pid.clear();
         }
@@ -27,7 +45,17 @@ impl Readings {
         if readings.len() >= KEPT {
             readings.pop_front();
         }
-        readings.push_back((from_ns, to_ns, id));
+        readings.push_back(Reading {
+            from_ns,
+            to_ns,
+            id,
+            _unanswered: unanswered,
+        });
+    }
+
+    /// A backend is gone.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.by_pid.remove(&pid);
     }
 
     /// What a call was, if a text was read while nothing but it can have been run. The times of calls whose ends came
@@ -35,10 +63,9 @@ impl Readings {
     pub(super) fn of(&self, pid: u32, call: &Call) -> Option<StatementId> {
         let end_ns = call.end_ns.filter(|_| call.sharing <= 1)?;
         let readings = self.by_pid.get(&pid)?;
-        let within = |(from_ns, to_ns, _): &&(u64, u64, StatementId)| {
-            *from_ns > call.service_ns && *to_ns < end_ns
-        };
-        readings.iter().find(within).map(|(_, _, id)| *id)
+        let within =
+            |reading: &&Reading| reading.from_ns > call.service_ns && reading.to_ns < end_ns;
+        readings.iter().find(within).map(|reading| reading.id)
     }
 }
 
@@ -54,17 +81,17 @@ mod tests {
         // From 1 s to 1.01 s.
         let call = call(Statement::Unknown, 10);
         let ms = |ms: u64| 1_000_000_000 + ms * 1_000_000;
-        readings.add(7, (ms(0) - 1, ms(1)), StatementId(1));
-        readings.add(7, (ms(9), ms(10)), StatementId(2));
-        readings.add(8, (ms(4), ms(5)), StatementId(3));
+        readings.add(7, (ms(0) - 1, ms(1)), (StatementId(1), None));
+        readings.add(7, (ms(9), ms(10)), (StatementId(2), None));
+        readings.add(8, (ms(4), ms(5)), (StatementId(3), None));
         assert_eq!(readings.of(7, &call), None);
-        readings.add(7, (ms(4), ms(5)), StatementId(4));
+        readings.add(7, (ms(4), ms(5)), (StatementId(4), None));
         assert_eq!(readings.of(7, &call), Some(StatementId(4)));
         let mut shared = call.clone();
         shared.sharing = 2;
         assert_eq!(readings.of(7, &shared), None);
         for _ in 0..KEPT {
-            readings.add(7, (ms(20), ms(21)), StatementId(5));
+            readings.add(7, (ms(20), ms(21)), (StatementId(5), None));
         }
         assert_eq!(readings.of(7, &call), None);
     }

@@ -22,9 +22,9 @@ use crate::{
         command::Held,
         ending::{End, Ending, at, event_loop},
         running::{Running, conclude},
-        showing::{show, show_view},
         targets,
     },
+    terminal::{show, show_view},
 };
 
 /// How often the ring is emptied: at 100 MB/s of traffic half a MiB has come.

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     account::Sockets,
+    dialect::{Dialect, Parameters, Speech},
     encrypted::Encrypted,
     origin::Origin,
     protocol::{
@@ -106,6 +107,7 @@ struct Conversation {
     backend: Option<u32>,
     /// A call without a text was told.
     is_unknown: bool,
+    dialect: Dialect,
 }
 
 impl Streams {
@@ -127,12 +129,13 @@ impl Streams {
         sockets
     }
 
-    /// Takes a transfer, in order. `find` says where a connection leads, of one that is new.
+    /// Takes a transfer, in order. `find` says where a connection leads, of one that is new, and by what the server reads
+    /// it if its beginning was not seen.
     pub(super) fn take(
         &mut self,
         transfer: Transfer,
         texts: &mut Texts,
-        find: impl FnOnce(&WireHeader, Side) -> Origin,
+        find: impl FnOnce(&WireHeader, Side, bool) -> (Origin, Parameters),
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) -> Told {
         self.sockets.records += 1;
@@ -171,8 +174,11 @@ impl Streams {
                     Recognition::Postgres(side) => {
                         self.sockets.postgres += 1;
                         let waiting = mem::take(waiting);
-                        let origin = Arc::new(find(&header, side));
-                        stream.what = What::Postgres(Box::new(Conversation::new(side, origin)));
+                        let is_begun = begins(side, &waiting);
+                        let (origin, parameters) = find(&header, side, is_begun);
+                        let mut conversation = Conversation::new(side, Arc::new(origin));
+                        conversation.dialect.parameters = parameters;
+                        stream.what = What::Postgres(Box::new(conversation));
                         waiting
                     }
                     Recognition::Tls if !is_within_tls(&header) => {
@@ -257,7 +263,7 @@ impl Streams {
     fn end_another(
         &mut self,
         header: &WireHeader,
-        texts: &Texts,
+        texts: &mut Texts,
         tell: &mut impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         let known = self.followed.get(&header.socket);
@@ -270,7 +276,7 @@ impl Streams {
         &mut self,
         socket: u64,
         (ending, time_ns): (Ending, u64),
-        texts: &Texts,
+        texts: &mut Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         let Some(stream) = self.followed.remove(&socket) else {
@@ -278,9 +284,7 @@ impl Streams {
         };
         match stream.what {
             What::Postgres(mut conversation) => {
-                conversation
-                    .connection
-                    .end(ending, time_ns, &mut self.events);
+                conversation.end((ending, time_ns), texts, &mut self.events);
                 conversation.tell(&mut self.events, texts, &mut tell);
             }
             What::Undecided(_) => self.sockets.undecided += 1,
@@ -293,7 +297,7 @@ impl Streams {
         &mut self,
         pid: u32,
         ending: (Ending, u64),
-        texts: &Texts,
+        texts: &mut Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         let of_it = self.followed.iter().filter(|(_, stream)| stream.pid == pid);
@@ -307,14 +311,13 @@ impl Streams {
     pub(super) fn finish(
         &mut self,
         time_ns: u64,
-        texts: &Texts,
+        texts: &mut Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         for stream in self.followed.values_mut() {
             if let What::Postgres(conversation) = &mut stream.what {
-                conversation
-                    .connection
-                    .end(Ending::Recording, time_ns, &mut self.events);
+                let ending = (Ending::Recording, time_ns);
+                conversation.end(ending, texts, &mut self.events);
                 conversation.tell(&mut self.events, texts, &mut tell);
             }
         }
@@ -331,7 +334,21 @@ impl Conversation {
             passing: [None; 2],
             backend: None,
             is_unknown: false,
+            dialect: Dialect::default(),
         }
+    }
+
+    /// Nothing more will come.
+    fn end(
+        &mut self,
+        (ending, time_ns): (Ending, u64),
+        texts: &mut Texts,
+        events: &mut Vec<Event>,
+    ) {
+        if let Some(id) = self.connection.under_way(time_ns) {
+            texts.is_under_way(id);
+        }
+        self.connection.end(ending, time_ns, events);
     }
 
     fn take(&mut self, transfer: &Transfer, texts: &mut Texts, events: &mut Vec<Event>) {
@@ -345,7 +362,12 @@ impl Conversation {
         *next = Some(position.saturating_add(header.length));
         if header.length > 0 {
             let chunk = transfer.chunk(direction, position);
-            self.connection.take(&chunk, texts, events);
+            let mut speech = Speech {
+                texts,
+                dialect: &mut self.dialect,
+                time_ns: transfer.time_ns(),
+            };
+            self.connection.take(&chunk, &mut speech, events);
         }
     }
 
@@ -370,7 +392,7 @@ impl Conversation {
     }
 
     /// Finds out which statement a call was whose text was sent before the recording.
-    fn recognise(&mut self, call: &mut Call, texts: &Texts) {
+    fn recognise(&mut self, call: &mut Call, texts: &mut Texts) {
         if !matches!(call.statement, Statement::Named(_)) {
             return;
         }
@@ -406,7 +428,7 @@ impl Conversation {
     fn tell(
         &mut self,
         events: &mut Vec<Event>,
-        texts: &Texts,
+        texts: &mut Texts,
         tell: &mut impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         for mut event in events.drain(..) {
@@ -430,6 +452,14 @@ impl Conversation {
 
 fn closed(header: &WireHeader) -> (Ending, u64) {
     (Ending::Closed, header.exit_ns)
+}
+
+/// Whether a connection begins with what was carried: its client's first byte is that of a length.
+fn begins(side: Side, carried: &[Transfer]) -> bool {
+    let is_clients =
+        |transfer: &&Transfer| (transfer.header.direction == SENT) == (side == Side::Client);
+    let first = carried.iter().find(is_clients);
+    first.is_some_and(|first| first.head().first() == Some(&0))
 }
 
 /// Whether it was seen within a TLS library.

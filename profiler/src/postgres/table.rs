@@ -2,8 +2,6 @@
 
 use std::{fmt::Write, time::Duration};
 
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
-
 use super::{
     figures::{Figures, Seen},
     origin::{Origin, side_text},
@@ -11,7 +9,10 @@ use super::{
     report::{Report, Row},
     statistics::By,
 };
-use crate::output::figures::bytes;
+use crate::{
+    output::{columns::Columns, figures::bytes},
+    printable::{printable, shortened},
+};
 
 /// Longest text of a statement in the table, in characters: JSON and CSV have all of it.
 const TEXT_MAX: usize = 200;
@@ -35,34 +36,31 @@ const FIGURES: [&str; 12] = [
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> String {
     let seconds = report.duration.as_secs_f64();
-    let mut text = format!("Postgres queries of {} in {seconds:.2} s\n\n", report.title);
-    let mut table = Table::new();
-    table.load_style(NOTHING);
+    let mut text = format!(
+        "Postgres queries of {} in {seconds:.2} s\n\n",
+        printable(report.title)
+    );
     let by = report.by.map(by_text);
     let header = std::iter::once("impact").chain(FIGURES);
     let labels = ["side", "via", "database", "user"].into_iter();
-    table.set_header(header.chain(labels).chain(by).chain(["statement"]));
+    let mut table = Columns::new(header.chain(labels).chain(by).chain(["statement"]));
     for row in &report.rows {
-        table.add_row(cells(row, report.by.is_some()));
+        table.row(cells(row, report.by.is_some()));
     }
-    for column in table.column_iter_mut().take(1 + FIGURES.len()) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    for line in table.to_string().lines() {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
+    table.right(0..1 + FIGURES.len());
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{table}");
     if report.more > 0 {
         let _ = writeln!(text, " ({} more: --limit)", report.more);
     }
     text.push('\n');
     for line in summary(report) {
-        let _ = writeln!(text, "{line}");
+        let _ = writeln!(text, "{}", printable(&line));
     }
     if let Some(account) = report.account {
         text.push('\n');
         for line in account.lines() {
-            let _ = writeln!(text, "{line}");
+            let _ = writeln!(text, "{}", printable(&line));
         }
     }
     text
@@ -108,7 +106,7 @@ fn cells(row: &Row<'_>, has_by: bool) -> Vec<String> {
     if has_by {
         cells.push(row.by.unwrap_or("?").to_owned());
     }
-    cells.push(cut(&row.text));
+    cells.push(shortened(&row.text, TEXT_MAX).into_owned());
     cells
 }
 
@@ -134,13 +132,6 @@ fn one_of(
         (None, _) => "?".to_owned(),
         (Some(value), 1) => value.to_string(),
         (Some(_), count) => format!("{count} or more"),
-    }
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(TEXT_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 
@@ -272,14 +263,15 @@ pub(super) fn event(call: &Call, origin: &Origin, text: &str, start_ns: u64) -> 
         Outcome::Unfinished => "unfinished".to_owned(),
         Outcome::Unseen => "answer not seen".to_owned(),
     };
-    format!(
-        "{at:.6} {} pid {} {}@{}: {shared}{}, {how}: {text}\n",
+    let line = format!(
+        "{at:.6} {} pid {} {}@{}: {shared}{}, {how}: {text}",
         side_text(origin.side),
         origin.pid,
         origin.user.as_deref().unwrap_or("?"),
         origin.database.as_deref().unwrap_or("?"),
         time(call.latency_ns),
-    )
+    );
+    format!("{}\n", printable(&line))
 }
 
 pub(super) fn time(ns: Option<u64>) -> String {

@@ -4,9 +4,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     backends,
-    protocol::{Call, Extent, Statement, StatementId, Statements},
+    encoding::Encoding,
+    protocol::{Call, Extent, Statement, StatementId},
     readings::Readings,
-    sql::{self, Command, Fingerprint, Interned, Interner, Reading, Strings},
+    sql::{
+        self, Command, Fingerprint, Interned, Interner, Kept, Reading, Standing, Strings,
+        Unanswered,
+    },
 };
 
 /// Names that DEALLOCATE gave up and that are told apart: clients number them, and begin again with each connection.
@@ -26,13 +30,17 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// The normal form.
+    /// What is shown of a statement: its normal form once the server took it.
     pub(super) fn text(&self, id: StatementId) -> &str {
-        self.interner.text(self.statement(id))
+        self.kept(id).map_or("", |kept| kept.shown)
     }
 
     pub(super) fn fingerprint(&self, id: StatementId) -> Option<Fingerprint> {
-        self.interner.fingerprint(self.statement(id))
+        self.kept(id).map(|kept| kept.fingerprint)
+    }
+
+    pub(super) fn kept(&self, id: StatementId) -> Option<Kept<'_>> {
+        self.interner.kept(self.statement(id))
     }
 
     /// How often a statement was one too many to be told apart.
@@ -48,20 +56,106 @@ impl Texts {
         }
     }
 
-    /// Takes what was read from the memory of a backend.
+    /// Takes what was read from the memory of a backend: it is in the encoding of the server, all of which are safe.
     pub(super) fn read(&mut self, reading: &backends::Reading) {
         let extent = if reading.is_whole {
             Extent::Whole
         } else {
             Extent::Cut
         };
-        let id = self.intern(&reading.text, extent);
-        self.readings.add(reading.pid, reading.between_ns, id);
+        let text = Encoding::Extended.decode(&reading.text);
+        let (id, unanswered) = self.intern(&text, extent, reading.strings);
+        let read = (id, unanswered);
+        self.readings.add(reading.pid, reading.between_ns, read);
     }
 
-    /// What a backend ran in a call.
-    pub(super) fn of_call(&self, backend: u32, call: &Call) -> Option<StatementId> {
-        self.readings.of(backend, call)
+    /// A backend is gone.
+    pub(super) fn forget(&mut self, backend: u32) {
+        self.readings.forget(backend);
+    }
+
+    /// What a backend ran in a call, if the server took that.
+    pub(super) fn of_call(&mut self, backend: u32, call: &Call) -> Option<StatementId> {
+        let id = self.readings.of(backend, call)?;
+        if call.outcome.is_of_accepted() {
+            self.accept(id);
+        }
+        let standing = self.interner.standing(self.statement(id));
+        (standing == Standing::Accepted).then_some(id)
+    }
+
+    /// A server took a statement.
+    pub(super) fn accept(&mut self, id: StatementId) {
+        self.interner.accept(self.statement(id));
+    }
+
+    /// A server has been busy with a statement for a while.
+    pub(super) fn is_under_way(&mut self, id: StatementId) {
+        self.interner.is_under_way(self.statement(id));
+    }
+
+    /// A statement by what was shown of it elsewhere.
+    pub(super) fn restore(&mut self, kept: Kept<'_>) -> StatementId {
+        StatementId(self.interner.restore(kept).number())
+    }
+
+    /// A statement by its normal form, which was shown elsewhere.
+    pub(super) fn known(&mut self, normal: &str) -> StatementId {
+        let (id, _unanswered) = self.intern(normal.as_bytes(), Extent::Whole, Strings::Unknown);
+        self.accept(id);
+        id
+    }
+
+    /// The statements of a simple Query, and how much of each is there.
+    pub(super) fn pieces(
+        text: &[u8],
+        extent: Extent,
+        strings: Strings,
+    ) -> impl Iterator<Item = (&[u8], Extent)> {
+        sql::statements(text, strings).map(move |range| {
+            // Of a text that was cut the last statement is.
+            let of_this = match extent {
+                Extent::Cut if range.end < text.len() => Extent::Whole,
+                extent => extent,
+            };
+            (text.get(range).unwrap_or_default(), of_this)
+        })
+    }
+
+    /// The statement of a text in UTF-8, and its normal form where the server has not taken it so far.
+    pub(super) fn intern(
+        &mut self,
+        text: &[u8],
+        extent: Extent,
+        strings: Strings,
+    ) -> (StatementId, Option<Arc<Unanswered>>) {
+        let interned = self.interner.intern(text, reading(extent, strings));
+        let Interned {
+            id,
+            command,
+            unanswered,
+        } = interned;
+        let Command::Deallocate { name } = command else {
+            return (StatementId(id.number()), unanswered);
+        };
+        (self.named(name, id), unanswered)
+    }
+
+    /// The statement of a text of which it is not clear where its values are.
+    pub(super) fn intern_unclear(
+        &mut self,
+        text: &[u8],
+        extent: Extent,
+        strings: Strings,
+    ) -> StatementId {
+        let reading = reading(extent, strings);
+        StatementId(self.interner.intern_unclear(text, reading).number())
+    }
+
+    /// The name that a DEALLOCATE gives up.
+    pub(super) fn deallocates(&self, id: StatementId) -> Option<&[u8]> {
+        let index = usize::try_from(id.0.checked_sub(NAMES_FROM)?).ok()?;
+        self.names.get(index).map(|(name, _)| name.as_ref())
     }
 
     fn statement(&self, id: StatementId) -> sql::StatementId {
@@ -72,18 +166,7 @@ impl Texts {
         name.map_or(sql::StatementId::from_number(id.0), |(_, id)| *id)
     }
 
-    fn intern(&mut self, text: &[u8], extent: Extent) -> StatementId {
-        let reading = Reading {
-            extent: match extent {
-                Extent::Whole => sql::Extent::Whole,
-                Extent::Cut => sql::Extent::Cut,
-            },
-            strings: Strings::Unknown,
-        };
-        let Interned { id, command } = self.interner.intern(text, reading);
-        let Command::Deallocate { name } = command else {
-            return StatementId(id.number());
-        };
+    fn named(&mut self, name: Arc<[u8]>, id: sql::StatementId) -> StatementId {
         if let Some(known) = self.by_name.get(&name) {
             return StatementId(*known);
         }
@@ -97,40 +180,33 @@ impl Texts {
     }
 }
 
-impl Statements for Texts {
-    fn simple(&mut self, text: &[u8], extent: Extent, ids: &mut Vec<StatementId>) {
-        for range in sql::statements(text, Strings::Unknown) {
-            // Of a text that was cut the last statement is.
-            let of_this = match extent {
-                Extent::Cut if range.end < text.len() => Extent::Whole,
-                extent => extent,
-            };
-            let id = self.intern(&text[range], of_this);
-            ids.push(id);
-        }
-    }
-
-    fn prepared(&mut self, text: &[u8], extent: Extent) -> StatementId {
-        self.intern(text, extent)
-    }
-
-    fn deallocates(&self, id: StatementId) -> Option<&[u8]> {
-        let index = usize::try_from(id.0.checked_sub(NAMES_FROM)?).ok()?;
-        self.names.get(index).map(|(name, _)| name.as_ref())
+fn reading(extent: Extent, strings: Strings) -> Reading {
+    Reading {
+        extent: match extent {
+            Extent::Whole => sql::Extent::Whole,
+            Extent::Cut => sql::Extent::Cut,
+        },
+        strings,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Extent, Statement, Statements, Texts};
+    use super::{Extent, Statement, Strings, Texts};
 
     /// Texts with different values and names are one statement, and what DEALLOCATE gives up is known all the same.
     #[test]
     fn statements_are_one_and_names_are_kept() {
         let mut texts = Texts::default();
-        let mut ids = Vec::new();
         let text = b"SELECT 1; DEALLOCATE a1; select 2; DEALLOCATE a2;";
-        texts.simple(text, Extent::Whole, &mut ids);
+        let pieces = Texts::pieces(text, Extent::Whole, Strings::Unknown);
+        let ids: Vec<_> = pieces
+            .map(|(piece, extent)| {
+                let (id, _unanswered) = texts.intern(piece, extent, Strings::Unknown);
+                texts.accept(id);
+                id
+            })
+            .collect();
         assert_eq!(ids.len(), 4);
         assert_eq!(ids[0], ids[2]);
         let known = |id| texts.canonical(Statement::Known(id));

@@ -98,6 +98,12 @@ impl Totals {
             }
         }
         self.choose(&texts);
+        for (key, text) in &texts {
+            // More of it may be shown than in the windows before.
+            if let Some(series) = self.series.get_mut(key) {
+                series.text = shortened(text);
+            }
+        }
         for measured in window.measured() {
             let key = key(&measured);
             let series = key.filter(|key| self.shown.contains(key));
@@ -157,9 +163,7 @@ impl Totals {
                 self.shown.remove(&lightest);
             }
             self.shown.insert(key);
-            let text = texts.get(&key).copied().unwrap_or_default();
-            let series = self.series.entry(key).or_default();
-            series.text = shortened(text);
+            self.series.entry(key).or_default();
         }
     }
 

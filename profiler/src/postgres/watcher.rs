@@ -18,6 +18,7 @@ use super::{
     Tls,
     account::{Account, Sockets, unexplained},
     backends::Backends,
+    dialect::Parameters,
     order::{HOLD_BACK_NS, Order},
     origin::Origin,
     peers::Peers,
@@ -203,6 +204,7 @@ impl Watcher {
         self.tell(now_ns.saturating_sub(HOLD_BACK_NS));
         for (pid, time_ns) in ended {
             self.leave(pid, (Ending::Closed, time_ns));
+            self.texts.forget(pid);
         }
     }
 
@@ -239,7 +241,15 @@ impl Watcher {
             let result = streams.take(
                 transfer,
                 texts,
-                |header, side| peers.origin(header, side),
+                |header, side, is_begun| {
+                    let origin = peers.origin(header, side);
+                    if is_begun {
+                        return (origin, Parameters::default());
+                    }
+                    let backend = peers.backend(header, side);
+                    let parameters = backend.and_then(|backend| backends.parameters(backend));
+                    (origin, parameters.unwrap_or_default())
+                },
                 |event, origin, texts| told.take(event, origin, texts),
             );
             if let Some((socket, inode)) = result.ignore {
@@ -249,7 +259,9 @@ impl Watcher {
                 kernel.pass_over(passing.socket, passing.until);
             }
             if let Some(unknown) = result.unknown {
-                let backend = unknown.backend.or_else(|| peers.backend(&unknown));
+                let backend = unknown
+                    .backend
+                    .or_else(|| peers.backend(&unknown.header, unknown.side));
                 if let Some(backend) = backend {
                     streams.set_backend(unknown.header.socket, backend);
                     backends.want(backend);
@@ -277,6 +289,7 @@ impl Watcher {
         self.alive.remove(&pid);
         self.libraries.process_ended(pid);
         self.backends.forget(pid);
+        self.texts.forget(pid);
     }
 
     /// Who is a target now, as the kernel side has it.

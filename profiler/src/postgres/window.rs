@@ -15,8 +15,8 @@ use super::{
     account::Account,
     figures::Figures,
     measured::Measured,
-    protocol::{Extent, Side, SqlState, Statement, Statements},
-    sql::{Fingerprint, Reading, normalise},
+    protocol::{Side, SqlState, Statement},
+    sql::{Fingerprint, Kept, Reading, Standing, normalise},
     statistics::{Key, Sessions, Statistics, Stretch, Transactions},
     texts::Texts,
 };
@@ -65,6 +65,12 @@ struct Group {
 enum Stored {
     /// Its normal form.
     Text(String),
+    /// What is shown of a statement that no server took.
+    Partly {
+        shown: String,
+        fingerprint: Fingerprint,
+        is_under_way: bool,
+    },
     /// Known by its name only.
     Named(String),
     /// A function by its number.
@@ -119,10 +125,11 @@ impl Window {
                 Stored::Text(text) => {
                     Some(normalise(text.as_bytes(), Reading::default()).fingerprint)
                 }
+                Stored::Partly { fingerprint, .. } => Some(*fingerprint),
                 _ => None,
             }),
             text: match &group.statement {
-                Stored::Text(text) => Some(text),
+                Stored::Text(text) | Stored::Partly { shown: text, .. } => Some(text),
                 _ => None,
             },
             figures: &group.figures,
@@ -179,7 +186,14 @@ impl Table for Window {
 impl Stored {
     fn new(statement: Option<&Statement>, texts: &Texts) -> Self {
         match statement {
-            Some(Statement::Known(id)) => Self::Text(texts.text(*id).to_owned()),
+            Some(Statement::Known(id)) => match texts.kept(*id) {
+                Some(kept) if kept.standing < Standing::Accepted => Self::Partly {
+                    shown: kept.shown.to_owned(),
+                    fingerprint: kept.fingerprint,
+                    is_under_way: kept.standing == Standing::UnderWay,
+                },
+                _ => Self::Text(texts.text(*id).to_owned()),
+            },
             Some(Statement::Named(name)) => Self::Named(name.to_string()),
             Some(Statement::Function(oid)) => Self::Function(*oid),
             Some(Statement::Empty) => Self::Empty,
@@ -191,9 +205,22 @@ impl Stored {
     fn statement(self, texts: &mut Texts) -> Option<Statement> {
         Some(match self {
             Self::Text(text) => {
-                let id = texts.prepared(text.as_bytes(), Extent::Whole);
+                let id = texts.known(&text);
                 texts.canonical(Statement::Known(id))
             }
+            Self::Partly {
+                shown,
+                fingerprint,
+                is_under_way,
+            } => Statement::Known(texts.restore(Kept {
+                shown: &shown,
+                fingerprint,
+                standing: if is_under_way {
+                    Standing::UnderWay
+                } else {
+                    Standing::Withheld
+                },
+            })),
             Self::Named(name) => Statement::Named(name.into()),
             Self::Function(oid) => Statement::Function(oid),
             Self::Empty => Statement::Empty,
@@ -212,7 +239,7 @@ fn fingerprint(statement: Option<&Statement>, texts: &Texts) -> Option<Fingerpri
 
 /// Windows together.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     pub(super) texts: Texts,
     pub(super) statistics: Statistics,
     pub(super) account: Account,
@@ -221,7 +248,7 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    pub(super) fn add(&mut self, window: Window) {
+    pub(crate) fn add(&mut self, window: Window) {
         let mut statistics = Statistics {
             transactions: window.transactions,
             sessions: window.sessions,

@@ -8,7 +8,8 @@ use crate::kernel::{ClockEvent, PARANOID_MIN, paranoid_remedy, probe::Tried};
 
 /// `bpf_loop` came with 5.17.
 const KERNEL_MIN: (u32, u32) = (5, 17);
-const SET_CAPABILITIES: &str = "run as root (sudo), or: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,\
+/// What mends a want of privilege.
+pub(crate) const SET_CAPABILITIES: &str = "run as root (sudo), or: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,\
                                 cap_dac_read_search,cap_syslog,cap_checkpoint_restore+ep $(command -v profiler)";
 
 /// Names of the checks that other commands rest on.

@@ -8,6 +8,7 @@ mod assess;
 mod facts;
 mod render;
 
+pub(crate) use assess::SET_CAPABILITIES;
 pub use assess::{Check, Command, Report, Status, Verdict};
 
 use crate::{

@@ -239,3 +239,72 @@ fn raise_descriptor_limit() {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::{FileId, Files, Line, PATH_MAX, Refused, short};
+    use crate::foreign::Root;
+
+    fn pin(files: &mut Files, path: &Path, line: &Line) -> FileId {
+        let own = std::process::id();
+        let found = Root::of(own).and_then(|root| root.find(path));
+        files.pin(own, line, path, found)
+    }
+
+    /// What the kernel's list of mappings says of two files may be equal: it is not by that that they are known.
+    const LINE: Line = Line {
+        start: 0x1000,
+        end: 0x2000,
+        file_offset: 0,
+        device: (0, 77),
+        inode: 7,
+    };
+
+    /// One file is one by whatever name; other files are others, whatever the kernel's list calls them; so is one that
+    /// was copied over.
+    #[test]
+    fn files_are_known_by_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, link, other] = ["one", "link", "other"].map(|name| folder.path().join(name));
+        fs::write(&one, "one").unwrap();
+        fs::write(&other, "two").unwrap();
+        fs::hard_link(&one, &link).unwrap();
+        let mut files = Files::default();
+        let first = pin(&mut files, &one, &LINE);
+        assert_eq!(pin(&mut files, &link, &LINE), first);
+        assert_ne!(pin(&mut files, &other, &LINE), first);
+        fs::write(&one, "longer").unwrap();
+        assert_ne!(pin(&mut files, &one, &LINE), first);
+    }
+
+    /// A file that could not be opened is never one that was, nor one of another name; it is counted once.
+    #[test]
+    fn unopened_files_are_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = folder.path().join("one");
+        fs::write(&one, "one").unwrap();
+        let mut files = Files::default();
+        let first = pin(&mut files, &one, &LINE);
+        let mut refuse =
+            |path: &str| files.pin(1, &LINE, Path::new(path), Err(Refused::NotRegular));
+        let (pipe, again, other) = (refuse("/pipe"), refuse("/pipe"), refuse("/other"));
+        assert!(pipe != first && pipe == again && pipe != other);
+        assert!(files.list[pipe.index()].file.is_none());
+        let cause = Refused::NotRegular.text();
+        assert_eq!(files.notes()[cause], 2);
+    }
+
+    /// Of a long path the end is kept.
+    #[test]
+    fn long_paths_are_short() {
+        let long = PathBuf::from(format!("/{}/end", "a".repeat(4000)));
+        let kept = short(&long);
+        assert!(kept.as_os_str().len() <= PATH_MAX + 4 && kept.ends_with("end"));
+        assert_eq!(short(Path::new("/a/b")), Path::new("/a/b"));
+    }
+}

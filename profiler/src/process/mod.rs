@@ -8,7 +8,7 @@
 mod files;
 mod mappings;
 mod roots;
-mod scan;
+pub(crate) mod scan;
 mod share;
 mod table;
 mod vdso;

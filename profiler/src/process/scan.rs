@@ -19,6 +19,7 @@ use super::{
     files::{FileId, Files},
     mappings::{Backing, Line, Mapping, Mappings},
 };
+use crate::command_line::CommandLines;
 use crate::foreign::{
     Mapped, Refused, Regular, Root, ask, find_mapped, proc_bytes, proc_facts, ran, whole_lines,
 };
@@ -43,8 +44,8 @@ pub fn comm(pid: u32) -> Option<String> {
     Some(comm.trim_end_matches('\n').to_owned())
 }
 
-/// Its command line, words separated by blanks.
-pub(super) fn command_line(pid: u32) -> Option<String> {
+/// Its command line, words separated by blanks: nothing else of ours ever holds more of it.
+pub(super) fn command_line(pid: u32, kept: CommandLines) -> Option<String> {
     // The words are in its own memory.
     let read = move || proc_bytes(pid, "cmdline", COMMAND_LINE_MAX).ok();
     let (bytes, _) = ask(pid, read)??;
@@ -52,7 +53,7 @@ pub(super) fn command_line(pid: u32) -> Option<String> {
         .split(|&byte| byte == 0)
         .map(String::from_utf8_lossy)
         .collect();
-    Some(words.join(" ").trim_end().to_owned())
+    Some(kept.text(&words))
 }
 
 /// Its cgroup of the unified hierarchy (v2), from the root.
@@ -220,6 +221,11 @@ pub enum Content {
 pub fn memory(pid: u32) -> Vec<Memory> {
     let read = ask(pid, move || lines(pid)).flatten();
     let (text, _) = read.unwrap_or_default();
+    memory_in(&text)
+}
+
+/// The same of the list itself.
+pub(crate) fn memory_in(text: &[u8]) -> Vec<Memory> {
     let lines = text.split(|&byte| byte == b'\n').filter_map(parse);
     lines
         .take(MEMORY_MAX)

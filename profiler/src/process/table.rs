@@ -16,6 +16,7 @@ use super::{
     scan,
 };
 use crate::{
+    command_line::CommandLines,
     foreign::{Spent, silence},
     profile::Process,
     python::CodeId,
@@ -28,7 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(640);
 /// Pause between looks for a perf map: compiled code can be in every frame.
 const PERF_MAP_PAUSE: Duration = Duration::from_millis(100);
 /// What looks at one process's mappings may take at once, before they have to wait: some hundred of an ordinary one.
-const LOOKS_FREE: Duration = Duration::from_millis(20);
+const LOOKS_FREE: Duration = Duration::from_millis(50);
 /// When a process that has just begun is looked at again, after its beginning: it maps its libraries now.
 const YOUNG: [Duration; 6] = [
     Duration::from_millis(1),
@@ -96,6 +97,7 @@ pub struct Swept {
 /// The table.
 #[derive(Debug)]
 pub struct Processes {
+    command_lines: CommandLines,
     known: HashMap<u32, Known>,
     files: Files,
     /// Perf maps of lives, once one was needed and found.
@@ -122,9 +124,15 @@ struct Known {
 }
 
 impl Processes {
-    /// An empty table. Raises this process's limit of open files.
+    /// An empty table, with names of command lines. Raises this process's limit of open files.
     pub fn new() -> Self {
+        Self::keeping(CommandLines::Names)
+    }
+
+    /// The same, with as much of command lines.
+    pub fn keeping(command_lines: CommandLines) -> Self {
         Self {
+            command_lines,
             known: HashMap::new(),
             files: Files::new(),
             perf_maps: HashMap::new(),
@@ -151,7 +159,7 @@ impl Processes {
             life,
             comm: scan::comm(pid),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
+            command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
             looks,
             pause: PAUSE_MIN,
@@ -193,7 +201,7 @@ impl Processes {
             life,
             comm: Some(comm.to_owned()),
             cgroup: scan::cgroup(pid),
-            command_line: scan::command_line(pid),
+            command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
             looks,
             pause: PAUSE_MIN,

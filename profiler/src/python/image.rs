@@ -25,7 +25,7 @@ const SEGMENTS_MAX: usize = 256;
 
 /// An interpreter in a file. Addresses are the linker's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Image {
+pub(crate) struct Image {
     pub(super) segments: Segments,
     /// `_PyRuntime` and its size.
     pub(super) runtime: (u64, u64),
@@ -44,7 +44,7 @@ pub(super) struct Image {
 
 impl Image {
     /// Reads a file; `None` where there is no interpreter in it. `name` is the file's.
-    pub(super) fn read<'a, R: ReadRef<'a>>(data: R, name: &str) -> Option<Self> {
+    pub(crate) fn read<'a, R: ReadRef<'a>>(data: R, name: &str) -> Option<Self> {
         let object = object::File::parse(data).ok()?;
         let mut image = Self::default();
         let mut has_runtime = false;

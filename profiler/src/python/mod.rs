@@ -8,7 +8,7 @@
 
 pub mod code;
 mod codes;
-mod image;
+pub(crate) mod image;
 pub mod lines;
 mod memory;
 mod module;

@@ -1,18 +1,18 @@
 //! What ends a recording from outside: the user, the time, the command.
 
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    time::Instant,
-};
+use tokio::{runtime::Runtime, time::Instant};
 
-use super::running::{Running, ended};
+use super::{
+    running::{Running, ended},
+    signals::{self, Caught, Patience, Signals},
+};
 use crate::error::{Error, Exit};
 
-/// Runs a recording, of whatever kind, on this thread.
+/// Runs a recording, of whatever kind, on this thread, which is the only one so far.
 pub(crate) fn event_loop(
     recording: impl Future<Output = Result<Exit, Error>>,
 ) -> Result<Exit, Error> {
+    signals::begin(Patience::RECORDING)?;
     runtime()?.block_on(recording)
 }
 
@@ -44,20 +44,15 @@ pub(crate) enum End {
 
 /// Watches for it.
 pub(crate) struct Ending {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+    signals: Signals,
     deadline: Option<Instant>,
 }
 
 impl Ending {
-    /// From now on the signals do not end the profiler.
+    /// From now on the first signal does not end the profiler.
     pub(crate) fn watch(deadline: Option<std::time::Instant>) -> Result<Self, Error> {
-        let system = |action| move |source| Error::System { action, source };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(system("watch for Ctrl-C"))?,
-            terminate: signal(SignalKind::terminate()).map_err(system("watch for SIGTERM"))?,
-            hangup: signal(SignalKind::hangup()).map_err(system("watch for SIGHUP"))?,
+            signals: Signals::subscribe()?,
             deadline: deadline.map(Instant::from_std),
         })
     }
@@ -66,9 +61,10 @@ impl Ending {
     pub(crate) async fn reached(&mut self, command: Option<&Running>) -> End {
         tokio::select! {
             () = at(self.deadline) => End::Duration,
-            _ = self.interrupt.recv() => End::Interrupted,
-            _ = self.terminate.recv() => End::Terminated,
-            _ = self.hangup.recv() => End::Terminated,
+            signal = self.signals.end() => match signal {
+                Caught::Interrupt => End::Interrupted,
+                Caught::Terminate | Caught::Hangup => End::Terminated,
+            },
             () = ended(command) => End::Command,
         }
     }

@@ -1,10 +1,5 @@
 //! From what was recorded to a file: names, the profile, the account, the summary.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "the summary of a recording is talk, and goes to standard error"
-)]
-
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -25,13 +20,15 @@ use crate::{
     error::Error,
     kernel::{Clock, ClockEvent},
     output::{self, account},
+    printable::shown,
     process::{Place, Processes},
     profile::{Account, Cost, Event, Lost, Meta},
     symbolize::{Limits, Sources, Symbols},
+    terminal::say,
 };
 
 /// What the kernel side counts that costs no sample.
-pub(super) const NOTED: [Counter; 8] = [
+pub(super) const NOTED: [Counter; 9] = [
     Counter::EventLost,
     Counter::TargetsFull,
     Counter::NoKernelStack,
@@ -40,6 +37,7 @@ pub(super) const NOTED: [Counter; 8] = [
     Counter::NoSwitchStack,
     Counter::ArrivalUnseen,
     Counter::PythonsFull,
+    Counter::NotRun,
 ];
 
 /// Makes the profile, writes it and prints the summary.
@@ -49,7 +47,7 @@ pub(crate) fn write(recorded: Recorded) -> Result<(), Error> {
     }
     let (format, options) = (recorded.config.format, recorded.config.options);
     let (captured, artifact) = capture(recorded)?;
-    let path = artifact.path().map(|path| path.display().to_string());
+    let path = artifact.path().map(shown);
     let symbols = Symbols::spawn(Limits::VERB)?;
     let resolve = |places, sources| symbols.resolve(places, sources);
     let (mut profile, hints) = captured.profile(resolve)?;
@@ -57,13 +55,13 @@ pub(crate) fn write(recorded: Recorded) -> Result<(), Error> {
     let bytes = output::render(&profile, format, &options)?;
     artifact.write(&bytes)?;
     for line in account::lines(&profile) {
-        eprintln!("{line}");
+        say(&line);
     }
     for hint in hints {
-        eprintln!("hint: {hint}");
+        say(&format!("hint: {hint}"));
     }
     if let Some(path) = path {
-        eprintln!("wrote {path}");
+        say(&format!("wrote {path}"));
     }
     Ok(())
 }
@@ -93,7 +91,7 @@ pub(super) fn destination(
         }
         (None, None) => default_path(&config.targets.description(), None, config.format),
     };
-    Destination::File(path)
+    Destination::Ours(path)
 }
 
 fn single_pid(config: &config::Record) -> Option<u32> {
@@ -121,15 +119,19 @@ pub(crate) fn single(
         });
     }
     let command = config.targets.command.as_ref()?;
-    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     let process = aggregate.processes.first();
     Some(Single {
         pid: process.map_or(0, |process| process.pid),
         comm: process.map_or_else(
-            || words.first().map(ToString::to_string).unwrap_or_default(),
+            || {
+                command
+                    .first()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .unwrap_or_default()
+            },
             |process| process.comm.clone(),
         ),
-        command_line: words.join(" "),
+        command_line: config.targets.command_text().unwrap_or_default(),
     })
 }
 
@@ -185,13 +187,15 @@ fn capture(recorded: Recorded) -> Result<(Captured, Artifact), Error> {
 }
 
 fn meta(recorded: &Recorded) -> Meta {
-    let own_command_line = || std::env::args().collect::<Vec<_>>().join(" ");
     let (title, command_line) = match &recorded.single {
         Some(single) => (
             format!("{} (pid {})", single.comm, single.pid),
             single.command_line.clone(),
         ),
-        None => (recorded.config.targets.description(), own_command_line()),
+        None => (
+            recorded.config.targets.description(),
+            recorded.config.targets.command_lines.own(),
+        ),
     };
     let (wall, monotonic_ns) = recorded.started_at;
     Meta {

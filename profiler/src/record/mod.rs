@@ -2,7 +2,7 @@
 //!
 //! `session` is the loop that reads what the kernel side sends; `aggregate` counts it;
 //! `finish` gives names and makes the profile; `command` starts a command to be recorded, `targets` knows whom and
-//! `ending` what ends it. `sampler` goes on for months; `ledger` and `carry` divide what it counts and times among windows.
+//! `ending` what ends it, of which `signals` hears. `sampler` goes on for months; `ledger` and `carry` divide what it counts and times among windows.
 //! The other capabilities' sessions use these too.
 
 pub mod aggregate;
@@ -19,7 +19,7 @@ pub(crate) mod ring_watch;
 pub(crate) mod running;
 mod sampler;
 mod session;
-pub(crate) mod showing;
+pub(crate) mod signals;
 pub(crate) mod stacks;
 pub(crate) mod state;
 pub(crate) mod targets;

@@ -9,7 +9,11 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{command, ending::End};
+use super::{
+    command,
+    ending::End,
+    signals::{self, Caught, Signals},
+};
 use crate::error::{Error, Exit};
 
 /// The command while it runs.
@@ -44,18 +48,32 @@ impl Running {
     }
 
     /// Waits for the command, which outlives its recording after `-d` or Ctrl-C; SIGTERM is passed
-    /// on to it, Ctrl-C it has had from the terminal.
+    /// on to it, Ctrl-C it has had from the terminal. A second signal ends only the profiler.
     pub(crate) async fn conclude(mut self, end: End) -> Result<Exit, Error> {
         if let Some(status) = self.status {
             return Ok(Exit::Command(command::exit_code(status)));
         }
+        signals::written();
         if end == End::Terminated {
-            // Gone already is as good.
-            let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
+            self.terminate();
+        }
+        if !matches!(end, End::Terminated | End::Interrupted) {
+            let signals = Signals::subscribe()?;
+            tokio::select! {
+                () = ended(Some(&self)) => {}
+                signal = signals.end() => if signal != Caught::Interrupt {
+                    self.terminate();
+                },
+            }
         }
         ended(Some(&self)).await;
         self.reap()
             .map(|status| Exit::Command(command::exit_code(status)))
+    }
+
+    /// Gone already is as good.
+    fn terminate(&self) {
+        let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
     }
 }
 

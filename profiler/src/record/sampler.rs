@@ -28,6 +28,7 @@ use super::{
     targets,
 };
 use crate::{
+    command_line::CommandLines,
     config::{Interpreter, Mode, PythonThreads},
     error::Error,
     kernel::{Clock, Kernel, Ring, kernel_offsets},
@@ -300,7 +301,7 @@ impl Sampler {
         let (wall, monotonic_ns) = self.started_at;
         Meta {
             title: self.title.clone(),
-            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            command_line: CommandLines::Names.own(),
             event,
             frequency_hz,
             started: wall.duration_since(UNIX_EPOCH).unwrap_or_default(),

@@ -107,7 +107,7 @@ pub(crate) struct Single {
 impl Session {
     /// Everything that can fail, before anything is recorded.
     fn prepare(config: config::Record) -> Result<Self, Error> {
-        let mut processes = Processes::new();
+        let mut processes = Processes::keeping(config.targets.command_lines);
         for &pid in &config.targets.pids {
             processes.observe(pid);
         }

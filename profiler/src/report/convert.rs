@@ -1,12 +1,6 @@
 //! `profiler report`: recordings in, one profile out, in any format or as a table. Needs no
 //! privileges beyond reading its files.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the table is the data of this verb, and the note its talk"
-)]
-
 use std::{
     fs,
     io::{self, Read},
@@ -18,7 +12,9 @@ use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
     output::{self, Format, account, top},
+    printable::shown,
     profile::Profile,
+    terminal::say,
 };
 
 /// `profiler report`, as meant.
@@ -69,21 +65,21 @@ pub fn run(report: &Report) -> Result<Exit, Error> {
         Source::History(history) => {
             let profile = history.profile(&report.wanted)?;
             for line in account::lines(&profile) {
-                eprintln!("{line}");
+                say(&line);
             }
             profile
         }
     };
     if let Some((artifact, format)) = output {
         let bytes = output::render(&profile, format, &report.options)?;
-        let path = artifact.path().map(|path| path.display().to_string());
+        let path = artifact.path().map(shown);
         artifact.write(&bytes)?;
         if let Some(path) = path {
-            eprintln!("wrote {path}");
+            say(&format!("wrote {path}"));
         }
     }
     if let Some(rows) = report.top {
-        print!("{}", top::table(&profile, rows));
+        Artifact::open(&Destination::Stdout)?.write(top::table(&profile, rows).as_bytes())?;
     }
     Ok(Exit::Done)
 }

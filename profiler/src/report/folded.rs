@@ -4,7 +4,11 @@
 //! A line that is not `frames count` is counted and skipped, and text that has more of those than
 //! stacks is not taken for a recording. Addresses, modules and process ids are not in this format.
 
-use super::{MALFORMED_LINE, SAMPLES_MAX, builder::Builder, provenance};
+use super::{
+    LONG_TEXT, MALFORMED_LINE, ReadError, SAMPLES_MAX, TEXT_MAX,
+    builder::{Builder, STACK_FRAMES_MAX},
+    provenance, shorter,
+};
 use crate::{
     output::{
         folded::{THREAD_FRAMES, is_number},
@@ -13,43 +17,49 @@ use crate::{
     profile::{Frame, FrameKind, Gil, Location, LocationId, Process, Profile, Thread},
 };
 
-/// The profile in a text, `None` where it is not folded stacks.
-pub(super) fn read(text: &str) -> Option<Profile> {
-    let (comments, lines): (Vec<&str>, Vec<&str>) = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .partition(|line| line.starts_with("# "));
-    let comments: Vec<&str> = comments
-        .iter()
-        .filter_map(|line| line.strip_prefix("# "))
-        .collect();
+/// Most comments that a file may have: our own account is a hundred lines or so.
+const COMMENTS_MAX: usize = 1 << 16;
+
+/// The profile in a text. `weight_max` bounds what may become of it.
+pub(super) fn read(text: &str, weight_max: usize) -> Result<Profile, ReadError> {
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let all = lines().filter_map(|line| line.strip_prefix("# "));
+    let comments: Vec<&str> = all.take(COMMENTS_MAX + 1).collect();
+    if comments.len() > COMMENTS_MAX {
+        return Err(ReadError::TooMany {
+            what: "comments",
+            limit: COMMENTS_MAX,
+        });
+    }
     let has_threads = comments.contains(&THREAD_FRAMES);
-    let mut builder = Builder::default();
-    let (mut total, mut malformed, mut understood) = (0_u64, 0_u64, 0_u64);
-    for line in lines {
+    let mut builder = Builder::bounded(weight_max);
+    let (mut total, mut malformed, mut understood, mut cut) = (0_u64, 0_u64, 0_u64, 0_u64);
+    for line in lines().filter(|line| !line.starts_with("# ")) {
         let parsed = parse(line).filter(|(_, count)| total.saturating_add(*count) <= SAMPLES_MAX);
         let Some((stack, count)) = parsed else {
             malformed += 1;
             continue;
         };
+        if !add(&mut builder, stack, count, has_threads) {
+            malformed += 1;
+            continue;
+        }
         total += count;
         understood += 1;
-        add(&mut builder, stack, count, has_threads);
+        cut += u64::from(stack.split(';').any(|frame| frame.len() > TEXT_MAX));
+        builder.check()?;
     }
     if understood <= malformed {
-        return None;
+        return Err(ReadError::NotARecording);
     }
     let mut profile = builder.finish();
     provenance::restore(&mut profile, &comments);
-    if malformed > 0 {
-        *profile
-            .account
-            .notes
-            .entry(MALFORMED_LINE.into())
-            .or_default() += malformed;
+    for (note, count) in [(MALFORMED_LINE, malformed), (LONG_TEXT, cut)] {
+        if count > 0 {
+            *profile.account.notes.entry(note.into()).or_default() += count;
+        }
     }
-    Some(profile)
+    Ok(profile)
 }
 
 /// A line's frames and count. A second number is the mark of a differential file, not of a stack.
@@ -63,8 +73,12 @@ fn parse(line: &str) -> Option<(&str, u64)> {
     (!stack.is_empty() && !second).then_some((stack, count))
 }
 
-fn add(builder: &mut Builder, stack: &str, count: u64, has_threads: bool) {
-    let mut frames = stack.split(';');
+/// Takes a stack in; not so where it has more frames than any.
+fn add(builder: &mut Builder, stack: &str, count: u64, has_threads: bool) -> bool {
+    if stack.bytes().filter(|byte| *byte == b';').count() > STACK_FRAMES_MAX {
+        return false;
+    }
+    let mut frames = stack.split(';').map(shorter);
     let comm = frames.next().unwrap_or_default().to_owned();
     let name = if has_threads {
         frames.next().unwrap_or_default().to_owned()
@@ -85,8 +99,12 @@ fn add(builder: &mut Builder, stack: &str, count: u64, has_threads: bool) {
         .map(|location| builder.location(location))
         .collect();
     locations.reverse();
+    if !builder.fits(&locations) {
+        return false;
+    }
     let stack = builder.stack(locations);
     builder.sample(thread, stack, (Gil::Unknown, count));
+    true
 }
 
 /// Frames from the root as locations: inlined functions join the function they were inlined into.
@@ -133,11 +151,15 @@ fn frame(name: &str) -> Frame {
 mod tests {
     use proptest::prelude::{Strategy, prop, prop_assert_eq, proptest};
 
-    use super::{MALFORMED_LINE, read};
+    use super::MALFORMED_LINE;
     use crate::{
         output::{Format, Options, Threads, example, folded, render},
         profile::{FrameKind, Profile},
     };
+
+    fn read(text: &str) -> Option<Profile> {
+        super::read(text, usize::MAX).ok()
+    }
 
     fn written(profile: &Profile, options: Options) -> String {
         String::from_utf8(render(profile, Format::Folded, &options).unwrap()).unwrap()

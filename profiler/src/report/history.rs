@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Wanted, merge::Merger, read};
+use super::{Wanted, merge::Merger, read_window};
 use crate::{
+    command_line::CommandLines,
     error::Error,
     profile::Profile,
     store::{self, Sampled, Span},
@@ -36,7 +37,7 @@ impl History {
     ) -> Result<Option<Profile>, Error> {
         let mut merger = Merger::default();
         let add = |bytes: &[u8]| {
-            let Ok(mut profile) = read(bytes) else {
+            let Ok(mut profile) = read_window(bytes) else {
                 return false;
             };
             wanted.retain(&mut profile);
@@ -52,7 +53,7 @@ impl History {
         };
         let mut profile = merger.finish();
         wanted.name(&mut profile);
-        profile.meta.command_line = std::env::args().collect::<Vec<_>>().join(" ");
+        profile.meta.command_line = CommandLines::Names.own();
         for (note, count) in found {
             *profile.account.notes.entry(note.into()).or_default() += count;
         }
@@ -110,6 +111,41 @@ mod tests {
             1
         );
         assert_eq!(profile.processes[0].cgroup, "/system.slice/worker.service");
+    }
+
+    /// A window that unpacks to more than one may have is counted as unreadable, and so are a pipe and a link that bear
+    /// the name of one: none of them is waited for.
+    #[test]
+    fn windows_that_are_none_are_counted() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let bytes = render(&example::profile(), Format::Pprof, &Options::default()).unwrap();
+        let name =
+            |begin_ms| WindowName::new(Capability::Sampling, (begin_ms, begin_ms + 1000), "host");
+        store.write(name(0), &bytes).unwrap();
+        let most = usize::try_from(store::WINDOW_BYTES_MAX).unwrap();
+        let bomb = crate::output::gzip(&vec![0; most + 1]).unwrap();
+        store.write(name(1000), &bomb).unwrap();
+        let path = |begin_ms| {
+            state
+                .path()
+                .join("windows")
+                .join(name(begin_ms).to_string())
+        };
+        let pipe = rustix::fs::FileType::Fifo;
+        let (mode, here) = (rustix::fs::Mode::RUSR, rustix::fs::CWD);
+        rustix::fs::mknodat(here, path(2000), pipe, mode, 0).unwrap();
+        std::os::unix::fs::symlink(path(0), path(3000)).unwrap();
+        let profile = history(state.path(), 0, 4000)
+            .profile(&Wanted::default())
+            .unwrap();
+        assert_eq!(profile.total(), 100);
+        assert_eq!(profile.account.notes[UNREADABLE], 1);
+        let of = name(2000);
+        assert!(
+            store::open(state.path(), &of).is_err()
+                && store::list(state.path()).unwrap().len() == 2
+        );
     }
 
     /// Windows of another kind are never merged: they are left out, which is said, until they are asked for.

@@ -24,11 +24,26 @@ pub use self::{
     merge::merge,
     processes::Wanted,
 };
-use crate::profile::Profile;
+use crate::{profile::Profile, store::WINDOW_BYTES_MAX};
 
-/// Most bytes that a file may have, compressed or not. A pprof file of this size takes up to about
-/// 40 times as much memory while it is read, since an empty message of two bytes is a whole value.
+/// Most bytes that a file may have, compressed or not.
 pub const BYTES_MAX: u64 = 256 << 20;
+
+/// What a compressed file may always unpack to. Beyond it, it must have [`PACKED_MIN`] of that itself: recordings
+/// are packed to a twentieth at best, bombs to a thousandth.
+const UNPACKED_LEAST: u64 = 64 << 20;
+/// See [`UNPACKED_LEAST`].
+const PACKED_MIN: u64 = 128;
+
+/// Most memory that what is read may take: this and [`WEIGHT_EACH`] for each byte, but no more than [`WEIGHT_MAX`].
+const WEIGHT_LEAST: usize = 64 << 20;
+/// See [`WEIGHT_LEAST`].
+const WEIGHT_EACH: usize = 10;
+/// See [`WEIGHT_LEAST`].
+const WEIGHT_MAX: usize = 2 << 30;
+
+/// Most bytes of a name in a file; longer ones are cut.
+const TEXT_MAX: usize = 64 << 10;
 
 /// Most samples that a file may hold: the largest count that JSON and JavaScript keep exact. It
 /// leaves room to add up 2,000 files.
@@ -40,6 +55,8 @@ pub(crate) const MALFORMED_LINE: &str = "malformed line in a file read";
 pub(crate) const MALFORMED_SAMPLE: &str = "malformed sample in a file read";
 /// Note: a file's account and its samples do not add up.
 pub(crate) const CONTRADICTION: &str = "account of a file read contradicts its samples";
+/// Note: a name that was too long, and cut.
+pub(crate) const LONG_TEXT: &str = "name of a file read that was too long";
 /// Note: what a file noted in too many or too long words.
 pub(crate) const FOREIGN_NOTE: &str = "note of a file read that was too long";
 /// Note: files without an account, merged with files that have one.
@@ -56,6 +73,28 @@ pub enum ReadError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// It unpacks to so much more than it is that it is no recording.
+    #[error("the recording unpacks to more than {} MiB, from {} kB", .limit >> 20, .packed / 1000)]
+    Bomb {
+        /// The limit in bytes.
+        limit: u64,
+        /// Its own size.
+        packed: u64,
+    },
+    /// It holds more of something than any recording.
+    #[error("the recording has more than {limit} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// It would take too much memory.
+    #[error("the recording would take more than {} MiB of memory", .limit >> 20)]
+    TooHeavy {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// It is compressed, and the compressed data is broken.
     #[error("the recording is compressed and damaged: {0}")]
     Damaged(io::Error),
@@ -71,9 +110,10 @@ impl ReadError {
     /// What mends it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::TooLarge { .. } => {
+            Self::TooLarge { .. } | Self::TooMany { .. } | Self::TooHeavy { .. } => {
                 Some("split the recording, or record for a shorter time".to_owned())
             }
+            Self::Bomb { .. } => Some("unpack it first if you trust it (gzip -d)".to_owned()),
             Self::Damaged(_) => Some("copy the file again; it may have been cut off".to_owned()),
             Self::NotARecording => Some(
                 "record with `-f folded` or `-f pprof`; the other formats are not read back"
@@ -89,14 +129,27 @@ pub fn read(bytes: &[u8]) -> Result<Profile, ReadError> {
     read_bounded(bytes, BYTES_MAX)
 }
 
+/// The profile in a window's bytes, which are fewer than those of a file may be.
+pub(crate) fn read_window(bytes: &[u8]) -> Result<Profile, ReadError> {
+    read_bounded(bytes, WINDOW_BYTES_MAX)
+}
+
 fn read_bounded(bytes: &[u8], limit: u64) -> Result<Profile, ReadError> {
     if bytes.is_empty() {
         return Err(ReadError::Empty);
     }
+    let length = bytes.len() as u64;
     if bytes.starts_with(&[0x1f, 0x8b]) {
-        return read_plain(&inflate(bytes, limit)?);
+        let honest = UNPACKED_LEAST.max(length.saturating_mul(PACKED_MIN));
+        return match inflate(bytes, limit.min(honest)) {
+            Err(ReadError::TooLarge { .. }) if honest < limit => Err(ReadError::Bomb {
+                limit: honest,
+                packed: length,
+            }),
+            plain => read_plain(&plain?),
+        };
     }
-    if bytes.len() as u64 > limit {
+    if length > limit {
         return Err(ReadError::TooLarge { limit });
     }
     read_plain(bytes)
@@ -116,11 +169,24 @@ pub(crate) fn inflate(bytes: &[u8], limit: u64) -> Result<Vec<u8>, ReadError> {
 /// Text has no zero byte; a pprof profile always does, in the empty string that its table begins
 /// with.
 fn read_plain(bytes: &[u8]) -> Result<Profile, ReadError> {
+    let weight = bytes
+        .len()
+        .saturating_mul(WEIGHT_EACH)
+        .saturating_add(WEIGHT_LEAST);
+    let weight_max = weight.min(WEIGHT_MAX);
     if bytes.contains(&0) {
-        pprof::read(bytes).ok_or(ReadError::NotARecording)
+        pprof::read(bytes, weight_max)
     } else {
-        folded::read(&String::from_utf8_lossy(bytes)).ok_or(ReadError::NotARecording)
+        folded::read(&String::from_utf8_lossy(bytes), weight_max)
     }
+}
+
+/// A name of a file, cut where it is too long.
+fn shorter(text: &str) -> &str {
+    let end = (0..=text.len().min(TEXT_MAX))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
-use prost::Message;
+mod message;
+
 use rustc_hash::FxHashMap;
 
-use super::{MALFORMED_SAMPLE, SAMPLES_MAX, builder::Builder, provenance};
+use self::message::Message;
+use super::{LONG_TEXT, MALFORMED_SAMPLE, ReadError, SAMPLES_MAX, builder::Builder, provenance};
 use crate::profile::Gil;
 use crate::{
     output::{
@@ -25,48 +27,46 @@ use crate::{
     },
 };
 
-/// The profile in a message, `None` where it is none.
-pub(super) fn read(bytes: &[u8]) -> Option<Profile> {
-    let message = schema::Profile::decode(bytes).ok()?;
-    let is_profile = message.string_table.first().is_some_and(String::is_empty);
-    if !is_profile || message.sample_type.is_empty() {
-        return None;
-    }
-    let mut reader = Reader::new(&message);
+/// Most functions of one location.
+const INLINED_MAX: usize = 256;
+
+/// The profile in a message. `weight_max` bounds what may become of it.
+pub(super) fn read(bytes: &[u8], weight_max: usize) -> Result<Profile, ReadError> {
+    let message = Message::read(bytes)?;
+    let mut reader = Reader::new(&message, weight_max);
     let mut malformed = 0;
     let mut total = 0;
-    for sample in &message.sample {
-        let count = reader
-            .unit
-            .count(sample)
-            .filter(|count| total + count <= SAMPLES_MAX);
-        match count.and_then(|count| reader.sample(sample, count)) {
+    for sample in message.samples() {
+        let count = sample.as_ref().and_then(|sample| reader.unit.count(sample));
+        let count = count.filter(|count| total + count <= SAMPLES_MAX);
+        match sample
+            .zip(count)
+            .and_then(|(sample, count)| reader.sample(&sample, count))
+        {
             Some(count) => total += count,
             None => malformed += 1,
         }
+        reader.builder.check()?;
     }
     let mut profile = reader.builder.finish();
-    let text = Text(&message);
     let comments: Vec<&str> = message
-        .comment
+        .comments
         .iter()
-        .map(|comment| text.get(*comment))
+        .map(|comment| message.text(*comment))
         .collect();
     provenance::restore(&mut profile, &comments);
     complete(&mut profile.meta, &message);
-    if malformed > 0 {
-        *profile
-            .account
-            .notes
-            .entry(MALFORMED_SAMPLE.into())
-            .or_default() += malformed;
+    for (note, count) in [(MALFORMED_SAMPLE, malformed), (LONG_TEXT, message.cut)] {
+        if count > 0 {
+            *profile.account.notes.entry(note.into()).or_default() += count;
+        }
     }
-    Some(profile)
+    Ok(profile)
 }
 
 /// What the message itself says of the recording, where it is more exact than the comments or
 /// there are none.
-fn complete(meta: &mut Meta, message: &schema::Profile) {
+fn complete(meta: &mut Meta, message: &Message<'_>) {
     let time = |nanos: i64| {
         u64::try_from(nanos)
             .ok()
@@ -75,10 +75,9 @@ fn complete(meta: &mut Meta, message: &schema::Profile) {
     };
     meta.started = time(message.time_nanos).unwrap_or(meta.started);
     meta.duration = time(message.duration_nanos).unwrap_or(meta.duration);
-    let text = Text(message);
     let in_time = message
         .period_type
-        .is_some_and(|period| text.get(period.unit) == "nanoseconds");
+        .is_some_and(|period| message.text(period.unit) == "nanoseconds");
     let period = u64::try_from(message.period)
         .ok()
         .filter(|period| *period > 0 && in_time);
@@ -86,20 +85,6 @@ fn complete(meta: &mut Meta, message: &schema::Profile) {
         && meta.frequency_hz == 0
     {
         meta.frequency_hz = (1_000_000_000 + period / 2) / period;
-    }
-}
-
-/// The strings of a message.
-#[derive(Clone, Copy)]
-struct Text<'a>(&'a schema::Profile);
-
-impl<'a> Text<'a> {
-    /// The string at an index, empty where there is none.
-    fn get(self, index: i64) -> &'a str {
-        let index = usize::try_from(index).ok();
-        index
-            .and_then(|index| self.0.string_table.get(index))
-            .map_or("", String::as_str)
     }
 }
 
@@ -112,13 +97,12 @@ struct Unit {
 }
 
 impl Unit {
-    fn of(message: &schema::Profile) -> Self {
-        let text = Text(message);
+    fn of(message: &Message<'_>) -> Self {
         let types = || {
             message
-                .sample_type
+                .sample_types
                 .iter()
-                .map(|value| (text.get(value.r#type), text.get(value.unit)))
+                .map(|value| (message.text(value.r#type), message.text(value.unit)))
         };
         let counted = types()
             .position(|(name, _)| name == "samples")
@@ -150,37 +134,19 @@ impl Unit {
 }
 
 struct Reader<'a> {
-    text: Text<'a>,
+    message: &'a Message<'a>,
     unit: Unit,
     builder: Builder,
-    functions: FxHashMap<u64, &'a schema::Function>,
-    mappings: FxHashMap<u64, &'a schema::Mapping>,
-    locations: FxHashMap<u64, &'a schema::Location>,
     /// Locations already turned into ours.
     done: FxHashMap<u64, LocationId>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(message: &'a schema::Profile) -> Self {
+    fn new(message: &'a Message<'a>, weight_max: usize) -> Self {
         Self {
-            text: Text(message),
+            message,
             unit: Unit::of(message),
-            builder: Builder::default(),
-            functions: message
-                .function
-                .iter()
-                .map(|function| (function.id, function))
-                .collect(),
-            mappings: message
-                .mapping
-                .iter()
-                .map(|mapping| (mapping.id, mapping))
-                .collect(),
-            locations: message
-                .location
-                .iter()
-                .map(|location| (location.id, location))
-                .collect(),
+            builder: Builder::bounded(weight_max),
             done: FxHashMap::default(),
         }
     }
@@ -190,11 +156,13 @@ impl<'a> Reader<'a> {
         if count == 0 {
             return Some(0);
         }
-        let locations = sample
-            .location_id
-            .iter()
-            .map(|id| self.location(*id))
-            .collect::<Option<Vec<_>>>()?;
+        let mut locations = Vec::with_capacity(sample.location_id.len());
+        for id in &sample.location_id {
+            locations.push(self.location(*id)?);
+        }
+        if !self.builder.fits(&locations) {
+            return None;
+        }
         let thread = self.thread(&sample.label);
         let stack = self.builder.stack(locations);
         let gil = self.gil(&sample.label);
@@ -205,15 +173,15 @@ impl<'a> Reader<'a> {
     fn gil(&self, labels: &[schema::Label]) -> Gil {
         let label = labels
             .iter()
-            .find(|label| self.text.get(label.key) == LABEL_GIL);
+            .find(|label| self.message.text(label.key) == LABEL_GIL);
         label.map_or(Gil::Unknown, |label| {
-            Gil::from_word(self.text.get(label.str))
+            Gil::from_word(self.message.text(label.str))
         })
     }
 
     fn thread(&mut self, labels: &[schema::Label]) -> ThreadId {
-        let text = self.text;
-        let find = |key: &str| labels.iter().find(|label| text.get(label.key) == key);
+        let message = self.message;
+        let find = |key: &str| labels.iter().find(|label| message.text(label.key) == key);
         let number = |key| {
             find(key)
                 .and_then(|label| u32::try_from(label.num).ok())
@@ -221,7 +189,7 @@ impl<'a> Reader<'a> {
         };
         let name = |key| {
             find(key)
-                .map(|label| text.get(label.str))
+                .map(|label| message.text(label.str))
                 .filter(|name| !name.is_empty())
         };
         let comm = name(LABEL_COMM)
@@ -242,12 +210,8 @@ impl<'a> Reader<'a> {
 
     /// Name of the first mapping's file, by convention the main binary.
     fn main_binary(&self) -> &'a str {
-        let path = self
-            .text
-            .0
-            .mapping
-            .first()
-            .map_or("", |mapping| self.text.get(mapping.filename));
+        let first = self.message.main_mapping;
+        let path = first.map_or("", |mapping| self.message.text(mapping.filename));
         path.rsplit('/').next().unwrap_or(path)
     }
 
@@ -255,8 +219,11 @@ impl<'a> Reader<'a> {
         if let Some(done) = self.done.get(&id) {
             return Some(*done);
         }
-        let location = *self.locations.get(&id)?;
-        let mapping = self.mappings.get(&location.mapping_id).copied();
+        let message = self.message;
+        let location = message
+            .location(id)
+            .filter(|location| location.line.len() <= INLINED_MAX)?;
+        let mapping = message.mappings.get(&location.mapping_id);
         let mut frames: Vec<Frame> = location
             .line
             .iter()
@@ -264,11 +231,11 @@ impl<'a> Reader<'a> {
             .collect();
         if frames.is_empty() {
             frames.push(Frame {
-                name: self.address_name(location, mapping),
+                name: self.address_name(&location, mapping),
                 ..Frame::default()
             });
         }
-        let path = mapping.map_or("", |mapping| self.text.get(mapping.filename));
+        let path = mapping.map_or("", |mapping| message.text(mapping.filename));
         let kind = kind(location.address, path, &frames);
         // The stand-in for code outside any file is no file.
         let mapping = mapping.filter(|_| !matches!(path, JIT_MAPPING | PYTHON_MAPPING));
@@ -280,12 +247,12 @@ impl<'a> Reader<'a> {
             frames,
         });
         self.done.insert(id, place);
-        Some(place)
+        (!self.builder.is_full()).then_some(place)
     }
 
     fn frame(&self, line: &schema::Line) -> Option<Frame> {
-        let function = self.functions.get(&line.function_id)?;
-        let known = |index| Some(self.text.get(index)).filter(|text| !text.is_empty());
+        let function = self.message.function(line.function_id)?;
+        let known = |index| Some(self.message.text(index)).filter(|text| !text.is_empty());
         let name = known(function.name).or_else(|| known(function.system_name))?;
         Some(Frame {
             name: name.to_owned(),
@@ -307,7 +274,7 @@ impl<'a> Reader<'a> {
         let Some(mapping) = mapping else {
             return format!("{:#x}", location.address);
         };
-        let path = self.text.get(mapping.filename);
+        let path = self.message.text(mapping.filename);
         let file = path.rsplit('/').next().unwrap_or(path);
         let offset = location
             .address
@@ -318,8 +285,8 @@ impl<'a> Reader<'a> {
 
     fn module(&mut self, mapping: &schema::Mapping) -> ModuleId {
         self.builder.module(Module {
-            path: self.text.get(mapping.filename).to_owned(),
-            build_id: bytes(self.text.get(mapping.build_id)),
+            path: self.message.text(mapping.filename).to_owned(),
+            build_id: bytes(self.message.text(mapping.build_id)),
             start: mapping.memory_start,
             end: mapping.memory_limit,
             file_offset: mapping.file_offset,
@@ -372,7 +339,7 @@ mod tests {
     };
 
     fn round_trip(profile: &Profile) -> Profile {
-        read(&encode(profile).encode_to_vec()).unwrap()
+        read(&encode(profile).encode_to_vec(), usize::MAX).unwrap()
     }
 
     /// Samples, names, kinds, lines, labels and account survive.
@@ -454,7 +421,7 @@ mod tests {
     /// Of another profiler's file: time over period gives samples, code without a name gets one.
     #[test]
     fn foreign_profile_is_read() {
-        let profile = read(&foreign().encode_to_vec()).unwrap();
+        let profile = read(&foreign().encode_to_vec(), usize::MAX).unwrap();
         assert_eq!(
             folded::lines(&profile, &Options::default()),
             ["other;other+0x234 3"]
@@ -476,7 +443,7 @@ mod tests {
             .sample
             .extend([sample(8, 10), sample(7, -10), sample(7, i64::MAX)]);
         message.sample.push(schema::Sample::default());
-        let profile = read(&message.encode_to_vec()).unwrap();
+        let profile = read(&message.encode_to_vec(), usize::MAX).unwrap();
         assert_eq!(profile.total(), 3);
         assert_eq!(profile.account.notes[MALFORMED_SAMPLE], 4);
     }

@@ -3,7 +3,7 @@
 //! What a list means is for others: `tcp` makes a table of connections of it, `wait` names what a thread waits for.
 
 mod namespaces;
-mod netlink;
+pub(crate) mod netlink;
 mod owners;
 pub(crate) mod tcp;
 pub(crate) mod unix;

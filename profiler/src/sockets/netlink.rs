@@ -47,7 +47,7 @@ fn with_header(request: &[u8]) -> Vec<u8> {
 }
 
 /// Takes the messages of one datagram; says whether they were the last.
-pub(super) fn take(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+pub(crate) fn take(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     while let (Some(length), Some(kind)) = (u32_at(bytes, 0), u16_at(bytes, 4)) {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let message = bytes.get(HEADER..length);
@@ -56,7 +56,7 @@ pub(super) fn take(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result
             DONE => return Ok(true),
             ERROR => {
                 let error = u32_at(message, 0).unwrap_or(0).cast_signed();
-                return Err(io::Error::from_raw_os_error(-error));
+                return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
             }
             BY_FAMILY => each(message),
             _ => {}

@@ -77,7 +77,7 @@ pub(crate) fn address(bytes: [u8; 16], port: u16) -> SocketAddr {
 }
 
 /// One `inet_diag_msg` with its attributes.
-fn socket(message: &[u8], net: u32) -> Option<Found> {
+pub(crate) fn socket(message: &[u8], net: u32) -> Option<Found> {
     let (family, state) = (*message.first()?, *message.get(1)?);
     let port = |at: usize| {
         Some(u16::from_be_bytes(

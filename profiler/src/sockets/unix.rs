@@ -17,7 +17,7 @@ const MESSAGE: usize = 16;
 
 /// A unix socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Found {
+pub(crate) struct Found {
     peer: Option<u32>,
     name: Option<String>,
 }
@@ -54,7 +54,7 @@ impl UnixSockets {
 }
 
 /// One `unix_diag_msg` with its attributes.
-fn socket(message: &[u8]) -> Option<(u32, Found)> {
+pub(crate) fn socket(message: &[u8]) -> Option<(u32, Found)> {
     let attributes = message.get(MESSAGE..)?;
     let name = attribute(attributes, NAME).map(|bytes| match bytes {
         [0, rest @ ..] => format!("@{}", String::from_utf8_lossy(rest)),

@@ -2,13 +2,15 @@
 //! read it, and nothing has to be repaired after a crash. `clock` tells when the wall clock was set, by which windows
 //! are named.
 //!
-//! One daemon writes, which a lock on the folder sees to. Readers need only read permission.
+//! One daemon writes, which a lock on the folder sees to. Readers need only read permission, which the owner's group
+//! has: see `trusted`.
 
 pub(crate) mod clock;
 mod name;
 mod read;
 pub mod retention;
 mod table;
+pub(crate) mod trusted;
 
 use std::{
     fs::{self, File},
@@ -33,6 +35,11 @@ use crate::artifact::{self, Artifact, ArtifactError, Destination};
 
 /// Folder of windows in the state directory.
 const FOLDER: &str = "windows";
+/// What is in a state directory where nothing else is.
+const OURS: [&str; 2] = [FOLDER, crate::export::FOLDER];
+
+/// Most bytes of a window, packed or not: what reads one may have little memory.
+pub const WINDOW_BYTES_MAX: u64 = 64 << 20;
 
 /// A window as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +54,29 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder cannot be made or looked at.
-    #[error("cannot use the state directory {}: {source}", path.display())]
+    #[error(
+        "cannot use the state directory {}: {source}",
+        crate::printable::shown(path)
+    )]
     Folder {
         /// Which.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// Others could exchange what is in it.
+    #[error("cannot trust the state directory {}: {why}", path.display())]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// Another daemon writes to it.
-    #[error("another profiler daemon uses the state directory {}", path.display())]
+    #[error(
+        "another profiler daemon uses the state directory {}",
+        crate::printable::shown(path)
+    )]
     InUse {
         /// Which.
         path: PathBuf,
@@ -71,6 +92,9 @@ impl StoreError {
             }
             Self::Folder { .. } => {
                 "[state] directory in the configuration names it, --state DIR for a report; does `profiler daemon` run?"
+            }
+            Self::Exposed { .. } => {
+                "name one with [state] directory that only root, or the user of this daemon, may change"
             }
             Self::InUse { .. } => {
                 "stop it, or give this one another directory with [state] directory"
@@ -135,15 +159,27 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens it, making the folder where there is none. Removes what a daemon that was killed left unfinished.
+    /// Opens it, making the folder where there is none, for its owner and group. One that others could read is
+    /// tightened. Removes what a daemon that was killed left unfinished.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
         let folder = state.join(FOLDER);
         let failed = |source| StoreError::Folder {
             path: state.to_owned(),
             source,
         };
-        if !folder.is_dir() {
-            fs::create_dir_all(&folder).map_err(failed)?;
+        if let Some(why) = trusted::why_exposed(&folder).map_err(failed)? {
+            return Err(StoreError::Exposed {
+                path: state.to_owned(),
+                why,
+            });
+        }
+        if make_folders(state, &folder).map_err(failed)? {
+            let group = trusted::group_of(&folder).map_err(failed)?;
+            tracing::warn!(
+                "{} could be read by everybody, and is for its owner and group from now on: who is to read it with \
+                 `profiler report --since` joins the group {group}",
+                state.display()
+            );
         }
         let lock = File::open(&folder).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -175,7 +211,7 @@ impl Store {
             }
             name = name.next();
         };
-        let artifact = Artifact::open(&Destination::File(path));
+        let artifact = Artifact::open_as(&Destination::Ours(path), trusted::FILE_MODE);
         artifact
             .and_then(|artifact| artifact.write(bytes))
             .map_err(|error| (LostWindow::of(&error), error))?;
@@ -206,6 +242,21 @@ impl Store {
     }
 }
 
+/// Says whether one of them had to be tightened. The state directory itself is only where nothing else is in it.
+fn make_folders(state: &Path, folder: &Path) -> io::Result<bool> {
+    let mut tightened = false;
+    let is_ours = |entry: fs::DirEntry| OURS.iter().any(|name| entry.file_name() == *name);
+    match fs::read_dir(state) {
+        Ok(mut entries) => {
+            if entries.all(|entry| entry.is_ok_and(is_ours)) {
+                tightened = trusted::tighten_folder(&fs::canonicalize(state)?)?;
+            }
+        }
+        Err(_) => tightened = trusted::make_folder(state)?,
+    }
+    Ok(trusted::make_folder(folder)? || tightened)
+}
+
 /// Milliseconds after the Unix epoch, by the wall clock.
 pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -230,8 +281,10 @@ fn list_folder(folder: &Path) -> io::Result<Vec<Entry>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = WindowName::parse(&entry.file_name().to_string_lossy());
-        // A file that is deleted meanwhile is none.
-        if let (Some(name), Ok(metadata)) = (name, entry.metadata()) {
+        // A file that is deleted meanwhile is none; nor is what is no file.
+        if let (Some(name), Ok(metadata)) = (name, entry.metadata())
+            && metadata.is_file()
+        {
             entries.push(Entry {
                 name,
                 bytes: metadata.len(),

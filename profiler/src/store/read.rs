@@ -1,8 +1,10 @@
 //! Windows read back: which ones a span of time is covered by, and where there is none.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
-use super::{Capability, Entry, FOLDER, Sampled, WindowName, instant_text};
+use super::{
+    Capability, Entry, FOLDER, Sampled, WINDOW_BYTES_MAX, WindowName, instant_text, trusted,
+};
 use crate::error::Error;
 
 /// Most that is no gap between two windows, ms.
@@ -95,7 +97,8 @@ fn to_come(entries: &[Entry], capability: Capability, span: Span, now_ms: u64) -
 
 /// The bytes of a window.
 pub fn open(state: &Path, name: &WindowName) -> io::Result<Vec<u8>> {
-    fs::read(state.join(FOLDER).join(name.to_string()))
+    let path = state.join(FOLDER).join(name.to_string());
+    trusted::read_bounded(&path, WINDOW_BYTES_MAX)
 }
 
 /// Hands the bytes of each window of a span on, by time, as long as `go_on` says so; `each` says whether it could read
@@ -130,8 +133,8 @@ pub fn each(
         }
         let problem = match open(state, name) {
             Ok(bytes) if each(&bytes) => continue,
-            Ok(_) => UNREADABLE,
-            Err(_) => DELETED,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => DELETED,
+            Ok(_) | Err(_) => UNREADABLE,
         };
         *notes.entry(problem.to_owned()).or_default() += 1;
     }

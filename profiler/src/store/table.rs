@@ -84,7 +84,7 @@ pub(crate) fn unpack<T: DeserializeOwned>(wanted: u32, bytes: &[u8]) -> io::Resu
     struct Version {
         version: u32,
     }
-    let plain = report::inflate(bytes, report::BYTES_MAX).map_err(io::Error::other)?;
+    let plain = report::inflate(bytes, super::WINDOW_BYTES_MAX).map_err(io::Error::other)?;
     let Version { version } = serde_json::from_slice(&plain)?;
     if version != wanted {
         return Err(io::Error::other(format!("a window of version {version}")));

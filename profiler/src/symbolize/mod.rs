@@ -12,7 +12,7 @@
 mod blaze;
 mod budget;
 mod cache;
-mod child;
+pub(crate) mod child;
 mod debug_files;
 mod launch;
 mod limits;

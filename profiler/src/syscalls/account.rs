@@ -17,7 +17,7 @@ const LOST: [Counter; 4] = [
 ];
 
 /// What went wrong, or is good to know, without a call missing that was entered.
-const NOTES: [Counter; 8] = [
+const NOTES: [Counter; 9] = [
     Counter::EntryUnseen,
     Counter::CellsCoarse,
     Counter::ErrorsFull,
@@ -26,6 +26,7 @@ const NOTES: [Counter; 8] = [
     Counter::EventLost,
     Counter::TargetsFull,
     Counter::SpacesFull,
+    Counter::NotRun,
 ];
 
 /// The account of one recording.

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::{report::Report, tally::Sum};
-use crate::output::csv::quoted;
+use crate::{output::csv::field, printable::printable};
 
 const HEADER: &str = "call,pid,tid,thread,descriptor,file,returned,whole,before,errors,ended,open,time_ns,mean_ns,\
                       p50_ns,p95_ns,p99_ns,max_ns";
@@ -23,12 +23,12 @@ pub(super) fn render(report: &Report) -> String {
                 (number.to_string(), text.as_str())
             });
         let fields = [
-            quoted(&row.call),
+            field(&row.call),
             number_or_none(row.pid.map(u64::from)),
             number_or_none(tid),
-            quoted(thread),
+            field(thread),
             number,
-            quoted(file),
+            field(file),
         ];
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{},{}", fields.join(","), figures(&row.sum));
@@ -44,7 +44,7 @@ pub(super) fn render(report: &Report) -> String {
         .iter()
         .flat_map(super::account::Account::lines)
     {
-        let _ = writeln!(text, "# {line}");
+        let _ = writeln!(text, "# {}", printable(&line));
     }
     text
 }

@@ -20,7 +20,7 @@ use super::{
     report::{Report, Row},
     tally::Sum,
 };
-use crate::output::OutputError;
+use crate::{output::OutputError, printable::pretty_json};
 
 /// Renders a report.
 pub(super) fn render(report: &Report) -> Result<String, OutputError> {
@@ -36,9 +36,7 @@ pub(super) fn render(report: &Report) -> Result<String, OutputError> {
         }).collect::<Vec<_>>(),
         "account": report.account.as_ref().map(account),
     });
-    let mut text = serde_json::to_string_pretty(&value)?;
-    text.push('\n');
-    Ok(text)
+    Ok(pretty_json(&value)?)
 }
 
 fn row(row: &Row) -> Value {

@@ -22,7 +22,7 @@ mod stacks;
 mod table;
 mod tally;
 mod watcher;
-mod window;
+pub(crate) mod window;
 
 pub use history::{History, tell};
 pub(crate) use keeper::Keeper;

@@ -28,11 +28,11 @@ use crate::{
         ending::{End, Ending, at, event_loop},
         finish,
         running::{Running, conclude},
-        showing::show_view,
         stacks::Stacks,
         state::State,
         targets,
     },
+    terminal::show_view,
     wait::Waits,
 };
 
@@ -267,15 +267,12 @@ impl Session {
 /// Whom, in words.
 fn title(config: &config::Syscalls, processes: &Processes, held: Option<&Held>) -> String {
     let targets = &config.targets;
-    match (targets.pids.as_slice(), &targets.command, held) {
+    match (targets.pids.as_slice(), targets.command_text(), held) {
         (&[pid], ..) => {
             let comm = processes.comm(pid).unwrap_or_default();
             format!("{comm} (pid {pid})")
         }
-        (_, Some(command), Some(held)) => {
-            let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-            format!("{} (pid {})", words.join(" "), held.pid())
-        }
+        (_, Some(command), Some(held)) => format!("{command} (pid {})", held.pid()),
         _ => targets.description(),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{fmt::Write, time::Duration};
 
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use profiler_common::syscalls::wanted;
 
 use super::{
     report::{Report, Row},
     tally::Sum,
 };
+use crate::{output::columns::Columns, printable::printable};
 
 /// Columns of figures.
 const FIGURES: [&str; 10] = [
@@ -29,54 +29,41 @@ pub(super) fn render(report: &Report) -> String {
     let mut text = String::new();
     let seconds = report.duration.as_secs_f64();
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "System calls of {} in {seconds:.2} s\n", report.title);
-    let mut table = Table::new();
-    table.load_style(NOTHING);
+    let _ = writeln!(
+        text,
+        "System calls of {} in {seconds:.2} s\n",
+        printable(&report.title)
+    );
     let labels = labels(report.wanted);
-    let header = labels.iter().chain(&FIGURES).copied();
-    table.set_header(header);
+    let mut table = Columns::new(labels.iter().chain(&FIGURES).copied());
     for row in &report.rows {
         let cells = label_cells(row, report.wanted);
-        table.add_row(cells.into_iter().chain(figures(&row.sum, report.duration)));
+        table.row(cells.into_iter().chain(figures(&row.sum, report.duration)));
     }
     if report.more > 0 {
-        table.add_row([format!("({} more)", report.more)]);
+        table.row([format!("({} more)", report.more)]);
     }
     let mut last = vec!["total".to_owned()];
     last.resize(labels.len(), String::new());
     let total = figures(&report.total, report.duration);
-    table.add_row(last.into_iter().chain(total));
-    for column in table.column_iter_mut().skip(labels.len()) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    push_table(&mut text, &table);
+    table.row(last.into_iter().chain(total));
+    table.right(labels.len()..usize::MAX);
+    let _ = write!(text, "{table}");
     if !report.errors.is_empty() {
-        let mut errors = Table::new();
-        errors.load_style(NOTHING);
-        errors.set_header(["call", "error", "times"]);
+        let mut errors = Columns::new(["call", "error", "times"]);
         for (call, error, times) in &report.errors {
-            errors.add_row([call.clone(), error.clone(), times.to_string()]);
+            errors.row([call.clone(), error.clone(), times.to_string()]);
         }
-        if let Some(column) = errors.column_mut(2) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        text.push('\n');
-        push_table(&mut text, &errors);
+        errors.right(2..3);
+        let _ = write!(text, "\n{errors}");
     }
     if let Some(account) = &report.account {
         text.push('\n');
         for line in account.lines() {
-            let _ = writeln!(text, "{line}");
+            let _ = writeln!(text, "{}", printable(&line));
         }
     }
     text
-}
-
-/// Without the blanks that a table has at the ends of its lines.
-fn push_table(text: &mut String, table: &Table) {
-    for line in table.to_string().lines() {
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
 }
 
 fn labels(bits: u32) -> Vec<&'static str> {

@@ -187,7 +187,7 @@ impl Window {
     }
 
     /// Reads one back.
-    pub(super) fn read(bytes: &[u8]) -> io::Result<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> io::Result<Self> {
         unpack(VERSION, bytes)
     }
 
@@ -231,7 +231,7 @@ type Open = BTreeMap<u32, (u64, u64)>;
 
 /// Windows together.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     /// Of all processes that are wanted together.
     pub(super) tally: Tally,
     pub(super) errors: BTreeMap<ErrorKey, u64>,
@@ -244,7 +244,7 @@ pub(super) struct Sum {
 
 impl Sum {
     /// Adds the rows of those who are wanted. The account stays that of everybody. Windows come in their order.
-    pub(super) fn add(&mut self, window: Window, who: &Who) {
+    pub(crate) fn add(&mut self, window: Window, who: &Who) {
         let is_next = self.is_next(window.link);
         if !is_next {
             self.keep_open();
@@ -285,7 +285,7 @@ impl Sum {
     }
 
     /// To be called after the last window.
-    pub(super) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.keep_open();
     }
 

@@ -33,18 +33,14 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The account of what was counted and told. `missed` are events that hit within another one.
-    pub(super) fn new(
-        counters: &BTreeMap<Counter, u64>,
-        connections: &Connections,
-        missed: u64,
-    ) -> Self {
+    /// The account of what was counted and told.
+    pub(super) fn new(counters: &BTreeMap<Counter, u64>, connections: &Connections) -> Self {
         let before = connections
             .list()
             .iter()
             .filter(|connection| connection.before.is_some())
             .count() as u64;
-        let counts = Counts::new(counters, connections, missed);
+        let counts = Counts::new(counters, connections);
         let mut account = counts.account();
         account.before = before;
         account
@@ -123,11 +119,7 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Until now. The counters are read before the ring is emptied, so that what is counted has been told.
-    pub(super) fn new(
-        counters: &BTreeMap<Counter, u64>,
-        connections: &Connections,
-        missed: u64,
-    ) -> Self {
+    pub(super) fn new(counters: &BTreeMap<Counter, u64>, connections: &Connections) -> Self {
         let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
         Self {
             told: connections.begun,
@@ -135,7 +127,7 @@ impl Counts {
             untold: counted(Counter::ConnectionsBegun).saturating_sub(connections.begun),
             sockets_full: counted(Counter::SocketsFull),
             events_lost: counted(Counter::EventLost),
-            missed,
+            missed: counted(Counter::NotRun),
             strangers: connections.strangers,
         }
     }
@@ -163,7 +155,7 @@ impl Counts {
         account.lose(Counter::SocketsFull.text(), self.sockets_full);
         account.lose("connection not listed, list full", self.overflowed);
         account.lose("event lost, ring buffer full", self.events_lost);
-        account.lose("event missed, another one was under way", self.missed);
+        account.lose(Counter::NotRun.text(), self.missed);
         account.lose("connection begun and not told", self.untold);
         account.note("event of a connection that is not listed", self.strangers);
         account
@@ -190,11 +182,11 @@ mod tests {
         let mut connections = Connections::default();
         connections.take(&change(1, 10, CLOSE, SYN_SENT));
         let mut counters = BTreeMap::from([(Counter::ConnectionsBegun, 1)]);
-        let account = Account::new(&counters, &connections, 0);
+        let account = Account::new(&counters, &connections);
         assert_eq!((account.begun, account.listed), (1, 1));
         assert!(account.lines().contains(&"lost: nothing".to_owned()));
         counters.insert(Counter::ConnectionsBegun, 3);
-        let account = Account::new(&counters, &connections, 0);
+        let account = Account::new(&counters, &connections);
         assert_eq!(
             account.lost,
             BTreeMap::from([("connection begun and not told".to_owned(), 2)])

@@ -1,4 +1,4 @@
-//! The report as comma-separated values: connections, or peers with `--by-peer`. No field needs quotation marks.
+//! The report as comma-separated values (RFC 4180): connections, or peers with `--by-peer`.
 //! The account follows in lines that begin with `#`. Pure.
 
 use std::{fmt::Write, time::Duration};
@@ -10,6 +10,7 @@ use super::{
     peers::{self, Peer},
     table::Report,
 };
+use crate::{output::csv::field, printable::printable};
 
 const CONNECTIONS: &str = "net,local,remote,role,pid,state,open,before,age_ns,connect_ns,accept_ns,sent,received,segments_out,\
                            segments_in,retransmits,rtt_us,min_rtt_us,resets_sent,resets_received,receive_queue,\
@@ -42,7 +43,7 @@ pub(super) fn of_peers(peers: &[Peer], duration: Duration, account: &Account) ->
     let mut text = format!("{PEERS}\n");
     for one in peers {
         let fields = [
-            one.name.clone(),
+            field(&one.name),
             one.role.text().to_owned(),
             one.begun.to_string(),
             format!("{:.3}", one.per_second(duration)),
@@ -67,7 +68,7 @@ pub(super) fn of_peers(peers: &[Peer], duration: Duration, account: &Account) ->
 
 fn push_account(text: &mut String, account: &Account) {
     for line in account.lines() {
-        let _ = writeln!(text, "# {line}");
+        let _ = writeln!(text, "# {}", printable(&line));
     }
 }
 

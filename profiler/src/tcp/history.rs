@@ -17,6 +17,7 @@ use crate::{
     artifact::{Artifact, Destination},
     error::{Error, Exit},
     output::OutputError,
+    printable::{pretty_json, printable},
     store::{self, Capability, Span, Who},
 };
 
@@ -80,19 +81,22 @@ fn title(sum: &Sum) -> String {
 
 fn as_table(peers: &[Peer], sum: &Sum, limit: usize) -> String {
     let seconds = sum.duration.as_secs_f64();
-    let mut text = format!("TCP connections of {} in {seconds:.2} s\n\n", title(sum));
+    let mut text = format!(
+        "TCP connections of {} in {seconds:.2} s\n\n",
+        printable(&title(sum))
+    );
     table::push(&mut text, &table::of_peers(peers, sum.duration, limit));
     text.push('\n');
     let open: u64 = peers.iter().map(|peer| peer.open).sum();
     // Writing to a string cannot fail.
     let _ = writeln!(text, "open: {open} connections");
     for (end, count) in &sum.ends {
-        let _ = writeln!(text, "{end}: {count} connections");
+        let _ = writeln!(text, "{}: {count} connections", printable(end));
     }
     table::push_findings(&mut text, peers, sum.duration);
     text.push('\n');
     for line in sum.account.lines() {
-        let _ = writeln!(text, "{line}");
+        let _ = writeln!(text, "{}", printable(&line));
     }
     text
 }
@@ -107,7 +111,5 @@ fn as_json(peers: &[Peer], sum: &Sum) -> Result<String, OutputError> {
         "ends": sum.ends,
         "account": json::account(&sum.account),
     });
-    let mut text = serde_json::to_string_pretty(&value)?;
-    text.push('\n');
-    Ok(text)
+    Ok(pretty_json(&value)?)
 }

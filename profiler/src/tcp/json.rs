@@ -19,7 +19,7 @@ use super::{
     peers::{self, Peer},
     table::Report,
 };
-use crate::output::OutputError;
+use crate::{output::OutputError, printable::pretty_json};
 
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
@@ -33,9 +33,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
         "peers": peers.iter().map(|one| peer(one, report.duration)).collect::<Vec<_>>(),
         "account": account(report.account),
     });
-    let mut text = serde_json::to_string_pretty(&value)?;
-    text.push('\n');
-    Ok(text)
+    Ok(pretty_json(&value)?)
 }
 
 fn connection(connection: &Connection, end_ns: u64) -> Value {

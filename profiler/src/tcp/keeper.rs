@@ -118,8 +118,7 @@ impl tables::Keeper for Keeper {
         });
         let groups = &mut self.groups;
         self.watcher.connections.roll(|one| groups.add(one));
-        let missed = self.watcher.kernel.missed_tcp();
-        let counts = Counts::new(&counters, &self.watcher.connections, missed);
+        let counts = Counts::new(&counters, &self.watcher.connections);
         let before = mem::replace(&mut self.before, counts);
         let mut account = counts.since(before).account();
         account.lose(UNFOLLOWED, mem::take(&mut self.watcher.unfollowed));

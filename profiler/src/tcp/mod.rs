@@ -20,7 +20,7 @@ pub(crate) mod shown;
 mod table;
 mod times;
 mod watcher;
-mod window;
+pub(crate) mod window;
 
 pub use history::{History, tell};
 pub(crate) use keeper::Keeper;

@@ -21,9 +21,9 @@ use crate::{
         ending::{End, Ending, event_loop},
         finish,
         running::{Running, conclude},
-        showing::show,
         targets,
     },
+    terminal::show,
 };
 
 /// How often the ring is emptied: a connection's life takes half a KiB of it.
@@ -146,8 +146,7 @@ impl Session {
         self.watcher.list_again();
         let watcher = &mut self.watcher;
         watcher.connections.close(end_ns);
-        let missed = watcher.kernel.missed_tcp();
-        let mut account = Account::new(&watcher.kernel.counters()?, &watcher.connections, missed);
+        let mut account = Account::new(&watcher.kernel.counters()?, &watcher.connections);
         account.lose(UNFOLLOWED, watcher.unfollowed);
         account.note(UNLISTED, watcher.unlisted);
         account.bpf = watcher.bpf_time();

@@ -2,7 +2,6 @@
 
 use std::{fmt::Write, time::Duration};
 
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use profiler_common::tcp::{TcpEvent, what};
 
 use super::{
@@ -11,7 +10,10 @@ use super::{
     connections::{Connection, Connections, Role, state_text},
     peers::{self, Peer},
 };
-use crate::output::figures::bytes;
+use crate::{
+    output::{columns::Columns, figures::bytes},
+    printable::printable,
+};
 
 /// Everything of one recording.
 pub(super) struct Report<'a> {
@@ -45,7 +47,10 @@ impl Report<'_> {
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> String {
     let seconds = report.duration.as_secs_f64();
-    let mut text = format!("TCP connections of {} in {seconds:.2} s\n\n", report.title);
+    let mut text = format!(
+        "TCP connections of {} in {seconds:.2} s\n\n",
+        printable(report.title)
+    );
     let peers = peers::group(report.connections.list());
     let table = match report.rows {
         Rows::Connections => connections(report),
@@ -60,16 +65,14 @@ pub(super) fn render(report: &Report<'_>) -> String {
     push_findings(&mut text, &peers, report.duration);
     text.push('\n');
     for line in report.account.lines() {
-        let _ = writeln!(text, "{line}");
+        let _ = writeln!(text, "{}", printable(&line));
     }
     text
 }
 
-/// A table, without the blanks that it has at the ends of its lines, and how many rows were left out.
-pub(super) fn push(text: &mut String, (table, more): &(Table, usize)) {
-    for line in table.to_string().lines() {
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
+/// A table, and how many rows were left out.
+pub(super) fn push(text: &mut String, (table, more): &(Columns, usize)) {
+    let _ = write!(text, "{table}");
     if *more > 0 {
         let _ = writeln!(text, " ({more} more: --limit)");
     }
@@ -78,14 +81,13 @@ pub(super) fn push(text: &mut String, (table, more): &(Table, usize)) {
 /// What the numbers mean, where they mean something.
 pub(super) fn push_findings(text: &mut String, peers: &[Peer], duration: Duration) {
     for diagnosis in peers.iter().filter_map(|peer| peer.diagnosis(duration)) {
-        let _ = writeln!(text, "finding: {diagnosis}");
+        let _ = writeln!(text, "finding: {}", printable(&diagnosis));
     }
 }
 
-fn connections(report: &Report<'_>) -> (Table, usize) {
+fn connections(report: &Report<'_>) -> (Columns, usize) {
     const LABELS: usize = 4;
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header([
+    let mut table = Columns::new([
         "local", "role", "remote", "state", "pid", "age", "connect", "accept", "sent", "received",
         "segs out", "segs in", "rtt", "min rtt", "resent", "resets", "recv-q", "send-q",
     ]);
@@ -96,7 +98,7 @@ fn connections(report: &Report<'_>) -> (Table, usize) {
         let figures = &connection.figures;
         let rtt = |us: u32| (us != 0 && us != u32::MAX).then(|| u64::from(us) * 1000);
         let queue = |queue: Option<u32>| queue.map_or("-".to_owned(), |bytes| bytes.to_string());
-        table.add_row([
+        table.row([
             connection.ends.local.to_string(),
             connection.role.text().to_owned(),
             connection.ends.remote.to_string(),
@@ -120,7 +122,7 @@ fn connections(report: &Report<'_>) -> (Table, usize) {
             queue(connection.queues.map(|(_, send)| send)),
         ]);
     }
-    align(&mut table, LABELS);
+    table.right(LABELS..usize::MAX);
     (table, sorted.len().saturating_sub(report.limit))
 }
 
@@ -146,10 +148,9 @@ fn resets(connection: &Connection) -> String {
 }
 
 /// A row for each peer, as many as are wanted, and how many more there are.
-pub(super) fn of_peers(peers: &[Peer], duration: Duration, limit: usize) -> (Table, usize) {
+pub(super) fn of_peers(peers: &[Peer], duration: Duration, limit: usize) -> (Columns, usize) {
     const LABELS: usize = 2;
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header([
+    let mut table = Columns::new([
         "peer",
         "role",
         "begun",
@@ -169,7 +170,7 @@ pub(super) fn of_peers(peers: &[Peer], duration: Duration, limit: usize) -> (Tab
     ]);
     let exchanges = peers.iter().map(|peer| peer.exchanges).sum();
     for peer in peers.iter().take(limit) {
-        table.add_row([
+        table.row([
             peer.name.clone(),
             peer.role.text().to_owned(),
             peer.begun.to_string(),
@@ -188,7 +189,7 @@ pub(super) fn of_peers(peers: &[Peer], duration: Duration, limit: usize) -> (Tab
             share(peer.exchanges, exchanges),
         ]);
     }
-    align(&mut table, LABELS);
+    table.right(LABELS..usize::MAX);
     (table, peers.len().saturating_sub(limit))
 }
 
@@ -196,12 +197,6 @@ pub(super) fn of_peers(peers: &[Peer], duration: Duration, limit: usize) -> (Tab
 fn share(part: u64, whole: u64) -> String {
     let tenths = (part * 1000).checked_div(whole).unwrap_or(0);
     format!("{}.{} %", tenths / 10, tenths % 10)
-}
-
-fn align(table: &mut Table, labels: usize) {
-    for column in table.column_iter_mut().skip(labels) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }
 
 /// The line of an event: seconds since the beginning, what, between whom.

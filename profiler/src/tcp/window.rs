@@ -160,7 +160,7 @@ impl Window {
     }
 
     /// Reads one back.
-    pub(super) fn read(bytes: &[u8]) -> io::Result<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> io::Result<Self> {
         unpack(VERSION, bytes)
     }
 
@@ -216,7 +216,7 @@ type Open = BTreeMap<(Role, String), u64>;
 
 /// Windows together.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     peers: BTreeMap<(Role, String), Peer>,
     /// Connections that ended, by how.
     pub(super) ends: BTreeMap<String, u64>,
@@ -229,7 +229,7 @@ pub(super) struct Sum {
 
 impl Sum {
     /// Adds the connections of those who are wanted. The account stays that of everybody. Windows come in their order.
-    pub(super) fn add(&mut self, window: Window, who: &Who) {
+    pub(crate) fn add(&mut self, window: Window, who: &Who) {
         let last = self.last.as_ref();
         let is_next = last.is_some_and(|(last, _)| last.next() == window.link);
         if !is_next {

@@ -54,7 +54,7 @@ pub(super) struct Function {
 
 /// What a file has of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub(super) functions: Vec<Function>,
     /// Offset in the file of the function that gives a connection up.
     pub(super) free: Option<u64>,
@@ -69,7 +69,7 @@ type Table<'a, R> = SymbolTable<'a, FileHeader64<Endianness>, R>;
 type Symbols = BTreeMap<&'static str, (u64, u64)>;
 
 /// Looks through a file; `None` if it is no ELF file or has none of them.
-pub(super) fn find<'a, R: ReadRef<'a>>(data: R) -> Option<Found> {
+pub(crate) fn find<'a, R: ReadRef<'a>>(data: R) -> Option<Found> {
     let object = Elf::parse(data).ok()?;
     let mut symbols = named(&object, object.elf_dynamic_symbol_table(), ".dynstr");
     if symbols.is_empty() {

@@ -5,8 +5,8 @@
 //! OpenSSL's functions are looked for by name in every mapped file, whatever it is called: also in executables, and in
 //! libraries that a package brings along.
 
-mod functions;
+pub(crate) mod functions;
 mod libraries;
-mod returns;
+pub(crate) mod returns;
 
 pub(crate) use libraries::Libraries;

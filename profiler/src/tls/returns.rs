@@ -11,15 +11,15 @@ const INSTRUCTIONS_MAX: usize = 20_000;
 
 /// How control leaves a function.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Leaves {
+pub(crate) struct Leaves {
     /// Addresses of its `ret`s.
-    pub(super) returns: BTreeSet<u64>,
+    pub(crate) returns: BTreeSet<u64>,
     /// Where jumps out of it lead.
-    pub(super) tail_calls: BTreeSet<u64>,
+    pub(crate) tail_calls: BTreeSet<u64>,
 }
 
 /// Follows a function from its first instruction along every branch; an error says why that cannot be done.
-pub(super) fn follow(start: u64, code: &[u8]) -> Result<Leaves, &'static str> {
+pub(crate) fn follow(start: u64, code: &[u8]) -> Result<Leaves, &'static str> {
     let end = start.saturating_add(code.len() as u64);
     let inside = start..end;
     let mut leaves = Leaves::default();

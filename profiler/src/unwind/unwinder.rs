@@ -436,41 +436,53 @@ fn without_table(mapping: &process::Mapping) -> Mapping {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Arc};
+    use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
-    use profiler_common::unwind::{Rule, table::Page};
+    use profiler_common::{
+        limits::RULES_MAX,
+        unwind::{Cfa, Rule, table::Page},
+    };
 
-    use super::{LIST_GRACE, Mapping, Shared, Space, TABLE_GRACE, Unwinder};
+    use super::{LIST_GRACE, Mapping, Shared, Space, TABLE_GRACE, Table, Unwinder};
     use crate::process::Processes;
 
     /// Ordinary memory in the place of the kernel's.
     #[derive(Debug, Default)]
     struct Memory {
         spaces: Vec<(u32, Space)>,
+        pages: HashMap<u32, Page>,
+        rules: HashMap<u32, Rule>,
+        rows: HashMap<(u16, u32), u32>,
     }
 
     impl Shared for Memory {
         type Error = Infallible;
 
-        fn page(&self, _at: u32) -> Option<Page> {
-            None
+        fn page(&self, at: u32) -> Option<Page> {
+            self.pages.get(&at).copied()
         }
 
-        fn row(&self, _segment: u16, _at: u32) -> Option<u32> {
-            None
+        fn row(&self, segment: u16, at: u32) -> Option<u32> {
+            self.rows.get(&(segment, at)).copied()
         }
 
-        fn rule(&self, _at: u32) -> Option<Rule> {
-            None
+        fn rule(&self, at: u32) -> Option<Rule> {
+            self.rules.get(&at).copied()
         }
 
         fn write_mappings(&mut self, _at: u32, _mappings: &[Mapping]) {}
 
-        fn write_pages(&mut self, _at: u32, _pages: &[Page]) {}
+        fn write_pages(&mut self, at: u32, pages: &[Page]) {
+            self.pages.extend((at..).zip(pages.iter().copied()));
+        }
 
-        fn write_rules(&mut self, _at: u32, _rules: &[Rule]) {}
+        fn write_rules(&mut self, at: u32, rules: &[Rule]) {
+            self.rules.extend((at..).zip(rules.iter().copied()));
+        }
 
-        fn write_rows(&mut self, _segment: u16, _at: u32, _rows: &[u32]) -> Result<(), Infallible> {
+        fn write_rows(&mut self, segment: u16, at: u32, rows: &[u32]) -> Result<(), Infallible> {
+            let places = (at..).map(|at| (segment, at));
+            self.rows.extend(places.zip(rows.iter().copied()));
             Ok(())
         }
 
@@ -508,6 +520,60 @@ mod tests {
         assert_eq!((unwinder.lists.len(), unwinder.given.len()), (1, 1000));
         assert_eq!(unwinder.stats().tables, unwinder.tables.len() as u64);
         assert!(unwinder.stats().rows > 1000 && unwinder.stats().no_room == 0);
+    }
+
+    /// A table of one page, whose rules are these.
+    fn table(rules: Vec<Rule>) -> Table {
+        Table {
+            first_page: 1,
+            pages: vec![(0, 2)],
+            rows: vec![0, 1 << 16],
+            rules,
+            ..Table::default()
+        }
+    }
+
+    fn load(unwinder: &mut Unwinder<Memory>, table: &Table, owner: u32) -> Option<u32> {
+        let Ok(loaded) = unwinder.load(table, owner);
+        loaded
+    }
+
+    /// Files share a table that is equal, entry for entry, whoever owns them, and no other one; it is freed once.
+    #[test]
+    fn only_equal_tables_are_shared() {
+        let mut unwinder = Unwinder::new(Memory::default(), None);
+        let honest = table(vec![Rule::only(Cfa::None), Rule::only(Cfa::Sp)]);
+        let forged = table(vec![Rule::only(Cfa::None), Rule::only(Cfa::End)]);
+        let first = load(&mut unwinder, &forged, 65_534);
+        let second = load(&mut unwinder, &honest, 0);
+        assert!(first.is_some() && second.is_some() && first != second);
+        assert_eq!(load(&mut unwinder, &honest, 65_534), second);
+        let mut moved = honest.clone();
+        moved.first_page = 2;
+        assert_ne!(load(&mut unwinder, &moved, 0), second);
+        assert_eq!(unwinder.stats().tables, 3);
+        for _ in 0..=TABLE_GRACE {
+            unwinder.sweep(|_| true);
+        }
+        assert_eq!((unwinder.stats().rows, unwinder.by_hash.len()), (0, 0));
+    }
+
+    /// Files of another user than root take up half of the memory at most.
+    #[test]
+    fn other_users_leave_half() {
+        let mut unwinder = Unwinder::new(Memory::default(), None);
+        let of = |first: usize| {
+            let rule = |offset: usize| Rule {
+                cfa_offset: i32::try_from(offset).unwrap(),
+                ..Rule::only(Cfa::Sp)
+            };
+            table((first..first + RULES_MAX / 8).map(rule).collect())
+        };
+        let mut loaded = |number: usize, owner| load(&mut unwinder, &of(number * RULES_MAX), owner);
+        assert!((0..4).all(|number| loaded(number, 65_534).is_some()));
+        assert_eq!(loaded(4, 65_534), None);
+        assert!(loaded(4, 0).is_some());
+        assert_eq!(unwinder.stats().no_room, 1);
     }
 
     /// What no process uses is freed after its grace: lists soon, tables later, all of it.

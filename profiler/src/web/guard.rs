@@ -4,11 +4,14 @@
 //! (DNS rebinding): only requests that name this machine are answered. Where a token is wanted, nobody without it
 //! gets anything, whatever name is given.
 
-use std::{fs, net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -18,6 +21,7 @@ use super::{
     Web,
     listen::{Listen, WebError},
 };
+use crate::store::trusted;
 
 /// Fewest characters of a token.
 const TOKEN_MIN: usize = 16;
@@ -53,7 +57,7 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(web: &Web) -> Result<Self, WebError> {
         let token = web.token_file.as_ref().map(|path| {
-            let text = fs::read_to_string(path).map_err(|source| WebError::Token {
+            let text = trusted::read_text(path).map_err(|source| WebError::Token {
                 path: path.clone(),
                 source,
             })?;
@@ -72,18 +76,15 @@ impl Guard {
         })
     }
 
-    /// Why a request with these headers is not answered, if it is not. Pure.
-    fn refusal(&self, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    /// Why a request for this with these headers is not answered, if it is not. Pure.
+    fn refusal(&self, uri: &Uri, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
         if let Some(token) = &self.token {
             return (!shows(headers, token)).then_some((
                 StatusCode::UNAUTHORIZED,
                 "this page wants `Authorization: Bearer TOKEN`\n",
             ));
         }
-        let host = headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
-        let is_ours = self.is_unix || host.is_some_and(names_this_machine);
+        let is_ours = self.is_unix || is_for_this_machine(uri, headers);
         (!is_ours).then_some((
             StatusCode::MISDIRECTED_REQUEST,
             "ask for it as localhost or by a loopback address\n",
@@ -103,21 +104,46 @@ fn shows(headers: &HeaderMap, token: &str) -> bool {
     shown.is_some_and(|shown| shown.ct_eq(token.as_bytes()).into())
 }
 
-/// Whether a `Host` header is a name of this machine that no other site can have.
-fn names_this_machine(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+/// Whether all that says whom a request is for names this machine: one `Host`, and the target where that is a whole
+/// URL, as proxies get it.
+fn is_for_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
     };
-    name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
+    let target = uri.authority().map(Authority::as_str);
+    host.to_str().is_ok_and(names_this_machine) && target.is_none_or(names_this_machine)
+}
+
+/// Whether `host[:port]` is a name of this machine that no other site can have. Nothing else may stand there: what
+/// reads it otherwise, such as a proxy before us, must not find another name in it.
+pub(crate) fn names_this_machine(host: &str) -> bool {
+    let (address, port) = if let Some(rest) = host.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else {
+            return false;
+        };
+        (address.parse::<Ipv6Addr>().map(IpAddr::from), port)
+    } else {
+        let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+        if name.eq_ignore_ascii_case("localhost") {
+            return is_port(port);
+        }
+        (name.parse::<Ipv4Addr>().map(IpAddr::from), port)
+    };
+    is_port(port) && address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether it is `:` and a number, or nothing.
+fn is_port(text: &str) -> bool {
+    text.is_empty()
+        || text.strip_prefix(':').is_some_and(|port| {
+            port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+        })
 }
 
 /// Around each answer.
 pub(super) async fn watch(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut response = match guard.refusal(request.headers()) {
+    let mut response = match guard.refusal(request.uri(), request.headers()) {
         Some(refusal) => refusal.into_response(),
         None => next.run(request).await,
     };
@@ -141,9 +167,10 @@ pub(super) async fn watch(State(guard): State<Guard>, request: Request, next: Ne
 mod tests {
     use std::sync::Arc;
 
-    use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+    use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+    use proptest::prelude::{prop_assert, proptest};
 
-    use super::{Guard, Listen, Web, WebError, names_this_machine};
+    use super::{Guard, Listen, Web, WebError, is_for_this_machine, names_this_machine};
 
     fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
         std::iter::once((name, HeaderValue::from_str(value).unwrap())).collect()
@@ -171,6 +198,22 @@ mod tests {
             "[::2]",
             "[",
             "127.0.0.1@evil.example",
+            "localhost:99@evil.example",
+            "localhost:99#@evil.example",
+            "localhost:",
+            "localhost:+1",
+            "localhost:65536",
+            "localhost ",
+            " localhost",
+            "localhost%00",
+            "localhost/",
+            "localhost\\@evil.example",
+            "localhost:1:2",
+            "[::1]evil.example",
+            "[::1]:1@evil.example",
+            "[::1%25eth0]",
+            "::1",
+            "user@localhost",
         ] {
             assert!(!names_this_machine(host), "{host}");
         }
@@ -180,20 +223,55 @@ mod tests {
         };
         assert!(
             guard
-                .refusal(&headers(header::HOST, "localhost:1"))
+                .refusal(
+                    &Uri::from_static("/"),
+                    &headers(header::HOST, "localhost:1")
+                )
                 .is_none()
         );
-        let refused = guard.refusal(&headers(header::HOST, "evil.example"));
+        let refused = guard.refusal(
+            &Uri::from_static("/"),
+            &headers(header::HOST, "evil.example"),
+        );
         assert_eq!(
             refused.map(|(status, _)| status),
             Some(StatusCode::MISDIRECTED_REQUEST)
         );
-        assert!(guard.refusal(&HeaderMap::new()).is_some());
+        assert!(guard.refusal(&Uri::default(), &HeaderMap::new()).is_some());
         let unix = Guard {
             token: None,
             is_unix: true,
         };
-        assert!(unix.refusal(&HeaderMap::new()).is_none());
+        assert!(unix.refusal(&Uri::default(), &HeaderMap::new()).is_none());
+    }
+
+    /// A request that names another machine as its target is not ours, and neither is one of two minds.
+    #[test]
+    fn every_name_must_be_ours() {
+        let host = headers(header::HOST, "localhost");
+        let is_ours = |target: &str| is_for_this_machine(&target.parse().unwrap(), &host);
+        assert!(is_ours("/") && is_ours("http://127.0.0.1:7979/") && is_ours("http://[::1]/"));
+        assert!(!is_ours("http://evil.example/") && !is_ours("http://a@localhost/"));
+        let mut two = host.clone();
+        two.append(header::HOST, HeaderValue::from_static("localhost"));
+        assert!(!is_for_this_machine(&Uri::from_static("/"), &two));
+    }
+
+    proptest! {
+        /// What passes is a name of ours and a port, and nothing else, in any reading.
+        #[test]
+        fn only_name_and_port_pass(
+            before in "[a-z@.:%/\\[\\] ]{0,3}",
+            name in "(localhost|LocalHost|127\\.0\\.0\\.100|\\[::1\\]|evil\\.example)",
+            after in "[a-z0-9@.:#%/\\[\\] ]{0,8}",
+        ) {
+            let host = format!("{before}{name}{after}");
+            if names_this_machine(&host) {
+                prop_assert!(before.is_empty() && name != "evil.example", "{host}");
+                let port = after.strip_prefix(':').map(str::parse::<u16>);
+                prop_assert!(after.is_empty() || matches!(port, Some(Ok(_))), "{host}");
+            }
+        }
     }
 
     /// A token must be shown whole; then the name does not matter.
@@ -206,7 +284,7 @@ mod tests {
         };
         let is_open = |value: &str| {
             guard
-                .refusal(&headers(header::AUTHORIZATION, value))
+                .refusal(&Uri::default(), &headers(header::AUTHORIZATION, value))
                 .is_none()
         };
         assert!(is_open(&format!("Bearer {token}")) && is_open(&format!("bearer {token}")));
@@ -220,7 +298,11 @@ mod tests {
         ] {
             assert!(!is_open(value), "{value}");
         }
-        assert!(guard.refusal(&headers(header::HOST, "localhost")).is_some());
+        assert!(
+            guard
+                .refusal(&Uri::default(), &headers(header::HOST, "localhost"))
+                .is_some()
+        );
     }
 
     /// A token that is missing or short is refused when the server starts.

@@ -136,7 +136,7 @@ impl Reader {
             return Some(Arc::clone(summary));
         }
         let bytes = store::open(&self.state, name).ok()?;
-        let summary = Arc::new(Summary::of(&report::read(&bytes).ok()?));
+        let summary = Arc::new(Summary::of(&report::read_window(&bytes).ok()?));
         cache().put(key, &summary);
         Some(summary)
     }

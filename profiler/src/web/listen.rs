@@ -4,12 +4,14 @@ use std::{
     fmt, fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     str::FromStr,
 };
+
+use crate::store::trusted;
 
 /// Who may connect to a unix socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
@@ -80,7 +82,7 @@ pub enum WebError {
         source: io::Error,
     },
     /// The token cannot be read.
-    #[error("cannot read the token in {}: {source}", path.display())]
+    #[error("cannot read the token in {}: {source}", crate::printable::shown(path))]
     Token {
         /// Its file.
         path: PathBuf,
@@ -88,7 +90,10 @@ pub enum WebError {
         source: io::Error,
     },
     /// It is too short to keep anybody out.
-    #[error("the token in {} has fewer than {least} characters", path.display())]
+    #[error(
+        "the token in {} has fewer than {least} characters",
+        crate::printable::shown(path)
+    )]
     ShortToken {
         /// Its file.
         path: PathBuf,
@@ -125,6 +130,8 @@ impl WebError {
 pub(super) struct Bound {
     listen: Listen,
     socket: Socket,
+    /// Of a unix socket.
+    id: Option<Id>,
 }
 
 /// A listener of either kind.
@@ -134,19 +141,27 @@ pub(super) enum Socket {
     Unix(UnixListener),
 }
 
+/// Which file a socket is: its device and its inode.
+type Id = (u64, u64);
+
 impl Bound {
     pub(super) fn bind(listen: &Listen) -> Result<Self, WebError> {
-        let socket = match listen {
-            Listen::Tcp(address) => TcpListener::bind(address).map(Socket::Tcp),
-            Listen::Unix(path) => bind_unix(path).map(Socket::Unix),
+        let bound = match listen {
+            Listen::Tcp(address) => {
+                TcpListener::bind(address).map(|listener| (Socket::Tcp(listener), None))
+            }
+            Listen::Unix(path) => {
+                bind_unix(path).map(|(listener, id)| (Socket::Unix(listener), Some(id)))
+            }
         };
-        let failed = |source| WebError::Bind {
+        let (socket, id) = bound.map_err(|source| WebError::Bind {
             listen: listen.clone(),
             source,
-        };
+        })?;
         Ok(Self {
             listen: listen.clone(),
-            socket: socket.map_err(failed)?,
+            socket,
+            id,
         })
     }
 
@@ -179,14 +194,23 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         if let Listen::Unix(path) = &self.listen {
-            // One that stays is replaced at the next start.
-            let _ = fs::remove_file(path);
+            let there = fs::symlink_metadata(path).map(|there| (there.dev(), there.ino()));
+            if there.ok() == self.id {
+                // One that stays is replaced at the next start.
+                let _ = fs::remove_file(path);
+            }
         }
     }
 }
 
-/// A socket that nobody listens on any more is replaced; anything else of that name is not.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+/// A socket that nobody listens on any more is replaced; anything else of that name is not. Nobody else may be able to
+/// put something in its place.
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, Id)> {
+    if let Some(folder) = path.parent()
+        && let Some(why) = trusted::why_exposed(folder)?
+    {
+        return Err(io::Error::other(format!("{why}, and could exchange it")));
+    }
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if is_socket
         && UnixStream::connect(path)
@@ -195,8 +219,8 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
-    Ok(listener)
+    let id = trusted::set_socket_mode(path, SOCKET_MODE)?;
+    Ok((listener, id))
 }
 
 #[cfg(test)]
@@ -237,7 +261,12 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
         assert!(Bound::bind(&listen).is_err(), "somebody listens");
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        std::fs::write(&path, "another's").unwrap();
         drop(bound);
+        assert!(path.exists(), "it is not ours");
+        std::fs::remove_file(&path).unwrap();
+        drop(Bound::bind(&listen).unwrap());
         assert!(!path.exists());
         std::fs::write(&path, "a file").unwrap();
         assert!(Bound::bind(&listen).is_err());

@@ -6,20 +6,19 @@
 //!
 //! - [`listen`] is where, and what may be listened on; `connections` bounds how many there are and how long they last.
 //! - `guard` decides who may ask, and sets the headers that bound what a page can do.
-//! - `history` reads windows back, `overview`, `tables` and `svg` show them, `metrics` and `health` show the daemon itself.
+//! - `history` reads windows back, `overview`, `tables` and `svg` show them, `metrics` shows the daemon itself.
 //!
 //! It runs on a thread of its own without any capability, so that it can stop neither sampling nor anything else.
 //! There is nothing that changes anything.
 
 mod connections;
-mod guard;
-mod health;
+pub(crate) mod guard;
 mod history;
 pub mod listen;
 mod metrics;
 mod overview;
 mod own;
-mod query;
+pub(crate) mod query;
 mod routes;
 mod statements;
 mod svg;

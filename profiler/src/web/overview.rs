@@ -13,6 +13,7 @@ use crate::{
     daemon::status::{Snapshot, State},
     export::{Health, Target},
     output::figures::{bytes, grouped, percent},
+    printable::lines,
     store::{Sampled, instant_text},
 };
 
@@ -130,6 +131,11 @@ pub(super) struct Now<'a> {
     pub(super) exports: &'a [(Target, Health)],
     pub(super) own: Own,
     pub(super) trouble: Vec<String>,
+}
+
+/// A page as it is sent. The template escapes markup; what is not printable in a name is escaped here.
+pub(super) fn rendered(page: &impl Template) -> askama::Result<String> {
+    Ok(lines(&page.render()?).into_owned())
 }
 
 impl<'a> Page<'a> {
@@ -378,12 +384,12 @@ fn seconds(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use askama::Template;
-
     use super::{
         Asked, Now, Own, Page, Query, Sampled, Snapshot, State, Sum, capabilities, picture,
+        rendered,
     };
     use crate::{
+        printable::tests::{HOSTILE, is_safe},
         report::Wanted,
         store::{Capability, Span},
     };
@@ -404,7 +410,7 @@ mod tests {
             own: Own::default(),
             trouble: Vec::new(),
         };
-        Page::of(query, &asked, sum, now).render().unwrap()
+        rendered(&Page::of(query, &asked, sum, now)).unwrap()
     }
 
     /// What users and programs are called is text, never markup.
@@ -418,6 +424,18 @@ mod tests {
         let page = html(&query, &Sum::default());
         assert!(!page.contains("<script>alert"), "{page}");
         assert!(page.contains("#60;script") || page.contains("&lt;script"));
+    }
+
+    /// What controls a terminal or turns text around is shown as its escape.
+    #[test]
+    fn names_are_printable() {
+        let query = Query {
+            comm: HOSTILE.to_owned(),
+            ..Query::default()
+        };
+        let page = html(&query, &Sum::default());
+        assert!(is_safe(&page), "{page:?}");
+        assert!(page.contains("\\u{202e}cmd|"), "{page}");
     }
 
     /// The page has no code and no style of its own, and names nothing elsewhere.

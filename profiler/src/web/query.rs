@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     cli::report::parse_at,
     report::Wanted,
-    store::{Sampled, Span, Who, instant_text},
+    store::{Sampled, Span, Who},
 };
 
 /// Where nothing is said: five minutes.
@@ -16,7 +16,7 @@ const SINCE: &str = "5m";
 /// As it stands behind the question mark. What else is there is left aside: the flamegraph keeps what it shows there.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
-pub(super) struct Query {
+pub(crate) struct Query {
     pub(super) since: String,
     pub(super) until: String,
     pub(super) comm: String,
@@ -27,7 +27,7 @@ pub(super) struct Query {
 
 /// What is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) span: Span,
     pub(super) wanted: Wanted,
     /// Unless whichever there is.
@@ -54,10 +54,13 @@ impl Query {
         }
     }
 
-    /// What is meant at this time, or why it means nothing. Times of the calendar are UTC. Pure.
-    pub(super) fn resolve(&self, now: Timestamp) -> Result<Asked, String> {
-        let instant = |text: &str| -> Result<u64, String> {
-            let instant = parse_at(text, now, &TimeZone::UTC)?;
+    /// What is meant at this time, or why it means nothing, without a word of what was typed. Times of the calendar
+    /// are UTC. Pure.
+    pub(crate) fn resolve(&self, now: Timestamp) -> Result<Asked, &'static str> {
+        let instant = |text: &str| -> Result<u64, &'static str> {
+            let instant = parse_at(text, now, &TimeZone::UTC).map_err(|_| {
+                "since and until are times: 1h, 90m, 2d, 2026-11-21 18:00 or 2026-11-21T18:00:00Z"
+            })?;
             Ok(u64::try_from(instant.as_millisecond()).unwrap_or(0))
         };
         let begin_ms = instant(self.since())?;
@@ -66,26 +69,24 @@ impl Query {
             until => instant(until)?,
         };
         if begin_ms >= end_ms {
-            let (begin, end) = (instant_text(begin_ms), instant_text(end_ms));
-            return Err(format!("{begin} is not before {end}"));
+            return Err("since is not before until");
         }
         let pids = self
             .pid
             .split(',')
             .map(str::trim)
             .filter(|pid| !pid.is_empty());
-        let pids = pids.map(|pid| pid.parse().map_err(|_| format!("`{pid}` is no process id")));
+        let pids = pids.map(|pid| pid.parse().map_err(|_| "pid is no process id"));
         let comm = given(&self.comm).map(|glob| {
             let compiled = CommGlob::compile(glob.as_bytes());
-            let compiled = compiled.map_err(|_| {
-                format!("`{glob}` can match no process: the kernel keeps 15 bytes of a name")
-            });
+            let compiled =
+                compiled.map_err(|_| "comm can match no process: the kernel keeps 15 bytes");
             compiled.map(|compiled| (glob, compiled))
         });
         let sampled = given(&self.mode).map(|mode| {
             let of_name = |sampled: &Sampled| sampled.name() == mode;
             let found = Sampled::ALL.into_iter().find(of_name);
-            found.ok_or_else(|| format!("`{mode}` is no mode: cpu, off-cpu or wall"))
+            found.ok_or("mode is cpu, off-cpu or wall")
         });
         Ok(Asked {
             sampled: sampled.transpose()?,

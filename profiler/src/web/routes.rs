@@ -9,7 +9,7 @@ use std::{
 use askama::Template;
 use axum::{
     Router,
-    extract::{Query as Parameters, State},
+    extract::{Query as Parameters, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware,
     response::{Html, IntoResponse, Response},
@@ -24,20 +24,21 @@ use tokio::{
 
 use super::{
     Sources,
-    connections::Connections,
+    connections::{Admitted, Connections, HEALTH},
     guard::{self, Guard},
-    health,
     history::{Reader, Sum},
     metrics,
-    overview::{Now, Page},
+    overview::{Now, Page, rendered},
     own::Own,
     query::{Asked, Query},
     svg, tables,
 };
 use crate::{
+    daemon::health,
     error::Error,
     output::{self, Format, Options},
     postgres::shown,
+    printable::lines,
     syscalls, tcp,
 };
 
@@ -45,6 +46,8 @@ use crate::{
 const READING: Duration = Duration::from_secs(15);
 /// Longest time for an answer.
 const ANSWER: Duration = Duration::from_secs(45);
+/// Most bytes of a path with what stands behind the question mark.
+const ASKED_MAX: usize = 2048;
 /// Below everything else on the machine.
 const NICENESS: i32 = 10;
 
@@ -60,6 +63,8 @@ struct Site {
 }
 
 type Shared = State<Arc<Site>>;
+/// What stands behind the question mark, if it can be read.
+type Typed = Result<Parameters<Query>, QueryRejection>;
 
 /// Answers until told to stop.
 pub(super) fn serve(
@@ -77,7 +82,7 @@ pub(super) fn serve(
         .build()?;
     runtime.block_on(async {
         let connections = Connections::of(socket)?;
-        let serving = axum::serve(connections, router(guard, sources)).into_future();
+        let serving = connections.serve(router(guard, sources));
         tokio::select! {
             result = serving => result,
             // Told, or who could tell is gone.
@@ -102,7 +107,7 @@ fn router(guard: Guard, sources: Sources) -> Router {
         .route("/tcp", get(connections))
         .route("/syscalls", get(calls))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
+        .route(HEALTH, get(healthz))
         .route(
             "/style.css",
             get(async || asset("text/css; charset=utf-8", STYLE)),
@@ -116,7 +121,15 @@ fn router(guard: Guard, sources: Sources) -> Router {
         .layer(middleware::from_fn_with_state(guard, guard::watch))
 }
 
+/// Bounds what is asked and how long it takes. What is wrong with a request is never said in its own words.
 async fn limit(request: axum::extract::Request, next: middleware::Next) -> Response {
+    let asked = request.uri().path_and_query();
+    if asked.is_some_and(|asked| asked.as_str().len() > ASKED_MAX) {
+        return words(StatusCode::URI_TOO_LONG, "too long");
+    }
+    if request.extensions().get() == Some(&Admitted(false)) {
+        return busy();
+    }
     match timeout(ANSWER, next.run(request)).await {
         Ok(response) => response,
         Err(_) => busy(),
@@ -128,7 +141,11 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
 }
 
 async fn healthz(State(site): Shared) -> Response {
-    let trouble = health::trouble(&site.sources.status.snapshot(), Instant::now());
+    let (snapshot, exports) = (
+        site.sources.status.snapshot(),
+        site.sources.exports.health(),
+    );
+    let trouble = health::trouble(&snapshot, &exports, Instant::now());
     if trouble.is_empty() {
         return "ok\n".into_response();
     }
@@ -157,10 +174,10 @@ async fn metrics(State(site): Shared, headers: HeaderMap) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-async fn overview(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
-    let asked = match query.resolve(Timestamp::now()) {
-        Ok(asked) => asked,
-        Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
+async fn overview(State(site): Shared, query: Typed) -> Response {
+    let (query, asked) = match meant(query) {
+        Ok(meant) => meant,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (reading, wanted) = (Arc::clone(&site), asked.clone());
     let sum = in_turn(&site, move || {
@@ -173,8 +190,8 @@ async fn overview(State(site): Shared, Parameters(query): Parameters<Query>) -> 
         None => return busy(),
     };
     let snapshot = site.sources.status.snapshot();
-    trouble.extend(health::trouble(&snapshot, Instant::now()));
     let exports = site.sources.exports.health();
+    trouble.extend(health::trouble(&snapshot, &exports, Instant::now()));
     let now = Now {
         snapshot: &snapshot,
         exports: &exports,
@@ -187,10 +204,10 @@ async fn overview(State(site): Shared, Parameters(query): Parameters<Query>) -> 
     }
 }
 
-async fn flamegraph(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
-    let asked = match query.resolve(Timestamp::now()) {
-        Ok(asked) => asked,
-        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
+async fn flamegraph(State(site): Shared, query: Typed) -> Response {
+    let asked = match meant(query) {
+        Ok((_, asked)) => asked,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let reading = Arc::clone(&site);
     let drawn = in_turn(&site, move || draw(&reading.reader, &asked));
@@ -205,10 +222,10 @@ async fn flamegraph(State(site): Shared, Parameters(query): Parameters<Query>) -
     }
 }
 
-async fn statements(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
-    let asked = match query.resolve(Timestamp::now()) {
-        Ok(asked) => asked,
-        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
+async fn statements(State(site): Shared, query: Typed) -> Response {
+    let (query, asked) = match meant(query) {
+        Ok(meant) => meant,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (state, span) = (site.sources.state.clone(), asked.span);
     let read = read(&site, "queries", move |go_on| {
@@ -220,10 +237,10 @@ async fn statements(State(site): Shared, Parameters(query): Parameters<Query>) -
     }
 }
 
-async fn connections(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
-    let asked = match query.resolve(Timestamp::now()) {
-        Ok(asked) => asked,
-        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
+async fn connections(State(site): Shared, query: Typed) -> Response {
+    let (query, asked) = match meant(query) {
+        Ok(meant) => meant,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (state, span, who) = (site.sources.state.clone(), asked.span, asked.who());
     let read = read(&site, "tcp", move |go_on| {
@@ -235,10 +252,10 @@ async fn connections(State(site): Shared, Parameters(query): Parameters<Query>) 
     }
 }
 
-async fn calls(State(site): Shared, Parameters(query): Parameters<Query>) -> Response {
-    let asked = match query.resolve(Timestamp::now()) {
-        Ok(asked) => asked,
-        Err(why) => return words(StatusCode::BAD_REQUEST, &why),
+async fn calls(State(site): Shared, query: Typed) -> Response {
+    let (query, asked) = match meant(query) {
+        Ok(meant) => meant,
+        Err(why) => return words(StatusCode::BAD_REQUEST, why),
     };
     let (state, span, who) = (site.sources.state.clone(), asked.span, asked.who());
     let read = read(&site, "syscalls", move |go_on| {
@@ -274,8 +291,16 @@ async fn read<T: Default + Send + 'static>(
     }
 }
 
+/// What was typed and what it means, or why it means nothing.
+fn meant(query: Typed) -> Result<(Query, Asked), &'static str> {
+    let Parameters(query) =
+        query.map_err(|_| "what stands behind the question mark cannot be read")?;
+    let asked = query.resolve(Timestamp::now())?;
+    Ok((query, asked))
+}
+
 fn page(page: &impl Template) -> Response {
-    match page.render() {
+    match rendered(page) {
         Ok(html) => Html(html).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -316,7 +341,7 @@ fn busy() -> Response {
 
 /// Shown in the place of a picture, too.
 fn words(status: StatusCode, text: &str) -> Response {
-    let mut response = (status, format!("{text}\n")).into_response();
+    let mut response = (status, format!("{}\n", lines(text))).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, svg::words());
     headers.insert(

@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 
 use super::metrics::{Labels, Section};
-use crate::postgres::{latencies::BOUNDS_NS, totals::Shown};
+use crate::{
+    postgres::{latencies::BOUNDS_NS, totals::Shown},
+    printable::printable,
+};
 
 /// Adds them, where there are any.
 pub(super) fn register(registry: &mut Registry, shown: &[Shown]) {
@@ -36,7 +39,7 @@ pub(super) fn register(registry: &mut Registry, shown: &[Shown]) {
     section.counters("postgres_query_errors", help, errors.collect());
     let texts = shown.iter().filter_map(|one| {
         let mut labels = labels(one);
-        labels.push(("query", one.text.clone()?));
+        labels.push(("query", printable(one.text.as_ref()?).into_owned()));
         Some((labels, 1))
     });
     let help = "Normal form of a statement, without its values";

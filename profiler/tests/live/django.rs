@@ -25,11 +25,13 @@ use crate::{
 };
 
 /// What is installed.
-const PACKAGES: [&str; 3] = [
+pub(crate) const PACKAGES: [&str; 3] = [
     "django==5.2.19",
     "gunicorn==27.0.1",
     "psycopg[binary]==3.3.9",
 ];
+/// What can be imported of them.
+pub(crate) const MODULES: &str = "django, gunicorn, psycopg, psycopg_binary";
 
 const SETTINGS: &str = r"
 import os
@@ -327,7 +329,7 @@ fn check_off_cpu(kind: &str, folded: &Folded) {
 #[test]
 fn django_is_seen_from_the_worker_to_the_driver() {
     let Some(bench) = bench() else { return };
-    let Some(venv) = venv(&PACKAGES, "django, gunicorn, psycopg, psycopg_binary") else {
+    let Some(venv) = venv(&PACKAGES, MODULES) else {
         println!("skipped: Django could not be installed");
         return;
     };

@@ -30,13 +30,15 @@ pub(crate) const PYTHON: [&str; 3] = [
 /// node-postgres, with what makes cursors and COPY of it.
 pub(crate) const NODE: [&str; 3] = ["pg@8.23.1", "pg-cursor@2.22.0", "pg-copy-streams@7.0.0"];
 /// tokio-postgres, with what it is used with.
-const RUST: [&str; 5] = [
+pub(crate) const RUST: [&str; 5] = [
     "tokio-postgres = '=0.7.18'",
     "tokio = { version = '1', features = ['macros', 'rt-multi-thread', 'time'] }",
     "futures-util = { version = '0.3', default-features = false, features = ['alloc', 'sink'] }",
     "bytes = '1'",
     "serde_json = '1'",
 ];
+/// The script for it.
+pub(crate) const TOKIO: &str = "with_tokio_postgres.rs";
 /// Where Debian has JDBC's driver, with what it needs.
 const JARS: &str = "/usr/share/java/postgresql.jar";
 
@@ -67,12 +69,17 @@ fn key(statement: &str) -> String {
     folded(&normalise(statement.as_bytes(), Reading::default()).text)
 }
 
+/// Normal forms by fingerprint: of what the server refuses a report has no more.
+type Names = BTreeMap<String, String>;
+
 /// What a script tells.
-fn told(output: &Output) -> Deeds {
-    let mut deeds = Deeds::new();
+fn told(output: &Output) -> (Deeds, Names) {
+    let (mut deeds, mut names) = (Deeds::new(), Names::new());
     for line in text(&output.stdout).lines() {
         let value: Value = serde_json::from_str(line).expect("a line of JSON");
         let statement = value["statement"].as_str().expect("a statement");
+        let fingerprint = normalise(statement.as_bytes(), Reading::default()).fingerprint;
+        names.insert(fingerprint.to_string(), key(statement));
         let deed = deeds.entry(key(statement)).or_default();
         match (value["rows"].as_u64(), value["error"].as_str()) {
             (Some(rows), _) => {
@@ -83,16 +90,20 @@ fn told(output: &Output) -> Deeds {
             (None, None) => deed.skipped += u64::from(value["skipped"] == true),
         }
     }
-    deeds
+    (deeds, names)
 }
 
 /// What was seen, without statements that were only prepared.
-fn seen(report: &Report) -> Deeds {
+fn seen(report: &Report, names: &Names) -> Deeds {
     let mut deeds = Deeds::new();
     for one in report.statements() {
         let number = |name: &str| one[name].as_u64().expect("a number");
         let statement = one["statement"].as_str().expect("a text");
-        let deed = deeds.entry(folded(statement)).or_default();
+        let fingerprint = one["fingerprint"].as_str();
+        let name = fingerprint.and_then(|fingerprint| names.get(fingerprint));
+        let name = name.filter(|_| statement.starts_with("<withheld "));
+        let name = name.cloned().unwrap_or_else(|| folded(statement));
+        let deed = deeds.entry(name).or_default();
         deed.calls += number("calls");
         deed.rows += number("rows");
         deed.skipped += number("skipped");
@@ -156,7 +167,7 @@ struct Script {
 }
 
 /// Where a script is.
-fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/drivers");
     folder.join(name)
 }
@@ -199,10 +210,10 @@ impl Script {
             let at_server = Watch::start(&bench, &["--limit=1000", "-p", &pid]);
             let (output, at_client) = self.run(&bench, &postgres, *host);
             let at_server = at_server.end();
-            let told = told(&output);
+            let (told, names) = told(&output);
             for (side, report) in [("server", &at_server), ("client", &at_client)] {
                 let whose = format!("{} at the {side}, {host:?}", self.name);
-                assert_same(&told, &seen(report), &whose);
+                assert_same(&told, &seen(report, &names), &whose);
                 assert_counted(&postgres, report, &whose);
                 report.assert_nothing_lost();
                 assert_eq!(report.0["cancels"], 1, "{whose}");
@@ -261,13 +272,12 @@ fn node_postgres_is_counted_exactly() {
 /// tokio-postgres sends on one thread and receives on another.
 #[test]
 fn tokio_postgres_is_counted_exactly() {
-    let name = "with_tokio_postgres.rs";
-    let Some(program) = rust_program(&path(name), &RUST) else {
+    let Some(program) = rust_program(&path(TOKIO), &RUST) else {
         println!("skipped: the driver for Rust could not be built");
         return;
     };
     let script = Script {
-        name,
+        name: TOKIO,
         command: vec![program.into()],
         environment: Vec::new(),
     };

@@ -8,8 +8,8 @@ use std::{
 };
 
 use profiler::postgres::protocol::{
-    Chunk, Connection, Direction, Ending, Event, Extent, Outcome, Side, Statement, StatementId,
-    Statements,
+    Chunk, Connection, Direction, Ending, Event, Outcome, Side, Statement, StatementId, Statements,
+    Text,
 };
 use serde_json::Value;
 
@@ -149,18 +149,25 @@ fn pipelines_are_as_their_traces_say() {
 struct Texts(Vec<String>);
 
 impl Statements for Texts {
-    fn simple(&mut self, text: &[u8], extent: Extent, ids: &mut Vec<StatementId>) {
-        ids.push(self.prepared(text, extent));
+    fn simple(&mut self, text: Text<'_>, ids: &mut Vec<StatementId>) {
+        ids.push(self.prepared(text));
     }
 
-    fn prepared(&mut self, text: &[u8], _: Extent) -> StatementId {
-        self.0.push(String::from_utf8_lossy(text).into_owned());
+    fn prepared(&mut self, text: Text<'_>) -> StatementId {
+        self.0
+            .push(String::from_utf8_lossy(text.bytes).into_owned());
         StatementId(u32::try_from(self.0.len() - 1).expect("a few"))
     }
 
     fn deallocates(&self, _: StatementId) -> Option<&[u8]> {
         None
     }
+
+    fn parameter(&mut self, _: &[u8], _: &[u8]) {}
+
+    fn accepted(&mut self, _: StatementId, _: bool) {}
+
+    fn answered(&mut self) {}
 }
 
 /// What goes one way before something goes the other way, and how much went there before.

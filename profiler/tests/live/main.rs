@@ -9,13 +9,16 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod bench;
+mod canaries;
 mod daemon;
 mod daemon_tables;
 mod django;
 mod drivers;
 mod filters;
 mod hard_cases;
+mod hostile_daemon;
 mod hostile_files;
+mod hostile_output;
 mod hostile_python;
 mod hostile_symbols;
 mod libpq_pipeline;
@@ -26,10 +29,13 @@ mod packages;
 mod pgproto;
 #[path = "../../../xtask/src/postgres.rs"]
 mod postgres;
+mod preemption;
 mod python;
 mod python_tools;
 mod queries;
+mod raw;
 mod refusals;
+mod secrets_sql;
 mod service;
 mod shares;
 mod stacks;

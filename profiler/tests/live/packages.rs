@@ -4,9 +4,13 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
-use crate::python::interpreters;
+use crate::{django, drivers, python::interpreters};
+
+/// py-spy, of which nothing can be imported.
+const PY_SPY: [&str; 1] = ["py-spy==0.4.3"];
 
 /// The folder of a set, which bears the first one's name and version.
 fn folder(packages: &[&str]) -> PathBuf {
@@ -21,10 +25,21 @@ fn runs(command: &mut Command) -> bool {
 
 /// A venv with these packages of Python, in which these modules can be imported. `None` where there is no registry.
 pub(crate) fn venv(packages: &[&str], modules: &str) -> Option<PathBuf> {
+    let check = format!("import {modules}");
+    made(packages, "bin/python", &["-c", &check])
+}
+
+/// py-spy. `None` where there is no registry.
+pub(crate) fn py_spy() -> Option<PathBuf> {
+    let program = "bin/py-spy";
+    Some(made(&PY_SPY, program, &["--version"])?.join(program))
+}
+
+/// A venv with these packages, in which this program runs with these arguments.
+fn made(packages: &[&str], program: &str, arguments: &[&str]) -> Option<PathBuf> {
     let venv = folder(packages);
     // Not only there: the interpreter that it was made of may have been replaced since.
-    let check = format!("import {modules}");
-    if runs(Command::new(venv.join("bin/python")).args(["-c", &check])) {
+    if runs(Command::new(venv.join(program)).args(arguments)) {
         return Some(venv);
     }
     // The system's, and where that comes without `venv` the newest other.
@@ -74,4 +89,33 @@ pub(crate) fn rust_program(source: &Path, dependencies: &[&str]) -> Option<PathB
         .args(["build", "--quiet", "--target-dir", "target"])
         .current_dir(&folder);
     runs(&mut cargo).then(|| folder.join("target/debug").join(name))
+}
+
+/// What was installed is found again. Each set is installed here, side by side: the tests that want one are timed.
+#[test]
+fn each_set_is_installed_once() {
+    let django = || venv(&django::PACKAGES, django::MODULES);
+    let python = || venv(&drivers::PYTHON, drivers::PYTHON_MODULES);
+    let node = || node_modules(&drivers::NODE);
+    let rust = || rust_program(&drivers::path(drivers::TOKIO), &drivers::RUST);
+    let sets: [(&str, &(dyn Fn() -> Option<PathBuf> + Sync)); 5] = [
+        ("Django", &django),
+        ("drivers for Python", &python),
+        ("drivers for Node", &node),
+        ("a driver for Rust", &rust),
+        ("py-spy", &py_spy),
+    ];
+    let had = thread::scope(|scope| {
+        sets.map(|(name, set)| (name, set, scope.spawn(set)))
+            .map(|(name, set, thread)| (name, set, thread.join().expect("it does not panic")))
+    });
+    for (name, set, installed) in had {
+        match installed {
+            Some(place) => {
+                assert!(place.exists(), "{name} at {}", place.display());
+                assert_eq!(set().as_ref(), Some(&place), "{name} again");
+            }
+            None => println!("skipped: {name} cannot be had"),
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    path::Path,
     process::{Command, Stdio},
     thread::sleep,
     time::Duration,
@@ -12,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     bench::{Target, bench, text},
+    packages::py_spy,
     python::interpreters,
 };
 
@@ -86,25 +86,6 @@ fn until_threads(pid: &str, wanted: usize) {
     sleep(Duration::from_millis(300));
 }
 
-/// py-spy, installed for the test.
-fn py_spy(folder: &Path) -> Option<std::path::PathBuf> {
-    let venv = folder.join("venv");
-    // Debian's interpreter may come without `venv`: the newest that there is.
-    let (_, python) = interpreters()
-        .into_iter()
-        .rev()
-        .find(|(name, _)| name != "system")?;
-    let made = Command::new(python)
-        .args(["-m", "venv"])
-        .arg(&venv)
-        .status();
-    let pip = Command::new(venv.join("bin/pip"))
-        .args(["-q", "install", "py-spy"])
-        .status();
-    let path = venv.join("bin/py-spy");
-    (made.ok()?.success() && pip.ok()?.success()).then_some(path)
-}
-
 /// The same functions have the same shares, within 3 points, in ours and in py-spy's recording: at these rates that
 /// is more than four standard deviations.
 #[test]
@@ -122,7 +103,7 @@ while True:
     fifty(); thirty(); fifteen(); five()
 ";
     let Some(bench) = bench() else { return };
-    let Some(py_spy) = py_spy(&bench.path("")) else {
+    let Some(py_spy) = py_spy() else {
         println!("skipped: py-spy could not be installed");
         return;
     };

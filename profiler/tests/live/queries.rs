@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use profiler::postgres::sql::{Reading, normalise};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -96,6 +97,19 @@ impl Report {
             .iter()
             .find(|one| one["statement"] == text);
         found.unwrap_or_else(|| panic!("no `{text}` in {:#}", self.0))
+    }
+
+    /// The statement with this text, of which keywords are shown as the server refused it.
+    #[track_caller]
+    pub(crate) fn refused(&self, text: &str) -> &Value {
+        let fingerprint = normalise(text.as_bytes(), Reading::default()).fingerprint;
+        let withheld = format!("<withheld {fingerprint}: ");
+        let mut rows = self.statements().iter();
+        let found = rows.find(|one| {
+            let text = one["statement"].as_str();
+            text.is_some_and(|text| text.starts_with(&withheld))
+        });
+        found.unwrap_or_else(|| panic!("no `{withheld}` in {:#}", self.0))
     }
 
     /// Calls and rows by normal form.
@@ -293,7 +307,7 @@ fn latencies_are_those_of_known_sleeps() {
         let ms = |one: &Value, key: &str| one[key].as_u64().expect("a time") / 1_000_000;
         let max = ms(sleep, "max_ns");
         assert!((200..230).contains(&max), "{max} ms: {sleep:#}");
-        let failed = report.statement("SELECT $1/$2");
+        let failed = report.refused("SELECT 1/0");
         assert_eq!(failed["errors"], serde_json::json!({ "22012": 1 }));
         assert_eq!(failed["calls"], 0);
         let rows = report

@@ -28,6 +28,8 @@ const JUDGES: &[Judge] = &[
     ("table", "table.json", known),
     ("clock", "ahead.json", ahead),
     ("clock", "back.json", back),
+    ("preemption", "canaries.txt", canaries),
+    ("preemption", "kernel.txt", quiet),
     ("live", "tests.txt", tests),
 ];
 
@@ -180,6 +182,39 @@ fn set(json: &str, step: &str, with: &str) -> Result<String> {
     Ok(format!("{notes:?}"))
 }
 
+/// The test passed, and says what it saw.
+fn canaries(printed: &str) -> Result<String> {
+    let passed = "test preemption::no_record_holds_another_processs_bytes ... ok\n";
+    let said = printed.lines().find(|line| line.starts_with("preempt "));
+    let said = said.filter(|_| printed.contains(passed));
+    said.map(ToOwned::to_owned)
+        .context("the test of the canaries did not pass")
+}
+
+/// What a kernel prints when something in it went wrong.
+const TROUBLE: [&str; 9] = [
+    "WARNING: ",
+    "BUG: ",
+    "Oops",
+    "Call Trace:",
+    "general protection fault",
+    "unable to handle",
+    "detected stalls",
+    "self-detected stall",
+    "stack guard page was hit",
+];
+
+/// A kernel's log without trouble.
+fn quiet(log: &str) -> Result<String> {
+    let is_trouble = |line: &&str| TROUBLE.iter().any(|sign| line.contains(sign));
+    let trouble: Vec<&str> = log.lines().filter(is_trouble).collect();
+    ensure!(
+        trouble.is_empty() && log.contains("Linux version "),
+        "the kernel's log has {trouble:#?}"
+    );
+    Ok(format!("{} lines, none of trouble", log.lines().count()))
+}
+
 /// All that were to run have passed, and none was skipped.
 fn tests(printed: &str) -> Result<String> {
     let passed = |name: &&&str| printed.contains(&format!("test {name} ... ok\n"));
@@ -219,7 +254,8 @@ fn list(value: &Value) -> &[Value] {
 #[cfg(test)]
 mod tests {
     use super::{
-        ahead, back, connections, flamegraph, known, live, reads, shell_on_cpu, tests, updates,
+        ahead, back, canaries, connections, flamegraph, known, live, quiet, reads, shell_on_cpu,
+        tests, updates,
     };
 
     /// A recording of something else, or of next to nothing, is not one of the shell.
@@ -260,6 +296,24 @@ mod tests {
         assert!(back(&notes("wall clock set back by 864000 s", later)).is_ok());
         assert!(back(&notes("wall clock set back by 864000 s", gap)).is_err());
         assert!(back("{}").is_err());
+    }
+
+    /// A test that failed, was skipped or said nothing shows nothing, nor does a log with trouble in it, or without its
+    /// beginning.
+    #[test]
+    fn canaries_live_in_a_quiet_kernel() {
+        let said = "preempt (full); records: 3 wire\n";
+        let passed = "test preemption::no_record_holds_another_processs_bytes ... ok\n";
+        assert!(canaries(&format!("{passed}{said}")).is_ok());
+        assert!(canaries(said).is_err() && canaries(passed).is_err());
+        let log = "[0.0] Linux version 7.2.1\n";
+        assert!(quiet(log).is_ok() && quiet("").is_err());
+        for trouble in [
+            "WARNING: CPU: 1 at x.c:3",
+            "BUG: unable to handle page fault",
+        ] {
+            assert!(quiet(&format!("{log}[9.1] {trouble}\n")).is_err());
+        }
     }
 
     /// A test that did not run has not passed, nor has one that was skipped.

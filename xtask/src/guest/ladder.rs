@@ -315,6 +315,21 @@ diff before after
 refuse getent passwd profiler
 ",
     ),
+    // Debian's kernels preempt as their command line says, where they know that word.
+    step(
+        "preemption",
+        &[],
+        900,
+        "mode=$(sed -n 's/.* preempt=//p' /proc/cmdline)
+test -z \"$mode\" || grep -w \"($mode)\" /sys/kernel/debug/sched/preempt
+cp /host/live/test .
+CI=true timeout -k 5 800 ./test --exact preemption::no_record_holds_another_processs_bytes --show-output > canaries.txt 2>&1 ||
+  failed=yes
+dmesg > kernel.txt
+keep canaries.txt kernel.txt
+test -z \"${failed-}\"
+",
+    ),
     // Each is a program of its own, so that one that hangs takes no other with it.
     step(
         "live",

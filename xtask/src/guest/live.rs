@@ -51,6 +51,9 @@ pub(super) const TESTS: &[&str] = &[
     "waits::modes_stay_apart",
 ];
 
+/// The steps that run them, or one of them.
+pub(super) const IN_STEPS: [&str; 2] = ["preemption", "live"];
+
 /// Builds them and lays them out, with where the tests look for the profiler.
 pub(super) fn lay_out(share: &Path) -> Result<()> {
     let (tests, profiler) = built()?;

@@ -34,6 +34,8 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     pub(super) kernel: &'a Unpacked,
     pub(super) initramfs: &'a Path,
+    /// How its kernel preempts, if not as it comes.
+    pub(super) preempt: Option<&'static str>,
     /// What it shares with us.
     pub(super) share: &'a Path,
     /// Where everything goes that it prints.
@@ -114,6 +116,11 @@ impl Machine<'_> {
         Ok(())
     }
 
+    fn command_line(&self) -> String {
+        let preempt = self.preempt.map(|mode| format!(" preempt={mode}"));
+        format!("{COMMAND_LINE}{}", preempt.unwrap_or_default())
+    }
+
     fn qemu(&self) -> Command {
         let mut qemu = shell::command("qemu-system-x86_64", &[]);
         qemu.args([
@@ -134,7 +141,8 @@ impl Machine<'_> {
             "-m",
             "2G",
         ])
-        .args(["-append", COMMAND_LINE])
+        .arg("-append")
+        .arg(self.command_line())
         .arg("-kernel")
         .arg(self.kernel.image())
         .arg("-initrd")

@@ -26,11 +26,21 @@ pub(super) struct Outcome {
     pub(super) seconds: f64,
 }
 
-/// All, or those of these names, with what they need.
-pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Step>> {
-    if names.is_empty() {
-        return Ok(STEPS.iter().collect());
+/// The one that wants kernels that preempt in several ways.
+const PREEMPTION: &str = "preemption";
+
+/// The steps of a machine whose kernel is booted plainly or with a way to preempt: those of these names, with what they
+/// need, or those that are for it.
+pub(super) fn of_machine(is_plain: bool, names: &[String]) -> Result<Vec<&'static Step>> {
+    if !names.is_empty() {
+        return chosen(names);
     }
+    let is_for_it = |step: &&Step| is_plain != (step.name == PREEMPTION);
+    Ok(STEPS.iter().filter(is_for_it).collect())
+}
+
+/// Those of these names, with what they need.
+fn chosen(names: &[String]) -> Result<Vec<&'static Step>> {
     let mut wanted: Vec<&str> = Vec::new();
     for name in names {
         let step = STEPS.iter().find(|step| step.name == name);
@@ -129,7 +139,7 @@ fn parse(text: &str) -> Option<Outcome> {
 
 #[cfg(test)]
 mod tests {
-    use super::{STEPS, chosen, parse, script};
+    use super::{STEPS, chosen, of_machine, parse, script};
 
     fn names_of(names: &[&str]) -> Vec<&'static str> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -145,7 +155,6 @@ mod tests {
     fn a_step_comes_after_what_it_needs() {
         let names = names_of(&["queries"]);
         assert_eq!(names, ["install", "postgres", "queries"]);
-        assert_eq!(names_of(&[]).len(), STEPS.len());
         assert!(chosen(&["querie".to_owned()]).is_err());
         for (index, step) in STEPS.iter().enumerate() {
             let earlier = |name: &&str| STEPS[..index].iter().any(|step| step.name == *name);
@@ -155,6 +164,16 @@ mod tests {
                 step.name
             );
         }
+    }
+
+    /// Every step is for one of the two kinds of machines.
+    #[test]
+    fn machines_share_the_steps() {
+        let plain = of_machine(true, &[]).unwrap();
+        let preempting = of_machine(false, &[]).unwrap();
+        assert_eq!(plain.len() + 1, STEPS.len());
+        assert!(preempting.iter().map(|step| step.name).eq(["preemption"]));
+        assert_eq!(of_machine(false, &["doctor".to_owned()]).unwrap().len(), 2);
     }
 
     /// A script without its steps would be a machine that succeeds at nothing.

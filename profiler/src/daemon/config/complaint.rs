@@ -47,7 +47,7 @@ impl Complaint {
 
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
+        write!(f, "{}", crate::printable::shown(&self.path))?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }

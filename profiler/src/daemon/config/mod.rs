@@ -151,7 +151,7 @@ impl Sampling {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", crate::printable::shown(path))]
     Read {
         /// Which.
         path: PathBuf,
@@ -189,6 +189,14 @@ pub fn load(path: &Path) -> Result<Settings, ConfigError> {
     }
     let state = env::var_os("STATE_DIRECTORY").map(|paths| first_path(&paths.to_string_lossy()));
     resolve(merged, state).map_err(|message| ConfigError::Wrong(Complaint::of_value(path, message)))
+}
+
+/// A file that stands alone, with its defaults.
+pub(crate) fn parse(text: &str) -> Result<Settings, ConfigError> {
+    let path = Path::new(PATH);
+    let file = toml::from_str(text)
+        .map_err(|error| ConfigError::Wrong(Complaint::of_text(path, text, &error)))?;
+    resolve(file, None).map_err(|message| ConfigError::Wrong(Complaint::of_value(path, message)))
 }
 
 /// Where windows are, for those who only read them: as configured, if that can be read.

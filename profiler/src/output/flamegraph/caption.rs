@@ -6,9 +6,9 @@
 use crate::{
     output::{
         figures::{amount, grouped, percent, seconds},
-        folded::printable,
         provenance,
     },
+    printable::printable,
     profile::{Event, Profile},
 };
 
@@ -41,7 +41,7 @@ impl Caption {
         let title = if title.is_empty() {
             default_title(profile.meta.event).to_owned()
         } else {
-            title
+            title.into_owned()
         };
         let subtitle = subtitle(profile, &title);
         Self {

@@ -5,7 +5,7 @@ use super::{
     chunk::Stamp,
     event::{Cause, CopyDirection, Event, Severity, Statement, TransactionState},
     exchange::{Context, Errors, Exchange, Progress, Stage},
-    fields::{CommandTag, command_tag, failure},
+    fields::{CommandTag, command_tag, failure, string},
     message::{Kind, Message},
     queue::{CopyIn, What},
     statements::Statements,
@@ -35,6 +35,12 @@ impl Exchange {
         };
         // Notices, parameters and notifications come at any time.
         if matches!(tag, b'N' | b'S' | b'A') {
+            let mut body = message.body;
+            if tag == b'S'
+                && let (Some(name), Some(value)) = (string(&mut body), string(&mut body))
+            {
+                context.statements.parameter(name, value);
+            }
             return Ok(Answered::Part);
         }
         self.queue.turn();
@@ -87,13 +93,17 @@ impl Exchange {
             progress.first_row_ns.get_or_insert(begin_ns);
         }
         match tag {
-            b'T' if progress.stage == Stage::Begun => progress.stage = Stage::Rows,
+            b'T' if progress.stage == Stage::Begun => {
+                progress.stage = Stage::Rows;
+                self.accept(&self.statement(), context);
+            }
             b'D' if is_execute || progress.stage == Stage::Rows => progress.rows += 1,
             b'C' => {
                 let tag = command_tag(message.body);
                 if tag.is_none() && message.is_whole {
                     return Err(Cause::Malformed);
                 }
+                self.accept(&self.statement(), context);
                 self.complete(tag, message.end, context);
             }
             b'I' => {
@@ -101,11 +111,16 @@ impl Exchange {
                 self.over();
             }
             b's' => self.suspend(message.end, context),
+            // The server has begun with it.
             b'G' => {
                 progress.copy = Some(CopyDirection::In);
                 self.copy_in = self.queue.copy_in();
+                self.accept(&self.statement(), context);
             }
-            b'H' => progress.copy = Some(CopyDirection::Out),
+            b'H' => {
+                progress.copy = Some(CopyDirection::Out);
+                self.accept(&self.statement(), context);
+            }
             b'd' if progress.copy == Some(CopyDirection::Out) => {
                 progress.rows += 1;
                 progress.copied_out += message.bytes - 5;
@@ -143,9 +158,9 @@ impl Exchange {
     }
 
     /// What is being answered.
-    pub(super) fn statement(&mut self) -> Statement {
+    pub(super) fn statement(&self) -> Statement {
         let index = self.progress.index;
-        match self.queue.head().map(|head| &head.what) {
+        match self.queue.iter().next().map(|head| &head.what) {
             Some(What::Simple(ids)) => {
                 let id = ids.get(index).copied();
                 id.map_or(Statement::Unknown, Statement::Known)
@@ -206,6 +221,9 @@ impl Exchange {
             begin_ns: begin_ns.or(Some(request_ns)),
             queued: self.queue.len(),
         };
+        if ready.queued == 0 {
+            context.statements.answered();
+        }
         self.between(ready, context.events);
         Ok(Answered::Ready(state))
     }
@@ -221,6 +239,7 @@ impl Exchange {
         }
         if ready.queued == 0 {
             self.trust.round(ready.time_ns);
+            self.is_settled = true;
         }
         self.transactions.ready(ready, events);
     }

@@ -33,6 +33,7 @@ impl Connection {
             // How the answer ends may be seen.
             (Phase::Running, Direction::Backend, Cause::NotCopied) => {
                 self.phase = Phase::Blind;
+                self.exchange.is_doubtful = true;
                 self.blind_bytes = bytes;
                 self.anchor = Anchor::default();
             }
@@ -147,6 +148,8 @@ impl Connection {
 
     /// A stretch begins that is not understood.
     pub(super) fn begin_loss(&mut self, cause: Cause, since_ns: u64) {
+        // What was reported before the recording is found out otherwise.
+        self.exchange.is_doubtful |= cause != Cause::Attached;
         self.lost.get_or_insert(Lost {
             cause,
             since_ns,

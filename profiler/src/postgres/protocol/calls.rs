@@ -34,6 +34,11 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    /// End of the last call, ns.
+    pub(super) fn last_end_ns(&self) -> u64 {
+        self.last_end_ns
+    }
+
     /// A call ended at the last byte of its answer.
     pub(super) fn finish(&mut self, mut ended: Ended, end: Stamp, events: &mut Vec<Event>) {
         self.turn(end, events);

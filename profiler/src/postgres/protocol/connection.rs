@@ -153,6 +153,12 @@ impl Connection {
         self.phase == Phase::Running && self.exchange.runs_unknown()
     }
 
+    /// The statement that the server is busy with, if it has been for a while.
+    pub fn under_way(&self, now_ns: u64) -> Option<StatementId> {
+        let is_known = matches!(self.phase, Phase::Running | Phase::Draining);
+        self.exchange.under_way(now_ns).filter(|_| is_known)
+    }
+
     /// The text of a statement that was known by its name only.
     pub fn learn(&mut self, named: &Statement, id: StatementId) {
         self.exchange.statements.learn(named, id);

@@ -221,6 +221,12 @@ impl SqlState {
         code.filter(is_code)
             .map_or(Self::UNKNOWN, |code| Self(*code))
     }
+
+    /// Its first two characters.
+    pub(super) fn class(self) -> [u8; 2] {
+        let [first, second, ..] = self.0;
+        [first, second]
+    }
 }
 
 impl fmt::Display for SqlState {

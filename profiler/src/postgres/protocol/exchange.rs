@@ -45,6 +45,10 @@ pub(super) struct Exchange {
     pub(super) copied_in: u64,
     /// Filled anew for each Query.
     pub(super) ids: Vec<StatementId>,
+    /// Nothing is run since the last `ReadyForQuery`, with which the server reports what has changed.
+    pub(super) is_settled: bool,
+    /// What it reports may have been missed.
+    pub(super) is_doubtful: bool,
 }
 
 /// How far the answer to the first request has come.
@@ -120,6 +124,8 @@ impl Exchange {
             copy_in: CopyIn::None,
             copied_in: 0,
             ids: Vec::new(),
+            is_settled: true,
+            is_doubtful: false,
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     fields::{Name, failure},
     message::Message,
     queue::{Queue, Request, Subject, What},
+    statements::Statements,
 };
 
 /// Requests that will have no answer.
@@ -55,7 +56,7 @@ pub(super) struct Intended {
 
 impl Exchange {
     /// Takes an error while something is asked.
-    pub(super) fn error<S>(
+    pub(super) fn error<S: Statements>(
         &mut self,
         message: &Message<'_>,
         context: &mut Context<'_, S>,
@@ -64,6 +65,9 @@ impl Exchange {
         self.progress.bytes += message.bytes;
         let begin_ns = message.begin.time_ns;
         let stage = self.progress.stage;
+        if failure.sqlstate.is_of_accepted() && stage != Stage::Over {
+            self.accept(&self.asked(), context);
+        }
         match self.queue.head().map(|head| &mut head.what) {
             Some(What::Startup(session)) => {
                 session.failure = Some(failure);

@@ -86,6 +86,7 @@ impl Keep {
             (Direction::Backend, Kind::Tagged(tag)) => match tag {
                 b'C' => Self::bytes(64),
                 b'E' => Self::strings(3, 256),
+                b'S' => Self::strings(2, 256),
                 // The kind of authentication, and of SASL how its first mechanism begins.
                 b'R' => Self::bytes(8),
                 b'K' | b'v' => Self::bytes(4),

@@ -7,8 +7,10 @@
 //! `trust` are for streams that are entered in their middle or have holes. `recognise` tells who speaks Postgres.
 //!
 //! Nothing secret is kept: neither passwords nor keys, parameters, rows, data of COPY or texts of errors. Texts of
-//! statements are given away for an id ([`Statements`]). Everything is bounded.
+//! statements are given away for an id ([`Statements`]), and later it is told which of them the server took (`accept`).
+//! Everything is bounded.
 
+mod accept;
 mod anchor;
 mod answer;
 mod boundary;
@@ -45,4 +47,4 @@ pub use event::{
     StatementId, Step, Transaction, TransactionEnd, TransactionState,
 };
 pub use recognise::{Flow, Recognition, recognise};
-pub use statements::{Extent, Statements};
+pub use statements::{Extent, Statements, Text};

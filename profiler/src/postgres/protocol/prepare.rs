@@ -7,6 +7,7 @@ use super::{
     exchange::{Context, Exchange, Preparing, Progress, Stage},
     message::Message,
     queue::{Parsed, Request, Subject, What},
+    statements::Statements,
 };
 
 /// Most statements that are prepared in one breath and wait for their calls.
@@ -14,7 +15,7 @@ const PREPARING_MAX: usize = 16;
 
 impl Exchange {
     /// Takes an answer to one of these.
-    pub(super) fn prepared<S>(
+    pub(super) fn prepared<S: Statements>(
         &mut self,
         tag: u8,
         message: &Message<'_>,
@@ -40,6 +41,9 @@ impl Exchange {
         let bytes = self.progress.bytes + message.bytes;
         self.progress = Progress::default();
         let request = self.queue.pop().ok_or(Cause::Unexpected)?;
+        if let What::Parse { statement, .. } = &request.what {
+            self.accept(statement, context);
+        }
         if let Some(at) = self.succeed(request, context.events) {
             let preparing = &mut self.preparing[at];
             preparing.bytes += bytes;

@@ -7,7 +7,7 @@ use super::{
     fields::{Name, name, number, string},
     message::{Kind, Message},
     queue::{CopyIn, Request, Subject, What},
-    statements::{Extent, Statements},
+    statements::{Extent, Statements, Text},
 };
 
 /// Most statements of a Query that are told apart.
@@ -43,6 +43,7 @@ impl Exchange {
             b'F' => {
                 let oid = number(message.body).unwrap_or_default();
                 self.groups.clear();
+                self.is_settled = false;
                 self.ask(What::Function(oid), message)
             }
             // While the server takes COPY data, it ignores Sync.
@@ -82,12 +83,14 @@ impl Exchange {
         context: &mut Context<'_, S>,
     ) -> Result<(), Cause> {
         let mut body = message.body;
-        let (text, extent) = text(&mut body, message)?;
-        if extent == Extent::Whole && text.len() + 1 != saturated(message.bytes - HEADER_BYTES) {
+        let text = self.text(&mut body, message)?;
+        let length = text.bytes.len() + 1;
+        if text.extent == Extent::Whole && length != saturated(message.bytes - HEADER_BYTES) {
             return Err(Cause::Malformed);
         }
         self.ids.clear();
-        context.statements.simple(text, extent, &mut self.ids);
+        context.statements.simple(text, &mut self.ids);
+        self.is_settled = false;
         self.ids.truncate(QUERY_STATEMENTS_MAX);
         self.groups.clear();
         self.ask(What::Simple(self.ids.as_slice().into()), message)
@@ -100,8 +103,8 @@ impl Exchange {
     ) -> Result<(), Cause> {
         let mut body = message.body;
         let name = name(&mut body).ok_or(Cause::Malformed)?;
-        let (text, extent) = text(&mut body, message)?;
-        let statement = Statement::Known(context.statements.prepared(text, extent));
+        let text = self.text(&mut body, message)?;
+        let statement = Statement::Known(context.statements.prepared(text));
         self.groups.parse(&name, self.queue.number(), message);
         self.ask(What::Parse { name, statement }, message)
     }
@@ -133,6 +136,7 @@ impl Exchange {
         let mut body = message.body;
         let portal = name(&mut body).ok_or(Cause::Malformed)?;
         let group = self.groups.execute(&portal, message);
+        self.is_settled = false;
         self.queue.push(Request {
             what: What::Execute(portal),
             begin: group.begin,
@@ -140,14 +144,19 @@ impl Exchange {
             bytes: group.bytes,
         })
     }
-}
 
-/// Takes a statement's text.
-fn text<'a>(body: &mut &'a [u8], message: &Message<'_>) -> Result<(&'a [u8], Extent), Cause> {
-    match string(body) {
-        Some(text) => Ok((text, Extent::Whole)),
-        None if message.is_whole => Err(Cause::Malformed),
-        None => Ok((body, Extent::Cut)),
+    /// Takes a statement's text.
+    fn text<'a>(&self, body: &mut &'a [u8], message: &Message<'_>) -> Result<Text<'a>, Cause> {
+        let (bytes, extent) = match string(body) {
+            Some(text) => (text, Extent::Whole),
+            None if message.is_whole => return Err(Cause::Malformed),
+            None => (*body, Extent::Cut),
+        };
+        Ok(Text {
+            bytes,
+            extent,
+            is_settled: self.is_settled && !self.is_doubtful,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //! options are not looked at.
 
 use super::{
+    super::encoding::legible,
     chunk::Side,
     event::{Authentication, Opaque, Replication, Session},
     fields::{number, string},
@@ -118,7 +119,7 @@ impl Session {
                 break;
             }
             let value = string(&mut body)?;
-            let text = || String::from_utf8_lossy(&value[..value.len().min(NAME_MAX)]).into_owned();
+            let text = || legible(&value[..value.len().min(NAME_MAX)]);
             match key {
                 b"user" => session.user = text(),
                 b"database" => session.database = text(),

@@ -4,6 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{
+    super::encoding::legible,
     event::{Statement, StatementId},
     fields::Name,
 };
@@ -20,16 +21,37 @@ pub enum Extent {
     Cut,
 }
 
-/// Gives ids to statements' texts.
+/// A text, as a client sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    /// Its bytes, in the encoding of the client.
+    pub bytes: &'a [u8],
+    /// How much of it is there.
+    pub extent: Extent,
+    /// The server reads it by the parameters that it reported last: nothing was missed, and it has nothing to do
+    /// before that may change them.
+    pub is_settled: bool,
+}
+
+/// Gives ids to statements' texts, and hears what shows how to read them and whether they are right.
 pub trait Statements {
     /// Adds an id for each statement of a simple Query's text, in order; empty ones have none.
-    fn simple(&mut self, text: &[u8], extent: Extent, ids: &mut Vec<StatementId>);
+    fn simple(&mut self, text: Text<'_>, ids: &mut Vec<StatementId>);
 
     /// The id of a text that is prepared.
-    fn prepared(&mut self, text: &[u8], extent: Extent) -> StatementId;
+    fn prepared(&mut self, text: Text<'_>) -> StatementId;
 
     /// The name that a DEALLOCATE gives up.
     fn deallocates(&self, id: StatementId) -> Option<&[u8]>;
+
+    /// The server reports a parameter.
+    fn parameter(&mut self, name: &[u8], value: &[u8]);
+
+    /// The server took a statement of this connection. That is certain, unless it may have been another one.
+    fn accepted(&mut self, id: StatementId, is_certain: bool);
+
+    /// All that was sent has been answered.
+    fn answered(&mut self);
 }
 
 /// Prepared statements of a connection.
@@ -66,7 +88,7 @@ impl PreparedStatements {
         if name.is_empty() {
             return Statement::Unknown;
         }
-        let text = String::from_utf8_lossy(name);
+        let text = legible(name);
         let statement = Statement::Named(text.replace('\0', "\u{2026}").into());
         self.insert(name.clone(), statement.clone());
         statement

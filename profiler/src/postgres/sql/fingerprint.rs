@@ -4,11 +4,12 @@
 use std::{fmt, hash::Hasher};
 
 use fnv::FnvHasher;
+use serde::{Deserialize, Serialize};
 
 /// Which statement it is, whatever its values: FNV-1a of 64 bits (draft-eastlake-fnv) over the tokens of the normal
 /// form, each followed by a byte 0. Words count in lower case, each parameter as `$`, blanks and the mark of a
 /// shortened list not at all. The same in every version and on every machine, so that it may be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub u64);
 
 impl fmt::Display for Fingerprint {

@@ -2,7 +2,8 @@
 //!
 //! `lexer` cuts a text into tokens as the server's own lexer does (`quotes` finds the ends of strings and comments),
 //! `split` finds the statements of a simple Query, `normal` gives one without its literals, comments and long lists
-//! (`clauses`, `lists`, `writer`), `interner` remembers it under a number. Nothing here parses SQL or reports an error:
+//! (`clauses`, `lists`, `writer`), `interner` remembers it under a number, and shows of it what `withheld` leaves as long
+//! as the server has not taken it. Nothing here parses SQL or reports an error:
 //! a text may be cut, hostile or plainly wrong, and always has a normal form. The lexer is ours because sqlparser's
 //! tokenizer refuses or takes apart legal text (`@-5`, `U&'..' UESCAPE '!'`, `0b101`) and takes seven times as long.
 //! Pure.
@@ -23,14 +24,16 @@ mod properties;
 mod quotes;
 mod split;
 mod summary;
+mod withheld;
 mod writer;
 
 pub(crate) use command::Command;
 pub use fingerprint::Fingerprint;
-pub(crate) use interner::{Interned, Interner, StatementId};
+pub(crate) use interner::{Interned, Interner, Kept, Standing, StatementId, Unanswered};
 pub use normal::{Normal, normalise};
 pub use split::statements;
 pub(crate) use summary::summary;
+pub(crate) use withheld::are_alike;
 
 /// How a text is to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -9,9 +9,9 @@ use super::functions::Functions;
 
 /// Facts of one file.
 #[derive(Debug, Default)]
-pub(super) struct Elf {
+pub(crate) struct Elf {
     /// Ranges of functions.
-    pub(super) functions: Functions,
+    pub(crate) functions: Functions,
     segments: Vec<Segment>,
     sections: Vec<(u64, u64, String)>,
 }
@@ -25,7 +25,7 @@ struct Segment {
 
 impl Elf {
     /// Reads a file, `None` if it is no ELF file that can be understood.
-    pub(super) fn read(file: &OwnedFd) -> Option<Self> {
+    pub(crate) fn read(file: &OwnedFd) -> Option<Self> {
         let cache = ReadCache::new(File::from(file.try_clone().ok()?));
         let object = object::File::parse(&cache).ok()?;
         let segments = object.segments().map(|segment| {
@@ -56,7 +56,7 @@ impl Elf {
 
     /// The address that the linker gave to what is at an offset of the file. Where a segment's
     /// offset and address differ (lld), so do these.
-    pub(super) fn address_of(&self, offset: u64) -> Option<u64> {
+    pub(crate) fn address_of(&self, offset: u64) -> Option<u64> {
         let holds = |segment: &&Segment| {
             offset
                 .checked_sub(segment.file_offset)
@@ -67,7 +67,7 @@ impl Elf {
     }
 
     /// The section of code that holds an address.
-    pub(super) fn section_of(&self, address: u64) -> Option<&str> {
+    pub(crate) fn section_of(&self, address: u64) -> Option<&str> {
         let section = self
             .sections
             .iter()

@@ -9,7 +9,7 @@ const FUNCTIONS_MAX: usize = 4_000_000;
 
 /// Ranges of functions in one file, by the linker's addresses.
 #[derive(Debug, Default)]
-pub(super) struct Functions {
+pub(crate) struct Functions {
     sorted: Vec<(u64, u64)>,
 }
 
@@ -42,7 +42,7 @@ impl Functions {
     }
 
     /// The function that holds an address: its first address and its end.
-    pub(super) fn find(&self, address: u64) -> Option<(u64, u64)> {
+    pub(crate) fn find(&self, address: u64) -> Option<(u64, u64)> {
         let after = self.sorted.partition_point(|&(start, _)| start <= address);
         let range = *self.sorted.get(after.checked_sub(1)?)?;
         (address < range.1).then_some(range)

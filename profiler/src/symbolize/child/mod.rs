@@ -4,11 +4,11 @@
 //! a time, so that its death names the file, and keeps nothing of a file that was answered for.
 
 mod debug_file;
-mod elf;
+pub(crate) mod elf;
 mod file;
 mod filter;
 mod functions;
-mod perf_map;
+pub(crate) mod perf_map;
 mod readable;
 mod sandbox;
 

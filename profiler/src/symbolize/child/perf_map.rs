@@ -70,7 +70,7 @@ impl PerfMaps {
 
 /// A map as it was written, and where its lines are: 16 bytes a line beside its text.
 #[derive(Debug, Default)]
-struct PerfMap {
+pub(crate) struct PerfMap {
     text: Vec<u8>,
     entries: Vec<Entry>,
     /// Lines that could not be read.
@@ -89,7 +89,7 @@ struct Entry {
 
 impl PerfMap {
     /// Reads the whole text. A last line without an end may be half-written and is left out.
-    fn parse(text: Vec<u8>) -> Self {
+    pub(crate) fn parse(text: Vec<u8>) -> Self {
         let mut map = Self::default();
         let mut at = 0;
         while let Some(length) = text[at..].iter().position(|&byte| byte == b'\n') {
@@ -114,7 +114,7 @@ impl PerfMap {
 
     /// The names of the code at addresses, which are in ascending order: of the entries that hold one, the last
     /// written, as runtimes use memory again.
-    fn find_all(&self, addresses: &[u64]) -> Vec<Option<String>> {
+    pub(crate) fn find_all(&self, addresses: &[u64]) -> Vec<Option<String>> {
         let mut found = vec![None; addresses.len()];
         for entry in &self.entries {
             let first = addresses.partition_point(|&address| address < entry.start);

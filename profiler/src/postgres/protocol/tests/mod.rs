@@ -1,5 +1,6 @@
 //! Conversations and what is told of them.
 
+mod acceptance;
 mod conversations;
 mod damage;
 mod extended;

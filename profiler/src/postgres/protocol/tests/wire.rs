@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::super::{
     Chunk, Connection, Copied, CopyDirection, Direction, Ending, Event, Extent, Outcome, Side,
-    Statement, StatementId, Statements,
+    Statement, StatementId, Statements, Text,
 };
 
 /// A message with a tag.
@@ -253,33 +253,60 @@ impl Said {
 /// Texts by id; statements are what semicolons separate.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
-    pub(super) texts: Vec<String>,
+    pub(super) sent: Vec<String>,
+    /// What the server took, and whether that is certain.
+    pub(super) accepted: Vec<(StatementId, bool)>,
+    /// Texts that were read by the parameters of the server.
+    pub(super) settled: Vec<StatementId>,
+    pub(super) parameters: Vec<String>,
+    /// How often all was answered.
+    pub(super) answered: usize,
 }
 
 impl Statements for Texts {
-    fn simple(&mut self, text: &[u8], extent: Extent, ids: &mut Vec<StatementId>) {
-        let parts = text.split(|byte| *byte == b';');
+    fn simple(&mut self, text: Text<'_>, ids: &mut Vec<StatementId>) {
+        let parts = text.bytes.split(|byte| *byte == b';');
         for part in parts.filter(|part| !part.trim_ascii().is_empty()) {
-            ids.push(self.prepared(part, extent));
+            ids.push(self.prepared(Text {
+                bytes: part,
+                ..text
+            }));
         }
     }
 
-    fn prepared(&mut self, text: &[u8], extent: Extent) -> StatementId {
-        let mut text = String::from_utf8_lossy(text.trim_ascii()).into_owned();
-        if extent == Extent::Cut {
+    fn prepared(&mut self, sent: Text<'_>) -> StatementId {
+        let mut text = String::from_utf8_lossy(sent.bytes.trim_ascii()).into_owned();
+        if sent.extent == Extent::Cut {
             text.push_str("...");
         }
-        let at = self.texts.iter().position(|known| *known == text);
+        let at = self.sent.iter().position(|known| *known == text);
         let at = at.unwrap_or_else(|| {
-            self.texts.push(text);
-            self.texts.len() - 1
+            self.sent.push(text);
+            self.sent.len() - 1
         });
-        StatementId(u32::try_from(at).unwrap())
+        let id = StatementId(u32::try_from(at).unwrap());
+        if sent.is_settled {
+            self.settled.push(id);
+        }
+        id
     }
 
     fn deallocates(&self, id: StatementId) -> Option<&[u8]> {
-        let text = &self.texts[id.0 as usize];
+        let text = &self.sent[id.0 as usize];
         Some(text.strip_prefix("DEALLOCATE ")?.as_bytes())
+    }
+
+    fn parameter(&mut self, name: &[u8], value: &[u8]) {
+        let [name, value] = [name, value].map(String::from_utf8_lossy);
+        self.parameters.push(format!("{name}={value}"));
+    }
+
+    fn accepted(&mut self, id: StatementId, is_certain: bool) {
+        self.accepted.push((id, is_certain));
+    }
+
+    fn answered(&mut self) {
+        self.answered += 1;
     }
 }
 
@@ -332,7 +359,7 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn text(&self, statement: &Statement) -> String {
         match statement {
-            Statement::Known(id) => self.texts.texts[id.0 as usize].clone(),
+            Statement::Known(id) => self.texts.sent[id.0 as usize].clone(),
             Statement::Named(name) => format!("<{name}>"),
             Statement::Function(oid) => format!("<function {oid}>"),
             Statement::Empty => "<empty>".to_owned(),
