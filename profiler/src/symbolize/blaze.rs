@@ -10,7 +10,7 @@ use blazesym::symbolize::{
     source::{Elf, Kernel, Source},
 };
 
-use super::wire::{Detail, Line};
+use super::wire::{Detail, Function};
 
 /// A symbol that covers an address, or claims to.
 pub(super) struct Symbol {
@@ -20,7 +20,7 @@ pub(super) struct Symbol {
     /// functions in several pieces.
     pub(super) covers: bool,
     /// The function and what is inlined into it there, innermost first.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<Function>,
 }
 
 /// What is looked up in a file.
@@ -33,7 +33,7 @@ pub(super) enum Where<'a> {
 }
 
 /// Names of kernel addresses, in their order; fewer where the kernel does not tell any.
-pub(super) fn kernel(addresses: &[u64]) -> Vec<Option<Vec<Line>>> {
+pub(super) fn kernel(addresses: &[u64]) -> Vec<Option<Vec<Function>>> {
     let symbolizer = Symbolizer::builder()
         .enable_code_info(true)
         .enable_inlined_fns(true)
@@ -81,19 +81,19 @@ pub(super) fn look_up(
 }
 
 /// The function and what is inlined into it, innermost first. blazesym has them outermost first.
-fn lines(symbol: &Sym<'_>) -> Vec<Line> {
+fn lines(symbol: &Sym<'_>) -> Vec<Function> {
     let outer = line(&symbol.name, symbol.code_info.as_deref());
     let inlined = symbol
         .inlined
         .iter()
         .map(|inlined| line(&inlined.name, inlined.code_info.as_ref()));
-    let mut lines: Vec<Line> = std::iter::once(outer).chain(inlined).collect();
+    let mut lines: Vec<Function> = std::iter::once(outer).chain(inlined).collect();
     lines.reverse();
     lines
 }
 
-fn line(name: &str, code_info: Option<&CodeInfo<'_>>) -> Line {
-    Line {
+fn line(name: &str, code_info: Option<&CodeInfo<'_>>) -> Function {
+    Function {
         name: name.to_owned(),
         file: code_info.map(|code| code.to_path().display().to_string()),
         line: code_info.and_then(|code| code.line),

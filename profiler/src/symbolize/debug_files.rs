@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
+    fmt::Write,
     fs::File,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Component, Path, PathBuf},
@@ -79,7 +80,11 @@ fn by_build_id(build_id: &[u8]) -> Vec<PathBuf> {
     if !BUILD_ID.contains(&build_id.len()) {
         return Vec::new();
     }
-    let hexadecimal: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hexadecimal = build_id.iter().fold(String::new(), |mut text, byte| {
+        // A string takes whatever is written.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
     let (first, rest) = hexadecimal.split_at(2);
     DIRECTORIES
         .map(|directory| PathBuf::from(format!("{directory}/.build-id/{first}/{rest}.debug")))
@@ -102,7 +107,7 @@ fn global(path: &Path, name: &OsStr) -> Vec<PathBuf> {
 }
 
 /// A name as a debug link has it: of a file, without any folder.
-fn plain_name(bytes: &[u8]) -> Option<&OsStr> {
+pub(super) fn plain_name(bytes: &[u8]) -> Option<&OsStr> {
     let name = OsStr::from_bytes(bytes);
     let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {

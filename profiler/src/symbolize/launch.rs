@@ -33,7 +33,8 @@ mod imp {
                 process::{CommandExt, ExitStatusExt},
             },
         },
-        process::{Child, Command, Stdio},
+        process::{Child, Command, ExitStatus, Stdio},
+        time::Duration,
     };
 
     use super::{super::child::VERB, End};
@@ -41,6 +42,10 @@ mod imp {
 
     /// This program, once more: also where its file was replaced since.
     const PROGRAM: &str = "/proc/self/exe";
+
+    /// How often, and how many times, an ending child is looked at: two seconds.
+    const LOOK: Duration = Duration::from_millis(2);
+    const LOOKS_MAX: u32 = 1000;
 
     /// The child. It ends with the thread that started it, whatever becomes of this.
     #[derive(Debug)]
@@ -61,17 +66,23 @@ mod imp {
 
     impl Peer {
         /// Its process id.
+        #[expect(
+            clippy::unnecessary_wraps,
+            reason = "the thread of unit tests has none"
+        )]
         pub(in crate::symbolize) fn pid(&self) -> Option<u32> {
             Some(self.0.id())
         }
 
-        /// Ends it where it has not ended by itself; says how it did.
+        /// Ends it where it has not ended by itself; says how it did. Does not wait for one that cannot be ended.
         pub(in crate::symbolize) fn end(mut self, is_ending: bool) -> End {
             // One that closed its socket is ending: its own status is the one that counts.
-            if !is_ending && self.0.kill().is_err() {
-                return End::Unknown;
-            }
-            let Ok(status) = self.0.wait() else {
+            let status = if is_ending { self.wait() } else { None };
+            let status = status.or_else(|| {
+                self.0.kill().ok()?;
+                self.wait()
+            });
+            let Some(status) = status else {
                 return End::Unknown;
             };
             match (status.signal(), status.code()) {
@@ -79,6 +90,16 @@ mod imp {
                 (_, Some(code)) => End::Status(code),
                 (None, None) => End::Unknown,
             }
+        }
+
+        fn wait(&mut self) -> Option<ExitStatus> {
+            for _ in 0..LOOKS_MAX {
+                match self.0.try_wait() {
+                    Ok(None) => std::thread::sleep(LOOK),
+                    status => return status.ok()?,
+                }
+            }
+            None
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     Limits, Named, Resolved, Sources, blaze,
     budget::Budget,
     debug_files::{Candidates, candidates},
-    wire::{Answer, At, Detail, FileNames, JitNames, Line, Links, Question},
+    wire::{Answer, At, Detail, FileNames, Function, JitNames, Links, Question},
     worker::{Failed, Worker},
 };
 use crate::{
@@ -31,6 +31,7 @@ const NOT_ELF: &str = "mapped file that is no readable ELF file";
 const UNMAPPED: &str = "address outside every mapping";
 const NO_DEBUG_INFO: &str = "debug information not usable, only symbols used";
 const BY_ADDRESS: &str = "file whose symbols cannot be read, its code is named by address";
+const UNCOPIED: &str = "file over 64 MiB that not everybody may read, its code is named by address";
 const NO_TIME_LEFT: &str =
     "file of an owner whose files took too much time, its code is named by address";
 const PERF_MAP_LINE: &str = "malformed line of a perf map";
@@ -200,6 +201,9 @@ impl Names {
                 Ok(answer) => {
                     budget.charge(owner, self.worker.used().saturating_sub(before));
                     let (_, names) = &answer;
+                    if names.uncopied {
+                        self.note(UNCOPIED);
+                    }
                     if !names.is_elf {
                         self.note(NOT_ELF);
                     } else if names.debug_unusable || self.plain.contains(&id) {
@@ -418,14 +422,16 @@ fn module(pinned: &PinnedFile, build_id: Vec<u8>) -> Module {
     }
 }
 
-fn frames(lines: Vec<Line>) -> Vec<Frame> {
-    let frames = lines.into_iter().map(|Line { name, file, line }| Frame {
-        name,
-        system_name: None,
-        file,
-        line,
-        first_line: None,
-    });
+fn frames(lines: Vec<Function>) -> Vec<Frame> {
+    let frames = lines
+        .into_iter()
+        .map(|Function { name, file, line }| Frame {
+            name,
+            system_name: None,
+            file,
+            line,
+            first_line: None,
+        });
     frames.collect()
 }
 

@@ -75,6 +75,8 @@ pub(super) struct FileNames {
     pub(super) is_elf: bool,
     /// Whether there was debug information that could not be used.
     pub(super) debug_unusable: bool,
+    /// Whether the child may not read the file, and it is too long to be copied.
+    pub(super) uncopied: bool,
     /// One for each offset, in their order; empty where it is no ELF file.
     pub(super) named: Vec<At>,
 }
@@ -83,7 +85,7 @@ pub(super) struct FileNames {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum At {
     /// A function with a name, and what is inlined into it, innermost first.
-    Symbol(Vec<Line>),
+    Symbol(Vec<Function>),
     /// A function without a name: its first address.
     Function(u64),
     /// No function, but a section.
@@ -94,7 +96,7 @@ pub(super) enum At {
 
 /// A function, and the line where it is.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Line {
+pub(super) struct Function {
     /// Its name.
     pub(super) name: String,
     /// Source file.

@@ -182,7 +182,7 @@ impl Watch {
             self.verdict = Some(Failed::GivenUp);
         } else if let Some(stat) = self.pid.and_then(stat) {
             let used = time(&stat);
-            let waits = matches!(stat.state, 'S' | 'D');
+            let waits = matches!(stat.state, 'S' | 'D' | 'T' | 't');
             self.idle = if waits && used == self.last {
                 self.idle + 1
             } else {

@@ -8,6 +8,9 @@ use crate::symbolize::{
     wire::{At, Detail, FileNames},
 };
 
+/// What was found so far, one for each offset.
+type Symbols = Vec<Option<Symbol>>;
+
 /// A name for each offset. Debug information that cannot be used must not cost the file its own symbols.
 pub(super) fn names(
     file: &OwnedFd,
@@ -18,57 +21,67 @@ pub(super) fn names(
     let Some(elf) = Elf::read(file) else {
         return FileNames::default();
     };
+    let mut symbols: Symbols = offsets.iter().map(|_| None).collect();
     let mut debug_unusable = false;
-    let mut symbols: Option<Vec<Option<Symbol>>> = None;
+    let mut all_is_read = false;
+    let own = Readable::of(file);
+    let of_own = |detail| blaze::look_up(&own.as_ref().ok()?.path, Where::Offsets(offsets), detail);
     if detail == Detail::DebugInformation {
-        let debug_file = debug_file::find(file, candidates);
-        symbols = debug_file.and_then(|debug_file| of_debug_file(debug_file, &elf, offsets));
-        debug_unusable = symbols.is_none() && !candidates.is_empty();
-    }
-    let own = Readable::of(file).ok();
-    let look_up = |detail| blaze::look_up(&own.as_ref()?.path, Where::Offsets(offsets), detail);
-    match &mut symbols {
-        Some(symbols) if symbols.iter().any(Option::is_none) => {
-            // What its debug file does not know.
-            let others = look_up(Detail::Symbols).unwrap_or_default();
-            for (symbol, other) in symbols.iter_mut().zip(others) {
-                *symbol = symbol.take().or(other);
-            }
-        }
-        Some(_) => {}
-        None => {
-            symbols = look_up(detail);
-            if symbols.is_none() && detail == Detail::DebugInformation {
-                debug_unusable = own.is_some();
-                symbols = look_up(Detail::Symbols);
-            }
+        if let Some(debug_file) = debug_file::find(file, candidates) {
+            debug_unusable = !of_debug_file(debug_file, &elf, offsets, &mut symbols);
+        } else {
+            all_is_read = add(&mut symbols, of_own(detail));
+            debug_unusable = !candidates.is_empty() || (own.is_ok() && !all_is_read);
         }
     }
-    let mut symbols = symbols.unwrap_or_default().into_iter();
-    let named = offsets
-        .iter()
-        .map(|&offset| at(symbols.next().flatten(), offset, &elf));
+    if !all_is_read && symbols.iter().any(Option::is_none) {
+        add(&mut symbols, of_own(Detail::Symbols));
+    }
+    let named = symbols
+        .into_iter()
+        .zip(offsets)
+        .map(|(symbol, &offset)| at(symbol, offset, &elf));
     FileNames {
         is_elf: true,
         debug_unusable,
+        uncopied: own.is_err(),
         named: named.collect(),
     }
 }
 
-/// What the debug file knows, by the addresses that the linker gave.
-fn of_debug_file(debug_file: &OwnedFd, elf: &Elf, offsets: &[u64]) -> Option<Vec<Option<Symbol>>> {
+/// Adds what was not known; says whether there was something to add.
+fn add(symbols: &mut Symbols, found: Option<Symbols>) -> bool {
+    let Some(found) = found else { return false };
+    for (symbol, found) in symbols.iter_mut().zip(found) {
+        *symbol = symbol.take().or(found);
+    }
+    true
+}
+
+/// Adds what the debug file knows, by the addresses that the linker gave: also its symbols where its debug information
+/// cannot be read. Says whether that could.
+fn of_debug_file(debug_file: &OwnedFd, elf: &Elf, offsets: &[u64], symbols: &mut Symbols) -> bool {
     let known: Vec<Option<u64>> = offsets
         .iter()
         .map(|&offset| elf.address_of(offset))
         .collect();
     let addresses: Vec<u64> = known.iter().copied().flatten().collect();
-    let readable = Readable::of(debug_file).ok()?;
-    let place = Where::Addresses(&addresses);
-    let mut found = blaze::look_up(&readable.path, place, Detail::DebugInformation)?.into_iter();
-    let symbols = known
-        .into_iter()
-        .map(|address| address.and_then(|_| found.next().flatten()));
-    Some(symbols.collect())
+    let Ok(readable) = Readable::of(debug_file) else {
+        return false;
+    };
+    let look_up = |detail| {
+        let found = blaze::look_up(&readable.path, Where::Addresses(&addresses), detail)?;
+        let mut found = found.into_iter();
+        let by_offset = known
+            .iter()
+            .map(|address| address.and_then(|_| found.next().flatten()));
+        Some(by_offset.collect())
+    };
+    let is_usable = add(symbols, look_up(Detail::DebugInformation));
+    if symbols.iter().any(Option::is_none) {
+        add(symbols, look_up(Detail::Symbols));
+    }
+    is_usable
 }
 
 /// The name of an offset: its symbol, if that really covers it; else its function's first address; else its section.

@@ -86,9 +86,9 @@ fn conditional(pid: u32) -> [(c_long, Argument); 5] {
     ]
 }
 
-const fn statement(code: u32, k: u32) -> sock_filter {
+fn statement(code: u32, k: u32) -> sock_filter {
     sock_filter {
-        code: code as u16,
+        code: u16::try_from(code).unwrap_or_default(),
         jt: 0,
         jf: 0,
         k,
@@ -96,9 +96,9 @@ const fn statement(code: u32, k: u32) -> sock_filter {
 }
 
 /// Goes on with the next instruction where the comparison holds, else behind so many.
-const fn unless_skip(code: u32, k: u32, skip: u8) -> sock_filter {
+fn unless_skip(code: u32, k: u32, skip: u8) -> sock_filter {
     sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_K | code) as u16,
+        code: u16::try_from(libc::BPF_JMP | libc::BPF_K | code).unwrap_or_default(),
         jt: 0,
         jf: skip,
         k,

@@ -35,17 +35,17 @@ impl PerfMaps {
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         let version = (metadata.dev(), metadata.ino(), metadata.size(), changed);
         let known = self.kept.iter().position(|(known, _)| *known == version);
-        let map = match known.and_then(|index| self.kept.remove(index)) {
-            Some((_, map)) => map,
-            None => {
-                let same_file = |known: &Version| (known.0, known.1) == (version.0, version.1);
-                self.kept.retain(|(known, _)| !same_file(known));
-                self.make_room(usize::try_from(BYTES_MAX.min(version.2)).unwrap_or(KEPT_MAX));
-                let mut text = Vec::new();
-                // What could be read before an error is used.
-                let _ = FromStart::of(file)?.take(BYTES_MAX).read_to_end(&mut text);
-                PerfMap::parse(text)
-            }
+        let map = if let Some((_, map)) = known.and_then(|index| self.kept.remove(index)) {
+            map
+        } else {
+            let same_file = |known: &Version| (known.0, known.1) == (version.0, version.1);
+            self.kept.retain(|(known, _)| !same_file(known));
+            let length = usize::try_from(BYTES_MAX.min(version.2)).unwrap_or(KEPT_MAX);
+            self.make_room(length);
+            let mut text = Vec::with_capacity(length);
+            // What could be read before an error is used.
+            let _ = FromStart::of(file)?.take(BYTES_MAX).read_to_end(&mut text);
+            PerfMap::parse(text)
         };
         let answer = JitNames {
             names: map.find_all(addresses),
@@ -196,7 +196,8 @@ mod tests {
         let length = text.len();
         let map = PerfMap::parse(text);
         assert!(map.memory() <= 3 * read, "{}", map.memory());
-        assert_eq!(map.left_out as usize, length - LINES_MAX * line.len());
+        let left_out = length - LINES_MAX * line.len();
+        assert_eq!(usize::try_from(map.left_out), Ok(left_out));
         assert_eq!(find(&map, 1).as_deref(), Some("a"));
     }
 

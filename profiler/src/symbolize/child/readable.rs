@@ -32,12 +32,14 @@ impl Readable {
     }
 
     fn copied(file: &OwnedFd) -> io::Result<Self> {
-        let mut copy = File::from(memfd_create("file", MemfdFlags::CLOEXEC)?);
-        let length = io::copy(&mut FromStart::of(file)?.take(COPIED_MAX + 1), &mut copy)?;
-        copy.flush()?;
-        if length > COPIED_MAX {
+        let source = FromStart::of(file)?;
+        if source.file.metadata()?.len() > COPIED_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
+        let mut copy = File::from(memfd_create("file", MemfdFlags::CLOEXEC)?);
+        // To write more would be the end of this process, should the file grow now.
+        io::copy(&mut source.take(COPIED_MAX), &mut copy)?;
+        copy.flush()?;
         Ok(Self {
             path: path(&copy),
             _copy: Some(copy),

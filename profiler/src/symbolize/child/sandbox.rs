@@ -16,8 +16,9 @@ use rustix::{
 use super::{filter, readable::COPIED_MAX};
 use crate::symbolize::limits::Limits;
 
-/// The user without any rights.
-const NOBODY: u32 = 65_534;
+/// Users from here on exist nowhere; each child is one of its own, by its process id. `nobody` would not do: what runs as
+/// that user may stop and end us.
+const NO_USER: u32 = 0x7000_0000;
 /// Descriptors: the standard ones, and those of one question, opened twice.
 const DESCRIPTORS: u64 = 64;
 
@@ -31,7 +32,7 @@ pub(super) fn enter(limits: &Limits) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     ignore_signals();
     limit_resources(limits)?;
-    become_nobody()?;
+    become_no_user()?;
     set_no_new_privs(true)?;
     // After the change of user, which takes it away.
     set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -69,8 +70,8 @@ fn limit_resources(limits: &Limits) -> io::Result<()> {
 }
 
 /// No capabilities, and as root or the like no user either. In a user namespace that has no such user, that of the
-/// parent stays: without capabilities it may do what `nobody` may with files of that user.
-fn become_nobody() -> io::Result<()> {
+/// parent stays, without capabilities.
+fn become_no_user() -> io::Result<()> {
     let permitted = capabilities(None)?.permitted;
     // Only with the right to end us does the parent see another user.
     let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL;
@@ -82,7 +83,8 @@ fn become_nobody() -> io::Result<()> {
         }
     }
     if permitted.contains(needed) {
-        let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+        let user = NO_USER + std::process::id();
+        let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
         let change = || -> rustix::io::Result<()> {
             set_thread_groups(&[])?;
             set_thread_res_gid(gid, gid, gid)?;
