@@ -92,7 +92,9 @@ impl Artifact {
     /// as it tells of other users' processes; one of ours that is replaced keeps its mode.
     pub fn open(destination: &Destination) -> Result<Self, ArtifactError> {
         let mode = match destination {
-            Destination::File(path) | Destination::Ours(path) => mode_of(path).unwrap_or(OWNER_ONLY),
+            Destination::File(path) | Destination::Ours(path) => {
+                mode_of(path).unwrap_or(OWNER_ONLY)
+            }
             Destination::Stdout => OWNER_ONLY,
         };
         Self::open_as(destination, mode)

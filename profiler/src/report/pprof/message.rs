@@ -87,60 +87,75 @@ impl<'a> Message<'a> {
     }
 
     fn take(&mut self, field: (u32, Value<'a>)) -> Result<(), ReadError> {
-        let number = |value: u64| value.cast_signed();
         match field {
             (1, Value::Bytes(bytes)) => {
-                self.sample_types
-                    .push(decode(bytes).ok_or(ReadError::NotARecording)?);
+                let types = &mut self.sample_types;
+                types.push(decode(bytes).ok_or(ReadError::NotARecording)?);
+                check("kinds of values", types.len(), WORDS_MAX)
             }
             (3, Value::Bytes(bytes)) => {
                 let mapping: schema::Mapping = decode(bytes).ok_or(ReadError::NotARecording)?;
                 self.main_mapping.get_or_insert(mapping);
                 self.mappings.insert(mapping.id, mapping);
+                check("files", self.mappings.len(), MAPPINGS_MAX)
             }
             (4, Value::Bytes(bytes)) => {
-                self.locations
-                    .insert(id(bytes).ok_or(ReadError::NotARecording)?, bytes);
+                let id = id(bytes).ok_or(ReadError::NotARecording)?;
+                self.locations.insert(id, bytes);
+                check("locations", self.locations.len(), ENTRIES_MAX)
             }
             (5, Value::Bytes(bytes)) => {
-                self.functions
-                    .insert(id(bytes).ok_or(ReadError::NotARecording)?, bytes);
+                let id = id(bytes).ok_or(ReadError::NotARecording)?;
+                self.functions.insert(id, bytes);
+                check("functions", self.functions.len(), ENTRIES_MAX)
             }
             (6, Value::Bytes(bytes)) => {
                 let text = std::str::from_utf8(bytes).map_err(|_| ReadError::NotARecording)?;
                 self.cut += u64::from(text.len() > TEXT_MAX);
                 self.strings.push(shorter(text));
+                check("strings", self.strings.len(), ENTRIES_MAX)
             }
-            (9, Value::Number(value)) => self.time_nanos = number(value),
-            (10, Value::Number(value)) => self.duration_nanos = number(value),
-            (11, Value::Bytes(bytes)) => self.period_type = decode(bytes),
-            (12, Value::Number(value)) => self.period = number(value),
-            (13, Value::Number(value)) => self.comments.push(number(value)),
+            (11, Value::Bytes(bytes)) => {
+                self.period_type = decode(bytes);
+                Ok(())
+            }
+            (13, Value::Number(value)) => self.comment(value),
             (13, Value::Bytes(mut packed)) => {
-                while !packed.is_empty() && self.comments.len() <= WORDS_MAX {
+                while !packed.is_empty() {
                     let value = decode_varint(&mut packed).map_err(|_| ReadError::NotARecording)?;
-                    self.comments.push(number(value));
+                    self.comment(value)?;
                 }
+                Ok(())
             }
-            _ => {}
+            (tag, Value::Number(value)) => {
+                self.number(tag, value.cast_signed());
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        self.check_counts()
     }
 
-    fn check_counts(&self) -> Result<(), ReadError> {
-        let counts = [
-            ("strings", self.strings.len(), ENTRIES_MAX),
-            ("functions", self.functions.len(), ENTRIES_MAX),
-            ("locations", self.locations.len(), ENTRIES_MAX),
-            ("files", self.mappings.len(), MAPPINGS_MAX),
-            ("comments", self.comments.len(), WORDS_MAX),
-            ("kinds of values", self.sample_types.len(), WORDS_MAX),
-        ];
-        match counts.into_iter().find(|(_, count, limit)| count > limit) {
-            Some((what, _, limit)) => Err(ReadError::TooMany { what, limit }),
-            None => Ok(()),
+    fn number(&mut self, tag: u32, value: i64) {
+        match tag {
+            9 => self.time_nanos = value,
+            10 => self.duration_nanos = value,
+            12 => self.period = value,
+            _ => {}
         }
     }
+
+    fn comment(&mut self, value: u64) -> Result<(), ReadError> {
+        self.comments.push(value.cast_signed());
+        check("comments", self.comments.len(), WORDS_MAX)
+    }
+}
+
+/// An error of a table with more entries than it may have.
+fn check(what: &'static str, count: usize, limit: usize) -> Result<(), ReadError> {
+    if count > limit {
+        return Err(ReadError::TooMany { what, limit });
+    }
+    Ok(())
 }
 
 fn decode<M: prost::Message + Default>(bytes: &[u8]) -> Option<M> {
