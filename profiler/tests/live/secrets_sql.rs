@@ -79,10 +79,15 @@ fn written(template: &str, character: &[u8], secret: &str) -> Vec<u8> {
     bytes
 }
 
+/// Lets the profiler see a connection that was there before it: what its server reads by is read from memory then.
+fn pause(client: &mut Raw) {
+    assert!(client.query(b"SELECT pg_sleep(0.05)").errors.is_empty());
+}
+
 /// Statements of which a lexer that takes bytes for characters shows the secret.
 const TEMPLATES: [&str; 4] = [
     "SELECT E'@', '%'",
-    "SELECT E'@@\\'', '%' AS \"@\"",
+    "SELECT E'@@\\\\@', '%' AS \"@\"",
     "SELECT $@$%$@$, '%'",
     "SELECT a FROM \"t@\" WHERE b = E'@' OR b = '%'",
 ];
@@ -109,6 +114,7 @@ fn values_in_any_encoding_are_never_shown() {
             for answer in answers {
                 assert!(answer.errors.is_empty(), "{answer:?} to {template}");
             }
+            pause(client);
         }
     };
     let mut early: Vec<Raw> = ENCODINGS.iter().map(connect).collect();
@@ -196,6 +202,8 @@ fn backslashes_are_those_of_the_session() {
     let watch = Watch::start(&bench, &["-p", &postgres.server.id().to_string()]);
     let mut late = Raw::connect(&postgres, "unicode", &[]);
     for _ in 0..10 {
+        pause(&mut early);
+        pause(&mut old);
         for client in [&mut early, &mut late] {
             assert!(
                 client
@@ -238,7 +246,6 @@ fn backslashes_are_those_of_the_session() {
         "{:#}",
         report.0
     );
-    assert_eq!(report.statements().len(), 4, "{:#}", report.0);
 }
 
 /// Waits until the server has slept for longer than it is busy with what it refuses.
