@@ -40,7 +40,7 @@ const EACH: u64 = 20;
 const HANG: Duration = Duration::from_secs(200);
 const READER_NICE: i32 = -20;
 /// Often enough that the kernel side runs at most switches, calls and ticks.
-const FREQUENCY_HZ: u64 = 997;
+const FREQUENCY_HZ: u64 = 499;
 
 /// What was read of records: how many of each kind, and what is wrong with any.
 #[derive(Default)]

@@ -23,8 +23,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Lines of the console that an error shows.
 const TAIL: usize = 15;
 
-/// The console goes into a file, failures of a unit are told there, and a kernel that panics ends the machine.
+/// The console goes into a file, failures of a unit are told there, and a kernel that panics ends the machine. On an
+/// emulated processor that others use too a thread may wait for minutes, which is no stall of the kernel's.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=4 mitigations=off random.trust_cpu=on \
+     rcupdate.rcu_cpu_stall_timeout=300 \
      systemd.mask=getty.target systemd.mask=systemd-timesyncd.service systemd.mask=apt-daily.timer \
      systemd.mask=apt-daily-upgrade.timer systemd.mask=e2scrub_all.timer systemd.mask=fstrim.timer";
 
