@@ -20,7 +20,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
-use crate::{daemon::privileges, error::Error, record::finish::process_cpu_time};
+use crate::{daemon::privileges, error::Error, record::finish::process_cpu_time, symbolize};
 
 /// How often progress is looked at after the first signal.
 const LOOK: Duration = Duration::from_millis(100);
@@ -275,14 +275,14 @@ impl Course {
     }
 }
 
-/// CPU time of this process without that of the thread that asks.
+/// CPU time of this process without that of the thread that asks, and of the child that it may wait for.
 fn others_cpu_time() -> Duration {
     let own = clock_gettime(ClockId::ThreadCPUTime);
     let own = Duration::new(
         u64::try_from(own.tv_sec).unwrap_or_default(),
         u32::try_from(own.tv_nsec).unwrap_or_default(),
     );
-    process_cpu_time().saturating_sub(own)
+    process_cpu_time().saturating_sub(own) + symbolize::time_of_children()
 }
 
 /// Ends the process without waiting for any thread.
