@@ -27,10 +27,18 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         };
         let is_written = file.set_len(0).and_then(|()| file.rewind());
-        if is_written.and_then(|()| file.write_all(bytes)).is_ok() {
-            let offset = bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
-            fuzzing::elf(file, offset);
-            fuzzing::elf(file, 0x1000);
+        if is_written.and_then(|()| file.write_all(bytes)).is_err() {
+            return;
+        }
+        let offset = bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        for offset in [offset, 0x1000] {
+            if let Ok(file) = file.try_clone() {
+                fuzzing::elf(file, offset);
+            }
+        }
+        let name = file.try_clone().ok().and_then(fuzzing::debug_link);
+        if let Some(name) = name {
+            assert!(!name.as_encoded_bytes().contains(&b'/') && name != ".." && name != ".");
         }
     });
 });

@@ -88,11 +88,13 @@ impl ArtifactError {
 }
 
 impl Artifact {
-    /// Opens the destination without touching what may be there. A new file is for its owner alone, as it tells of
-    /// other users' processes; one of ours that is replaced keeps its mode.
+    /// Opens the destination without touching what may be there. A new file is for its owner alone,
+    /// as it tells of other users' processes; one of ours that is replaced keeps its mode.
     pub fn open(destination: &Destination) -> Result<Self, ArtifactError> {
         let mode = match destination {
-            Destination::File(path) => mode_of(path).unwrap_or(OWNER_ONLY),
+            Destination::File(path) | Destination::Ours(path) => {
+                mode_of(path).unwrap_or(OWNER_ONLY)
+            }
             Destination::Stdout => OWNER_ONLY,
         };
         Self::open_as(destination, mode)
@@ -171,7 +173,8 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// The mode of a file of our own. Who else has made one there may not choose who reads the next one.
+/// The mode of a file of our own. Who else has made one there may not choose who reads the next
+/// one.
 fn mode_of(path: &Path) -> Option<u32> {
     let there = fs::symlink_metadata(path).ok()?;
     let is_ours = there.is_file() && there.uid() == rustix::process::geteuid().as_raw();
@@ -245,7 +248,8 @@ mod tests {
 
     use super::{Artifact, Destination};
 
-    /// A new file is for its owner alone; one of ours keeps its mode, and a link to one does not lend it.
+    /// A new file is for its owner alone; one of ours keeps its mode, and a link to one does not
+    /// lend it.
     #[test]
     fn new_files_are_for_their_owner() {
         let folder = tempfile::tempdir().unwrap();

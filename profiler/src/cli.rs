@@ -105,7 +105,8 @@ pub struct RecordArgs {
     /// Samples per second and CPU
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = config::FREQUENCY_HZ)]
     pub frequency: u64,
-    /// File to write, `-` for standard output; only its owner may read a new one [default: profile-COMM-PID.svg]
+    /// File to write, `-` for standard output; only its owner may read a new one [default:
+    /// profile-COMM-PID.svg]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Format, if not the one of FILE's suffix
@@ -138,7 +139,7 @@ pub struct DumpArgs {
     #[arg(long)]
     pub native: bool,
 
-    /// Show the command line whole, passwords and all [default: names of programs, scripts and options]
+    /// Show the command line whole, passwords and all [default: names of programs and options]
     #[arg(long)]
     pub full_command: bool,
 }

@@ -8,10 +8,11 @@ use rustix::process::{
 
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
 
-/// From now on this process is never dumped, whatever ends it. A handler of dumps gets none either, which the limit
-/// alone would not see to.
+/// From now on this process is never dumped, whatever ends it. A handler of dumps gets none either,
+/// which the limit alone would not see to.
 pub fn forbid() {
-    // Neither can fail: the soft limit may always be lowered. If one did, the other would still hold.
+    // Neither can fail: the soft limit may always be lowered. If one did, the other would still
+    // hold.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let before = BEFORE.get_or_init(|| getrlimit(Resource::Core));
     let none = Rlimit {
@@ -21,8 +22,8 @@ pub fn forbid() {
     let _ = setrlimit(Resource::Core, none);
 }
 
-/// Gives a child the limit that this process was started with. To be called between fork and exec: dumps of another
-/// program are its user's affair.
+/// Gives a child the limit that this process was started with. To be called between fork and exec:
+/// dumps of another program are its user's affair.
 pub(crate) fn restore() {
     if let Some(before) = BEFORE.get() {
         let _ = setrlimit(Resource::Core, *before);

@@ -4,7 +4,7 @@
 //! Each function reads bytes as the profiler does and drops what comes of it, or gives what a
 //! target can check.
 
-use std::{fs::File, io};
+use std::{ffi::OsString, fs::File, io};
 
 use axum::{extract::Query as Parameters, http::Uri};
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use crate::{
     process::scan,
     python, sockets,
     store::Who,
-    symbolize::child::{elf::Elf, perf_map::PerfMap},
+    symbolize::child::fuzzing as symbols,
     syscalls, tcp, tls,
     web::{guard, query::Query},
 };
@@ -121,18 +121,22 @@ pub fn python_image(file: &[u8], name: &str) -> bool {
     python::image::Image::read(file, name).is_some()
 }
 
-/// What an ELF file tells beside names, and looks at it at an offset.
-pub fn elf(file: &File, offset: u64) {
-    let Some(elf) = (file.try_clone().ok()).and_then(|file| Elf::read(&file.into())) else {
-        return;
-    };
-    if let Some(address) = elf.address_of(offset) {
-        elf.section_of(address);
-        elf.functions.find(address);
-    }
+/// What an ELF file tells beside names, at an offset too.
+pub fn elf(file: File, offset: u64) {
+    symbols::elf(&file.into(), offset);
+}
+
+/// The name of its debug file, as it is looked for below a folder.
+pub fn debug_link(file: File) -> Option<OsString> {
+    symbols::debug_link(file.into())
 }
 
 /// A perf map: what it says of an address.
 pub fn perf_map(text: &[u8], address: u64) -> Option<String> {
-    PerfMap::parse(text.to_vec()).find_all(&[address]).pop()?
+    symbols::perf_map(text, address)
+}
+
+/// What the child that reads symbols sends: whether it was understood.
+pub fn answer(bytes: &[u8]) -> bool {
+    symbols::answer(bytes)
 }

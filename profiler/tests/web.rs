@@ -287,8 +287,8 @@ fn silence_is_not_healthy() {
     assert_eq!(body, "starting\n");
 }
 
-/// Two hundred connections that go on with their headers byte by byte keep nobody out: page, metrics and health are
-/// answered beside them.
+/// Two hundred connections that go on with their headers byte by byte keep nobody out: page,
+/// metrics and health are answered beside them.
 #[test]
 fn slow_connections_do_not_stop_it() {
     let site = Site::start();
@@ -298,13 +298,14 @@ fn slow_connections_do_not_stop_it() {
         let health = path == "/healthz" && head.starts_with("http/1.1 503");
         assert!(head.starts_with("http/1.1 200") || health, "{path}: {head}");
         for stream in &mut slow {
-            // Whoever gave way does not matter.
+            // Some of them have given way.
             let _ = stream.write_all(b"a");
         }
     }
 }
 
-/// A header that does not come to its end is not waited for, however often something is added to it.
+/// A header that does not come to its end is not waited for, however often something is added to
+/// it.
 #[test]
 fn slow_header_is_cut_off() {
     let site = Site::start();

@@ -33,7 +33,7 @@ pub struct TargetArgs {
     /// Also what descends from the targets, now or later [default with a COMMAND]
     #[arg(long)]
     pub descendants: bool,
-    /// Keep command lines whole, passwords and all [default: names of programs, scripts and options]
+    /// Keep command lines whole, passwords and all [default: names of programs and options]
     #[arg(long)]
     pub full_command: bool,
 

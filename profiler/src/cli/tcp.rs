@@ -86,7 +86,7 @@ pub struct TcpArgs {
     /// File to write the result to; only its owner may read a new one [default: standard output]
     #[arg(short, long, value_name = "FILE", conflicts_with = "events")]
     pub output: Option<PathBuf>,
-    /// Show the command line whole, passwords and all [default: names of programs, scripts and options]
+    /// Show the command line whole, passwords and all [default: names of programs and options]
     #[arg(long, requires = "command")]
     pub full_command: bool,
 

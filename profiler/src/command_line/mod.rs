@@ -228,8 +228,11 @@ impl Line {
             return false;
         };
         self.push(&shown);
-        let name = word.to_ascii_lowercase();
-        !name.contains(['=', ':']) && SECRETS.iter().any(|secret| name.contains(secret))
+        let is_long = word.starts_with("--");
+        let name = word.trim_start_matches('-').to_ascii_lowercase();
+        // What follows a short option in its word is a value already.
+        let says = |secret: &&str| name.starts_with(*secret) || is_long && name.contains(*secret);
+        !name.contains(['=', ':']) && SECRETS.iter().any(says)
     }
 }
 

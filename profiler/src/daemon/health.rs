@@ -28,8 +28,8 @@ pub(crate) fn trouble(
     trouble
 }
 
-/// What does not go on: the service manager's watchdog does not hear from us as long as there is any of it. What has
-/// failed is being looked after, and is none.
+/// What does not go on: the service manager's watchdog does not hear from us as long as there is
+/// any of it. What has failed is being looked after, and is none.
 pub(crate) fn standstill(
     snapshot: &Snapshot,
     exports: &[(Target, Health)],
@@ -107,30 +107,31 @@ mod tests {
         start + Duration::from_secs(seconds)
     }
 
-    /// A loop that stands still is trouble, and so is a capability that failed; one that is off is none.
+    /// A loop that stands still is trouble, and so is a capability that failed; one that is off is
+    /// none.
     #[test]
     fn standstill_is_trouble() {
         let start = Instant::now();
-        let told = |snapshot: &Snapshot, seconds| trouble(snapshot, &[], at(start, seconds));
-        assert_eq!(told(&Snapshot::default(), 0), ["starting"]);
+        let wrong = |snapshot: &Snapshot, seconds| trouble(snapshot, &[], at(start, seconds));
+        assert_eq!(wrong(&Snapshot::default(), 0), ["starting"]);
         let mut snapshot = well(start);
-        assert!(told(&snapshot, 10).is_empty());
-        assert_eq!(told(&snapshot, 11).len(), 2);
+        assert!(wrong(&snapshot, 10).is_empty());
+        assert_eq!(wrong(&snapshot, 11).len(), 2);
         snapshot.looked = Some(at(start, 11));
-        assert_eq!(told(&snapshot, 11), ["sampling stands still for 11 s"]);
+        assert_eq!(wrong(&snapshot, 11), ["sampling stands still for 11 s"]);
         let failed = State::Failed("no perf events".to_owned());
         snapshot.capabilities.insert(Capability::Sampling, failed);
-        assert!(told(&snapshot, 11)[0].contains("no perf events"));
+        assert!(wrong(&snapshot, 11)[0].contains("no perf events"));
         let still = standstill(&snapshot, &[], at(start, 11));
         assert!(still.is_empty(), "it is being looked after: {still:?}");
         snapshot
             .capabilities
             .insert(Capability::Sampling, State::Off);
-        assert!(told(&snapshot, 11).is_empty());
+        assert!(wrong(&snapshot, 11).is_empty());
     }
 
-    /// A thread that has been at one window for three windows is named, with what it is at and since when; one that
-    /// waits for work is not.
+    /// A thread that has been at one window for three windows is named, with what it is at and
+    /// since when; one that waits for work is not.
     #[test]
     fn threads_that_hang_are_named() {
         let start = Instant::now();

@@ -51,7 +51,8 @@ pub struct Snapshot {
     pub beats: BTreeMap<Capability, (u64, Instant)>,
     /// How long a window is.
     pub window: Duration,
-    /// What threads that write windows are at, and since when; one that waits for work is not there.
+    /// What threads that write windows are at, and since when; one that waits for work is not
+    /// there.
     pub at: BTreeMap<&'static str, (&'static str, Instant)>,
     /// Windows lost since the last one that was written, and why the last of them was.
     pub lost_in_a_row: BTreeMap<Capability, (u64, LostWindow)>,

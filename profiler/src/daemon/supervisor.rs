@@ -163,7 +163,8 @@ impl Supervisor {
                 () = next(&mut watchdog) => self.feed_watchdog(),
             }
         }
-        // Before anything else, as the log may block: each writes what it has while others may hang.
+        // Before anything else, as the log may block: each writes what it has while others may
+        // hang.
         self.sampling.ask_to_stop();
         self.queries.ask_to_stop();
         self.tcp.ask_to_stop();
@@ -333,8 +334,8 @@ impl Supervisor {
         });
     }
 
-    /// Only if everything goes on: the capabilities have done something since, no thread stands still, and windows
-    /// are written.
+    /// Only if everything goes on: the capabilities have done something since, no thread stands
+    /// still, and windows are written.
     fn feed_watchdog(&mut self) {
         // All are looked at each time.
         let alive = [
@@ -350,7 +351,7 @@ impl Supervisor {
         } else {
             tracing::error!(
                 trouble = still.join("; "),
-                "something stands still; the service manager is not told that we live"
+                "something stands still: the watchdog of the service manager gets no answer"
             );
         }
     }

@@ -274,7 +274,7 @@ impl Work {
         }
     }
 
-    /// For whoever asks whether it stands still.
+    /// Shows what this thread is at, so that a standstill is seen.
     fn is_at(&self, what: &'static str) {
         self.lost.status.set_at(self.name, Some(what));
     }

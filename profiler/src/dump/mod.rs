@@ -7,6 +7,8 @@
 mod memory;
 mod thread;
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 use self::thread::{Dumped, Dumper};

@@ -43,7 +43,8 @@ impl Queue {
         Self { folder, limits }
     }
 
-    /// Makes the folder where there is none, tightens what others could read, and removes what a daemon that was killed left unfinished.
+    /// Makes the folder where there is none, tightens what others could read, and removes what a
+    /// daemon that was killed left unfinished.
     pub(super) fn prepare(&self) -> io::Result<()> {
         if let Some(queues) = self.folder.parent() {
             trusted::make_folder(queues)?;

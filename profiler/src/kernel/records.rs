@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{MapData, RingBuf};
 use profiler_common::{
     event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
+    limits::RING_BYTES,
     off_cpu::{KIND_THREAD_END, ThreadTimes},
     sample::{KIND_CALL, KIND_OFF_CPU, KIND_SAMPLE, KIND_SAMPLE_REST, Sample},
     syscalls::{CallerEvent, KIND_CALLER_END, KIND_DESCRIPTOR},
@@ -76,12 +77,23 @@ impl Ring {
         Ok(Self { ring })
     }
 
-    /// Hands every record that is there to `each`.
+    /// Hands every record that is there to `each`. What comes meanwhile may be for the next time: whoever makes records
+    /// faster than they are read would keep the reader here for ever.
     pub fn drain(&mut self, mut each: impl FnMut(Record<'_>)) {
+        let mut room = RING_BYTES;
         while let Some(item) = self.ring.next() {
             each(Record::decode(&item));
+            room = room.saturating_sub(on_ring(item.len()));
+            if room == 0 {
+                return;
+            }
         }
     }
+}
+
+/// What a record of this length takes up: it has a head of 8 bytes and begins at a multiple of 8.
+const fn on_ring(length: usize) -> usize {
+    length.next_multiple_of(8) + 8
 }
 
 impl AsFd for Ring {

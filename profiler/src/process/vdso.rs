@@ -44,7 +44,8 @@ fn read_own_memory(start: u64, bytes: &mut [u8]) -> io::Result<()> {
         iov_len: bytes.len(),
     };
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    // SAFETY: the kernel writes as many bytes as `bytes` has, and checks the address that it reads from.
+    // SAFETY: the kernel writes as many bytes as `bytes` has, and checks the address that it reads
+    // from.
     let read = unsafe { libc::process_vm_readv(own, &raw const here, 1, &raw const there, 1, 0) };
     match usize::try_from(read) {
         Ok(read) if read == bytes.len() => Ok(()),

@@ -41,8 +41,8 @@ impl Held {
             gate_reader.as_raw_fd(),
             gate.as_raw_fd(),
         ];
-        // SAFETY: the closure only writes to and reads from pipes that live until the spawn is over, and sets a mask
-        // and a limit, all of which is async-signal-safe.
+        // SAFETY: the closure only writes to and reads from pipes that live until the spawn is
+        // over, and sets a mask and a limit, all of which is async-signal-safe.
         unsafe { child.pre_exec(move || wait_at_gate(fds)) };
         // `spawn` returns only after the exec, so it must not run on this thread.
         let spawned = std::thread::spawn(move || spawn(child, gate_reader, pid_writer));
@@ -83,8 +83,8 @@ fn spawn(mut child: Command, gate: PipeReader, pid: PipeWriter) -> io::Result<Ch
 }
 
 /// Runs in the child: tells its pid, then waits for the byte that lets it go. A closed gate (the
-/// profiler gave up or died) ends the child instead. The command gets the signals and the limit of core dumps that
-/// the profiler was started with.
+/// profiler gave up or died) ends the child instead. The command gets the signals and the limit of
+/// core dumps that the profiler was started with.
 fn wait_at_gate([pid_fd, gate_fd, other_end]: [RawFd; 3]) -> io::Result<()> {
     use rustix::fd::BorrowedFd;
     // Without this, the child's own copy of the writing end would keep the gate open for ever.

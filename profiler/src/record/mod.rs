@@ -1,9 +1,10 @@
 //! `profiler record`: from targets to a written profile.
 //!
-//! `session` is the loop that reads what the kernel side sends; `aggregate` counts it;
-//! `finish` gives names and makes the profile; `command` starts a command to be recorded, `targets` knows whom and
-//! `ending` what ends it, of which `signals` hears. `sampler` goes on for months; `ledger` and `carry` divide what it counts and times among windows.
-//! The other capabilities' sessions use these too.
+//! `session` is the loop that reads what the kernel side sends; `aggregate` counts it; `finish`
+//! gives names and makes the profile; `command` starts a command to be recorded, `targets` knows
+//! whom and `ending` what ends it, of which `signals` hears. `sampler` goes on for months; `ledger`
+//! and `carry` divide what it counts and times among windows. The other capabilities' sessions use
+//! these too.
 
 pub mod aggregate;
 mod captured;

@@ -15,6 +15,11 @@ use crate::profile::{
 
 /// What a distinct piece takes beside its texts, places in hash tables included, bytes.
 const PIECE_WEIGHT: usize = 160;
+/// Text that all stacks may have together: this, and [`TEXT_EACH`] for each byte that they take. Deep stacks of long
+/// names have 20, names that recur for the sake of it thousands.
+const TEXT_LEAST: usize = 64 << 20;
+/// See [`TEXT_LEAST`].
+const TEXT_EACH: usize = 32;
 /// Most bytes of the names of a stack, which has them all in one line of a flamegraph.
 const STACK_TEXT_MAX: usize = 4 << 20;
 /// Most frames of a stack.
@@ -27,6 +32,8 @@ pub(super) struct Builder {
     weight_max: Option<usize>,
     /// How many it takes, about.
     weight: usize,
+    /// Bytes of all stacks as lines of text, which a flamegraph is drawn from.
+    text: usize,
     /// Bytes of the names of each location.
     texts: Vec<u32>,
     profile: Profile,
@@ -53,10 +60,17 @@ impl Builder {
 
     /// An error where it takes more than it may.
     pub(super) fn check(&self) -> Result<(), ReadError> {
-        match self.weight_max {
-            Some(limit) if self.weight > limit => Err(ReadError::TooHeavy { limit }),
-            _ => Ok(()),
+        let Some(limit) = self.weight_max else {
+            return Ok(());
+        };
+        if self.weight > limit {
+            return Err(ReadError::TooHeavy { limit });
         }
+        let limit = TEXT_LEAST.saturating_add(self.weight.saturating_mul(TEXT_EACH));
+        if self.text > limit {
+            return Err(ReadError::TooHeavy { limit });
+        }
+        Ok(())
     }
 
     /// Whether a stack can be drawn: that a few names recur a million times takes little to say.
@@ -117,12 +131,14 @@ impl Builder {
     /// Locations leaf first.
     pub(super) fn stack(&mut self, locations: Vec<LocationId>) -> StackId {
         let key = FxBuildHasher.hash_one(&locations);
-        // As a line of text it lives for a while only.
-        let bytes = size_of_val(locations.as_slice()) + self.text_of(&locations) / 4;
+        let (bytes, text) = (size_of_val(locations.as_slice()), self.text_of(&locations));
         let (id, is_new) = self
             .stacks
             .place(&mut self.profile.stacks, key, Stack { locations });
         self.add_weight(is_new, bytes);
+        if is_new {
+            self.text = self.text.saturating_add(text);
+        }
         StackId(id)
     }
 
@@ -158,6 +174,21 @@ fn location_bytes(location: &Location) -> (usize, usize) {
         let kept = size_of_val(frame) + own + length(&frame.system_name) + length(&frame.file);
         (text + own, all + kept)
     })
+}
+
+/// What a whole profile takes, about.
+#[cfg(test)]
+pub(super) fn weight_of(profile: &Profile) -> usize {
+    let locations = profile
+        .locations
+        .iter()
+        .map(|location| location_bytes(location).1);
+    let stacks = profile
+        .stacks
+        .iter()
+        .map(|stack| size_of_val(stack.locations.as_slice()));
+    let pieces = profile.locations.len() + profile.stacks.len() + profile.samples.len();
+    locations.chain(stacks).sum::<usize>() + pieces * PIECE_WEIGHT
 }
 
 fn location_key(location: &Location) -> u64 {

@@ -113,8 +113,8 @@ mod tests {
         assert_eq!(profile.processes[0].cgroup, "/system.slice/worker.service");
     }
 
-    /// A window that unpacks to more than one may have is counted as unreadable, and so are a pipe and a link that bear
-    /// the name of one: none of them is waited for.
+    /// A window that unpacks to more than one may have is counted as unreadable, and so are a pipe
+    /// and a link that bear the name of one: none of them is waited for.
     #[test]
     fn windows_that_are_none_are_counted() {
         let state = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@
 //! in the account's notes, and a file that is neither format is an error. Files are opened by the
 //! caller. Formats that are only for looking at (SVG, speedscope, Firefox, JSON) are not read.
 
+#[cfg(test)]
+mod bounds;
 mod builder;
 mod convert;
 mod folded;
@@ -36,7 +38,7 @@ const UNPACKED_LEAST: u64 = 64 << 20;
 const PACKED_MIN: u64 = 128;
 
 /// Most memory that what is read may take: this and [`WEIGHT_EACH`] for each byte, but no more than [`WEIGHT_MAX`].
-const WEIGHT_LEAST: usize = 64 << 20;
+const WEIGHT_LEAST: usize = 256 << 20;
 /// See [`WEIGHT_LEAST`].
 const WEIGHT_EACH: usize = 10;
 /// See [`WEIGHT_LEAST`].

@@ -2,8 +2,8 @@
 //! read it, and nothing has to be repaired after a crash. `clock` tells when the wall clock was set, by which windows
 //! are named.
 //!
-//! One daemon writes, which a lock on the folder sees to. Readers need only read permission, which the owner's group
-//! has: see `trusted`.
+//! One daemon writes, which a lock on the folder sees to. Readers need only read permission, which
+//! the owner's group has: see `trusted`.
 
 pub(crate) mod clock;
 mod name;
@@ -159,8 +159,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens it, making the folder where there is none, for its owner and group. One that others could read is
-    /// tightened. Removes what a daemon that was killed left unfinished.
+    /// Opens it, making the folder where there is none, for its owner and group. One that others
+    /// could read is tightened. Removes what a daemon that was killed left unfinished.
     pub fn open(state: &Path) -> Result<Self, StoreError> {
         let folder = state.join(FOLDER);
         let failed = |source| StoreError::Folder {
@@ -176,7 +176,7 @@ impl Store {
         if make_folders(state, &folder).map_err(failed)? {
             let group = trusted::group_of(&folder).map_err(failed)?;
             tracing::warn!(
-                "{} could be read by everybody, and is for its owner and group from now on: who is to read it with \
+                "{} could be read by everybody, and is for its owner and group from now on: a user who reads it with \
                  `profiler report --since` joins the group {group}",
                 state.display()
             );
@@ -242,7 +242,8 @@ impl Store {
     }
 }
 
-/// Says whether one of them had to be tightened. The state directory itself is only where nothing else is in it.
+/// Says whether one of them had to be tightened. The state directory itself is only where nothing
+/// else is in it.
 fn make_folders(state: &Path, folder: &Path) -> io::Result<bool> {
     let mut tightened = false;
     let is_ours = |entry: fs::DirEntry| OURS.iter().any(|name| entry.file_name() == *name);

@@ -1,7 +1,8 @@
-//! Folders and files of the daemon's own: nobody else may exchange them, nobody but the owner's group may read them.
+//! Folders and files of the daemon's own: nobody else may exchange them, nobody but the owner's
+//! group may read them.
 //!
-//! A path is trusted if each part of it belongs to root or to the user that the daemon runs as, and if nobody else may
-//! put something else in its place. Modes do not depend on the umask.
+//! A path is trusted if each part of it belongs to root or to the user that the daemon runs as, and
+//! if nobody else may put something else in its place. Modes do not depend on the umask.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -26,7 +27,7 @@ const TEXT_MAX: u64 = 64 << 10;
 /// The user of `profiler.service`.
 const SERVICE: &str = "profiler";
 
-/// Whoever may own what the daemon trusts.
+/// The users who may own what the daemon trusts.
 struct Owners {
     own: u32,
     /// The service's user, where root runs the daemon by hand on what the service has kept.
@@ -45,8 +46,8 @@ impl Owners {
     }
 }
 
-/// Why others could exchange what a path leads to, if they could: as it is written and as it is resolved. What is not
-/// there yet is nobody's.
+/// Why others could exchange what a path leads to, if they could: as it is written and as it is
+/// resolved. What is not there yet is nobody's.
 pub(crate) fn why_exposed(path: &Path) -> io::Result<Option<String>> {
     let path = std::path::absolute(path)?;
     let there = path.ancestors().find(|part| part.exists());
@@ -89,14 +90,14 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Takes from a folder what others may do in it; says whether they could do anything. Its files lose it too: each of
-/// them may have another name elsewhere.
+/// Takes from a folder what others may do in it; says whether they could do anything. Its files
+/// lose it too: each of them may have another name elsewhere.
 pub(crate) fn tighten_folder(path: &Path) -> io::Result<bool> {
     let folder = open_folder(path)?;
     let mut tightened = tighten(&folder, FOLDER_MODE)?;
     for entry in fs::read_dir(path)?.flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        // One that is deleted meanwhile is none.
+        // It may be gone by now.
         if is_file && let Ok(file) = open_file(&entry.path(), libc::O_NOFOLLOW) {
             tightened |= tighten(&file, FILE_MODE)?;
         }
@@ -155,8 +156,8 @@ fn read_all(file: File, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Gives a socket that was just bound its mode: the socket itself, not what somebody has put in its place. Gives its
-/// device and inode.
+/// Gives a socket that was just bound its mode: the socket itself, not what somebody has put in its
+/// place. Gives its device and inode.
 pub(crate) fn set_socket_mode(path: &Path, mode: u32) -> io::Result<(u64, u64)> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -218,8 +219,8 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// A folder of ours is trusted, one below a folder that everybody may write to is not, nor one behind a link
-    /// into it; the sticky bit makes the difference.
+    /// A folder of ours is trusted, one below a folder that everybody may write to is not, nor one
+    /// behind a link into it; the sticky bit makes the difference.
     #[test]
     fn what_others_may_exchange_is_exposed() {
         let folder = tempfile::tempdir().unwrap();
@@ -242,7 +243,8 @@ mod tests {
         }
     }
 
-    /// Folders are made for owner and group; what others could do is taken from old ones, with their files, once.
+    /// Folders are made for owner and group; what others could do is taken from old ones, with
+    /// their files, once.
     #[test]
     fn folders_are_tightened() {
         let folder = tempfile::tempdir().unwrap();

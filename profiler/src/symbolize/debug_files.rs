@@ -107,7 +107,7 @@ fn global(path: &Path, name: &OsStr) -> Vec<PathBuf> {
 }
 
 /// A name as a debug link has it: of a file, without any folder.
-fn plain_name(bytes: &[u8]) -> Option<&OsStr> {
+pub(super) fn plain_name(bytes: &[u8]) -> Option<&OsStr> {
     let name = OsStr::from_bytes(bytes);
     let mut parts = Path::new(name).components();
     match (parts.next(), parts.next()) {

@@ -104,8 +104,8 @@ fn shows(headers: &HeaderMap, token: &str) -> bool {
     shown.is_some_and(|shown| shown.ct_eq(token.as_bytes()).into())
 }
 
-/// Whether all that says whom a request is for names this machine: one `Host`, and the target where that is a whole
-/// URL, as proxies get it.
+/// Whether a request is for this machine, by all that says so: one `Host`, and the target where
+/// that is a whole URL.
 fn is_for_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -115,8 +115,9 @@ fn is_for_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
     host.to_str().is_ok_and(names_this_machine) && target.is_none_or(names_this_machine)
 }
 
-/// Whether `host[:port]` is a name of this machine that no other site can have. Nothing else may stand there: what
-/// reads it otherwise, such as a proxy before us, must not find another name in it.
+/// Whether `host[:port]` is a name of this machine that no other site can have. Nothing else may
+/// stand there: what reads it otherwise, such as a proxy before us, must not find another name in
+/// it.
 pub(crate) fn names_this_machine(host: &str) -> bool {
     let (address, port) = if let Some(rest) = host.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
@@ -245,7 +246,8 @@ mod tests {
         assert!(unix.refusal(&Uri::default(), &HeaderMap::new()).is_none());
     }
 
-    /// A request that names another machine as its target is not ours, and neither is one of two minds.
+    /// A request that names another machine as its target is not ours, and neither is one of two
+    /// minds.
     #[test]
     fn every_name_must_be_ours() {
         let host = headers(header::HOST, "localhost");

@@ -203,8 +203,8 @@ impl Drop for Bound {
     }
 }
 
-/// A socket that nobody listens on any more is replaced; anything else of that name is not. Nobody else may be able to
-/// put something in its place.
+/// A socket that nobody listens on any more is replaced; anything else of that name is not. Nobody
+/// else may be able to put something in its place.
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, Id)> {
     if let Some(folder) = path.parent()
         && let Some(why) = trusted::why_exposed(folder)?

@@ -4,7 +4,8 @@
 //! connection (bounded) ─► guard (whose host? token?) ─► routes ─► history (store) | status ─► page | svg | metrics
 //! ```
 //!
-//! - [`listen`] is where, and what may be listened on; `connections` bounds how many there are and how long they last.
+//! - [`listen`] is where, and what may be listened on; `connections` bounds how long they last, `places` how many
+//!   there are.
 //! - `guard` decides who may ask, and sets the headers that bound what a page can do.
 //! - `history` reads windows back, `overview`, `tables` and `svg` show them, `metrics` shows the daemon itself.
 //!
@@ -18,6 +19,7 @@ pub mod listen;
 mod metrics;
 mod overview;
 mod own;
+mod places;
 pub(crate) mod query;
 mod routes;
 mod statements;

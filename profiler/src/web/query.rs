@@ -54,8 +54,8 @@ impl Query {
         }
     }
 
-    /// What is meant at this time, or why it means nothing, without a word of what was typed. Times of the calendar
-    /// are UTC. Pure.
+    /// What is meant at this time, or why it means nothing, without a word of what was typed. Times
+    /// of the calendar are UTC. Pure.
     pub(crate) fn resolve(&self, now: Timestamp) -> Result<Asked, &'static str> {
         let instant = |text: &str| -> Result<u64, &'static str> {
             let instant = parse_at(text, now, &TimeZone::UTC).map_err(|_| {

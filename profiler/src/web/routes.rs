@@ -121,7 +121,8 @@ fn router(guard: Guard, sources: Sources) -> Router {
         .layer(middleware::from_fn_with_state(guard, guard::watch))
 }
 
-/// Bounds what is asked and how long it takes. What is wrong with a request is never said in its own words.
+/// Bounds what is asked and how long it takes. What is wrong with a request is never said in its
+/// own words.
 async fn limit(request: axum::extract::Request, next: middleware::Next) -> Response {
     let asked = request.uri().path_and_query();
     if asked.is_some_and(|asked| asked.as_str().len() > ASKED_MAX) {

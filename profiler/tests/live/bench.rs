@@ -179,6 +179,13 @@ impl Folded {
         }
     }
 
+    /// Those of processes with this name.
+    pub(crate) fn of(&self, comm: &str) -> Self {
+        let is_its = |line: &&str| line.split(';').next() == Some(comm);
+        let lines: Vec<&str> = self.text.lines().filter(is_its).collect();
+        Self::parse(&lines.join("\n"))
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.stacks.iter().map(|(_, count)| count).sum()
     }

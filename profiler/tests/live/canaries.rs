@@ -2,323 +2,21 @@
 //! metric, page or export has one, in no notation.
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::{net::UnixStream, process::CommandExt},
+    os::unix::net::UnixStream,
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread::scope,
+    process::{Child, Stdio},
+    sync::{Arc, Mutex},
 };
-
-use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
-use flate2::read::MultiGzDecoder;
 
 use crate::{
-    bench::{Bench, Target, bench, text},
-    postgres::Postgres,
-    queries::sql,
-    raw::Raw,
+    bench::{Bench, bench, text},
+    canary_secrets::Secrets,
+    canary_targets::{Targets, during},
     service::Daemon,
 };
-
-/// Kinds of secrets, with what makes a secret of them that cannot be there by chance.
-const KINDS: [&str; 24] = [
-    "environment",
-    "HTTP header",
-    "HTTP authorization",
-    "HTTP body",
-    "literal in UTF-8",
-    "literal in SJIS",
-    "literal in BIG5",
-    "literal in GBK",
-    "literal in GB18030",
-    "literal, prepared",
-    "parameter as text",
-    "parameter in binary",
-    "password at the start",
-    "password of a role",
-    "value of a setting",
-    "COPY data",
-    "row",
-    "text of an error",
-    "detail of an error",
-    "refused word",
-    "refused name",
-    "comment",
-    "payload of a notification",
-    "argument",
-];
-
-/// Secrets by their kind.
-struct Secrets(BTreeMap<&'static str, String>);
-
-impl Secrets {
-    fn draw() -> Self {
-        let mut random = [0; 16 * KINDS.len()];
-        let mut source = File::open("/dev/urandom").expect("it is there");
-        source.read_exact(&mut random).expect("it has enough");
-        // Letters only: a word of SQL, a value of HTTP, an option.
-        let word = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .map(|byte| char::from(b'a' + byte % 26))
-                .collect()
-        };
-        let words = random.chunks(16).map(word);
-        Self(KINDS.into_iter().zip(words).collect())
-    }
-
-    fn of(&self, kind: &str) -> &str {
-        &self.0[kind]
-    }
-
-    /// Fails where one of them is in these bytes, or in what they are packed from.
-    #[track_caller]
-    fn assert_none_in(&self, name: &str, bytes: &[u8]) {
-        let mut plain = Vec::new();
-        // What is not packed fails at its first bytes.
-        let _ = MultiGzDecoder::new(bytes).read_to_end(&mut plain);
-        for bytes in [bytes, &plain] {
-            for (kind, secret) in &self.0 {
-                for (notation, form) in notations(secret) {
-                    let found = bytes.windows(form.len()).position(|part| part == form);
-                    let near = found.map(|at| {
-                        let (begin, end) = (at.saturating_sub(200), (at + 200).min(bytes.len()));
-                        text(&bytes[begin..end])
-                    });
-                    assert!(
-                        near.is_none(),
-                        "{kind}, {notation}, in {name}:\n{}",
-                        near.unwrap_or_default()
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// A secret as it may be written.
-fn notations(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
-    let bytes = secret.as_bytes();
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-    let digits = digits.filter_map(|digit| char::from_digit(u32::from(digit), 16));
-    let hexadecimal: String = digits.collect();
-    let wide = |bytes: fn(u16) -> [u8; 2]| secret.encode_utf16().flat_map(bytes).collect();
-    let mut notations = vec![
-        ("as it is", bytes.to_vec()),
-        ("upper case", secret.to_ascii_uppercase().into_bytes()),
-        ("HEX", hexadecimal.to_ascii_uppercase().into_bytes()),
-        ("hexadecimal", hexadecimal.into_bytes()),
-        ("UTF-16", wide(u16::to_le_bytes)),
-        ("UTF-16, big-endian", wide(u16::to_be_bytes)),
-    ];
-    for offset in 0..3 {
-        // What comes before and behind decides about the first and the last characters.
-        let encoded = BASE64_STANDARD_NO_PAD.encode([&vec![0; offset][..], bytes].concat());
-        let own = encoded.get(if offset == 0 { 0 } else { 4 }..encoded.len() - 2);
-        notations.push(("base64", own.unwrap_or_default().as_bytes().to_vec()));
-    }
-    notations
-}
-
-/// What has the secrets: a server of HTTP and one of Postgres, and a client of both that is the test.
-struct Targets {
-    http: Target,
-    port: u16,
-    postgres: Postgres,
-    secrets: Secrets,
-}
-
-/// A server of HTTP that reads its script from its input, so that it is not in its command line.
-const SERVER: &str = r"
-import http.server, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers['Content-Length']))
-        sum(i * i for i in range(20000))
-        self.send_response(200); self.send_header('X-Token', self.headers['X-Token']); self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args): pass
-server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-";
-
-const TABLES: &str = "CREATE TABLE canaries (id int PRIMARY KEY, a text); CREATE ROLE canary; \
-    CREATE DATABASE euc ENCODING 'EUC_JP' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
-const UNICODE: &str =
-    "CREATE DATABASE unicode ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
-
-impl Targets {
-    fn start(secrets: Secrets) -> Self {
-        let mut python = Command::new("python3");
-        python.arg("-").uid(65_534).gid(65_534).current_dir("/");
-        python.env("CANARY_KEY", secrets.of("environment"));
-        if ARGUMENTS_ARE_HIDDEN {
-            let secret = secrets.of("argument");
-            python.args([
-                &format!("--password={secret}"),
-                secret,
-                &format!("-p{secret}"),
-                "--key",
-                secret,
-            ]);
-            python
-                .arg(format!("https://user:{secret}@example.com/"))
-                .arg(format!("KEY={secret}"));
-        }
-        let mut http = Target::spawn(&mut python);
-        let mut input = http.0.stdin.take().expect("a pipe");
-        input.write_all(SERVER.as_bytes()).expect("it reads");
-        drop(input);
-        let mut line = String::new();
-        let output = http.0.stdout.take().expect("a pipe");
-        BufReader::new(output)
-            .read_line(&mut line)
-            .expect("it talks");
-        let postgres = Postgres::start_with(&[]).expect("a cluster starts");
-        for script in [TABLES, UNICODE]
-            .iter()
-            .flat_map(|script| script.split("; "))
-        {
-            sql(&postgres, script);
-        }
-        Self {
-            http,
-            port: line.trim().parse().expect("a port"),
-            postgres,
-            secrets,
-        }
-    }
-
-    /// All of them.
-    fn pids(&self) -> String {
-        format!("{},{}", self.http.pid(), std::process::id())
-    }
-
-    /// Does everything that has a secret in it, once.
-    fn act(&self) {
-        let of = |kind| self.secrets.of(kind);
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        let body = of("HTTP body");
-        let request = format!(
-            "POST /path HTTP/1.0\r\nX-Token: {}\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
-            of("HTTP header"),
-            of("HTTP authorization"),
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).expect("it listens");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        assert!(answer.ends_with(body), "{answer}");
-        Raw::refused(&self.postgres, of("password at the start"));
-        for (encoding, database, character) in [
-            ("UTF8", "unicode", "é".as_bytes()),
-            ("SJIS", "euc", b"\x95\\"),
-            ("BIG5", "unicode", b"\xa5\\"),
-            ("GBK", "unicode", b"\x81\\"),
-            ("GB18030", "unicode", b"\x81\\"),
-        ] {
-            let name = encoding.replace("UTF8", "UTF-8");
-            let kind = format!("literal in {name}");
-            let secret = self.secrets.of(&kind);
-            let mut client = Raw::connect(&self.postgres, database, &["client_encoding", encoding]);
-            let text = [b"SELECT E'", character, b"', '", secret.as_bytes(), b"'"].concat();
-            assert!(client.query(&text).errors.is_empty());
-            assert!(client.extended(&text, &[]).errors.is_empty());
-        }
-        self.ask();
-    }
-
-    /// The statements.
-    fn ask(&self) {
-        let of = |kind| self.secrets.of(kind);
-        let mut client = Raw::connect(&self.postgres, "postgres", &[]);
-        let binary = of("parameter in binary").as_bytes();
-        let parameters = [(of("parameter as text").as_bytes(), false), (binary, true)];
-        let answer = client.extended(b"SELECT $1::text, $2::bytea", &parameters);
-        assert!(answer.errors.is_empty(), "{answer:?}");
-        for (statement, code) in [
-            (
-                format!(
-                    "PREPARE p AS SELECT '{}', $1::text",
-                    of("literal, prepared")
-                ),
-                "",
-            ),
-            ("EXECUTE p('x')".to_owned(), ""),
-            (
-                format!("ALTER ROLE canary PASSWORD '{}'", of("password of a role")),
-                "",
-            ),
-            (format!("SET canary.x = '{}'", of("value of a setting")), ""),
-            (
-                format!(
-                    "SELECT '{}' FROM generate_series(1, 10) /* {} */",
-                    of("row"),
-                    of("comment")
-                ),
-                "",
-            ),
-            (format!("SELECT '{}'::int", of("text of an error")), "22P02"),
-            (format!("SELECT 'O'{} x'", of("refused word")), "42601"),
-            (format!("SELECT {}", of("refused word")), "42703"),
-            (
-                format!("SELECT \"{}\" FROM canaries", of("refused name")),
-                "42703",
-            ),
-            (
-                format!("NOTIFY canary, '{}'", of("payload of a notification")),
-                "",
-            ),
-            (
-                format!(
-                    "DO $x$ BEGIN RAISE EXCEPTION '{}'; END $x$",
-                    of("text of an error")
-                ),
-                "P0001",
-            ),
-            ("DELETE FROM canaries".to_owned(), ""),
-        ] {
-            let answer = client.query(statement.as_bytes());
-            assert_eq!(answer.errors.join(" "), code, "{statement}");
-        }
-        client.ask(b"COPY canaries FROM STDIN");
-        let row = format!("1\t{}\n", of("COPY data"));
-        assert_eq!(client.copy(row.as_bytes()).completed, ["COPY 1"]);
-        let again = format!(
-            "INSERT INTO canaries VALUES (1, '{}')",
-            of("detail of an error")
-        );
-        assert_eq!(client.query(again.as_bytes()).errors, ["23505"]);
-        assert!(client.query(b"COPY canaries TO STDOUT").errors.is_empty());
-    }
-}
-
-/// Whether command lines are shown without what may be secret.
-const ARGUMENTS_ARE_HIDDEN: bool = false;
-
-/// Runs until told to stop.
-fn during<T>(targets: &Targets, look: impl FnOnce() -> T) -> T {
-    let is_over = AtomicBool::new(false);
-    scope(|scope| {
-        let acting = scope.spawn(|| {
-            while !is_over.load(Relaxed) {
-                targets.act();
-            }
-        });
-        let looked = look();
-        is_over.store(true, Relaxed);
-        acting.join().expect("everything is done");
-        looked
-    })
-}
 
 /// Profilers under way, with what they were asked for.
 struct Running(Vec<(String, Child)>);
@@ -364,7 +62,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 fn recordings_have_no_secret() {
     let Some(bench) = bench() else { return };
     let targets = Targets::start(Secrets::draw());
-    let pids = targets.pids();
+    let pids = targets.servers();
     let outputs = during(&targets, || {
         let record = |more: &[&str]| {
             let common = ["record", "-p", &pids, "--descendants", "-d", "1s"];
@@ -525,6 +223,26 @@ fn page(socket: &Path, route: &str) -> Vec<u8> {
     page
 }
 
+/// What is shown of what the daemon kept, in all forms.
+fn kept(bench: &Bench, state: &str) -> Vec<(String, Vec<u8>)> {
+    let mut outputs = Vec::new();
+    for verb in ["queries", "tcp", "syscalls"] {
+        for form in [&["--json"][..], &["--csv"], &[]] {
+            let since = [verb, "--since", "1h", "--state", state];
+            outputs.extend(Running(vec![Running::start(bench, &[&since, form].concat())]).end());
+        }
+    }
+    for format in ["svg", "folded", "pprof", "speedscope", "firefox", "json"] {
+        let report = [
+            "report", "--since", "1h", "--state", state, "-f", format, "-o",
+        ];
+        let file = format!("kept.{format}");
+        let started = Running::start(bench, &[&report[..], &[&file]].concat());
+        outputs.extend(Running(vec![started]).end());
+    }
+    outputs
+}
+
 /// What the daemon keeps, logs, tells its manager, shows and sends, and what is shown of that afterwards.
 #[test]
 fn daemon_has_no_secret() {
@@ -534,9 +252,10 @@ fn daemon_has_no_secret() {
     let pids = targets.pids();
     let socket = bench.path("web.sock");
     let whom = format!("targets = {{ pids = [{pids}] }}");
+    let sampled = format!("targets = {{ pids = [{}] }}", targets.servers());
     let sections = format!(
         "[windows]\nlength = '1s'\n[overhead]\nmax = '100%'\n[log]\nlevel = 'debug'\n\
-         [sampling]\nfrequency = 99\n{whom}\n[queries]\n{whom}\n[tcp]\n{whom}\n[syscalls]\n{whom}\n\
+         [sampling]\nfrequency = 99\n{sampled}\n[queries]\n{whom}\n[tcp]\n{whom}\n[syscalls]\n{whom}\n\
          [web]\nlisten = 'unix:{}'\n[[export]]\nkind = 'otlp'\nurl = '{}'\n",
         socket.display(),
         receiver.url
@@ -560,30 +279,9 @@ fn daemon_has_no_secret() {
         daemon
     });
     outputs.push(("log".to_owned(), daemon.log().into_bytes()));
-    let state = daemon.state.clone();
+    let state = daemon.state.display().to_string();
     daemon.stop();
-    let state_name = state.display().to_string();
-    for verb in ["queries", "tcp", "syscalls"] {
-        for form in [&["--json"][..], &["--csv"], &[]] {
-            let since = [verb, "--since", "1h", "--state", &state_name];
-            outputs.extend(Running(vec![Running::start(&bench, &[&since, form].concat())]).end());
-        }
-    }
-    for format in ["svg", "folded", "pprof", "speedscope", "firefox", "json"] {
-        let report = [
-            "report",
-            "--since",
-            "1h",
-            "--state",
-            &state_name,
-            "-f",
-            format,
-            "-o",
-        ];
-        let file = format!("kept.{format}");
-        let started = Running::start(&bench, &[&report[..], &[&file]].concat());
-        outputs.extend(Running(vec![started]).end());
-    }
+    outputs.extend(kept(&bench, &state));
     let seen = |name: &str| {
         let found = outputs.iter().find(|(output, _)| output.starts_with(name));
         found.map(|(_, bytes)| text(bytes)).unwrap_or_default()
@@ -610,26 +308,4 @@ fn daemon_has_no_secret() {
         assert!(!name.contains("/core"), "{name}");
         targets.secrets.assert_none_in(&name, &bytes);
     }
-}
-
-/// Every notation of a secret is found, also in what is packed: otherwise finding none says nothing.
-#[test]
-fn secrets_would_be_found() {
-    let secrets = Secrets::draw();
-    let secret = secrets.of("row");
-    let hides = |bytes: &[u8]| {
-        let asserted = std::panic::AssertUnwindSafe(|| secrets.assert_none_in("", bytes));
-        std::panic::catch_unwind(asserted).is_ok()
-    };
-    for (notation, form) in notations(secret) {
-        assert!(!hides(&[b"xy", &form[..], b"z"].concat()), "{notation}");
-    }
-    for offset in 0..5 {
-        let encoded = BASE64_STANDARD_NO_PAD.encode(format!("{}{secret}more", "z".repeat(offset)));
-        assert!(!hides(encoded.as_bytes()), "{offset}: {encoded}");
-    }
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packer.write_all(secret.as_bytes()).expect("it is memory");
-    assert!(!hides(&packer.finish().expect("it is memory")));
-    assert!(hides(b"nothing of this"));
 }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Nobody.
 const NOBODY: u32 = 65534;
-/// Bytes that a new pipe takes before whoever writes to it waits.
+/// Bytes that a new pipe takes before its writer waits.
 const PIPE_BYTES: usize = 1 << 16;
 
 /// Ten times what an end may take. A child that goes on is killed.
@@ -124,10 +124,11 @@ fn second_signal_ends_every_verb() {
     }
 }
 
-/// A daemon whose log nobody reads has threads that stand still: its health names them, the service manager does not
-/// hear from it, and SIGTERM ends it within its time, with the windows that are whole.
+/// A daemon whose log nobody reads has threads that stand still: its health names them, the service
+/// manager does not hear from it, and SIGTERM ends it within its time, with the windows that are
+/// whole.
 #[test]
-fn standstill_is_told_and_ended() {
+fn standstill_is_named_and_ended() {
     let Some(bench) = bench() else { return };
     let target = Target::start(&bench.compile("split", SPLIT, &[]), &[]);
     let (log, socket) = (bench.path("blocked"), bench.path("web.sock"));
@@ -152,7 +153,8 @@ fn standstill_is_told_and_ended() {
     report(&bench, &daemon.state, &[]).assert_has("main;seventy;burn");
 }
 
-/// Windows that are lost one after the other are trouble, to health and to the service manager, until one is written.
+/// Windows that are lost one after the other are trouble, to health and to the service manager,
+/// until one is written.
 #[test]
 fn lost_windows_are_trouble() {
     let Some(bench) = bench() else { return };
@@ -164,15 +166,15 @@ fn lost_windows_are_trouble() {
     let (windows, away) = (daemon.state.join("windows"), daemon.state.join("away"));
     fs::rename(&windows, &away).expect("it is ours");
     until_health(&socket, "windows in a row lost: could not be written");
-    daemon.logged("the service manager is not told that we live");
+    daemon.logged("the watchdog of the service manager gets no answer");
     fs::rename(&away, &windows).expect("it is ours");
     until_health(&socket, "\r\n\r\nok\n");
     daemon.told("WATCHDOG=1");
     daemon.stop();
 }
 
-/// Whatever the umask is: what the daemon keeps is for its owner and group, a recording for its owner, unless a file of
-/// the owner's has another mode already.
+/// Whatever the umask is: what the daemon keeps is for its owner and group, a recording for its
+/// owner, unless a file of the owner's has another mode already.
 #[test]
 fn modes_do_not_depend_on_the_umask() {
     let Some(bench) = bench() else { return };
@@ -218,7 +220,8 @@ fn modes_do_not_depend_on_the_umask() {
     }
 }
 
-/// What an older daemon has kept for everybody to read is tightened, which is logged with the group to join.
+/// What an older daemon has kept for everybody to read is tightened, which is logged with the group
+/// to join.
 #[test]
 fn older_state_is_tightened() {
     let Some(bench) = bench() else { return };
@@ -271,8 +274,8 @@ fn exposed_state_is_refused() {
     }
 }
 
-/// Neither a recording nor the daemon leaves a core dump where another program would, and a recorded command keeps the
-/// limit that it was given.
+/// Neither a recording nor the daemon leaves a core dump where another program would, and a
+/// recorded command keeps the limit that it was given.
 #[test]
 fn nothing_of_it_is_dumped() {
     let Some(bench) = bench() else { return };

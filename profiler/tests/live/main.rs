@@ -10,6 +10,8 @@
 
 mod bench;
 mod canaries;
+mod canary_secrets;
+mod canary_targets;
 mod daemon;
 mod daemon_tables;
 mod django;

@@ -109,7 +109,7 @@ while True:
     };
     let path = bench.path("shares.py");
     fs::write(&path, program).expect("the program can be written");
-    // Of every second version: each takes 20 s, and other tests look at all of them.
+    // Of every second version: each takes 12 s, and other tests look at all of them.
     for (version, python) in interpreters().into_iter().skip(1).step_by(2) {
         let target = Target::spawn(Command::new(&python).arg(&path));
         sleep(Duration::from_millis(300));
@@ -117,7 +117,7 @@ while True:
         let raw = bench.path("raw");
         let mut spy = Command::new(&py_spy);
         spy.args([
-            "record", "--pid", &pid, "-d", "20", "-r", "399", "-f", "raw", "-o",
+            "record", "--pid", &pid, "-d", "12", "-r", "999", "-f", "raw", "-o",
         ]);
         let spy = spy
             .arg(&raw)
@@ -125,7 +125,7 @@ while True:
             .stderr(Stdio::null())
             .spawn();
         let mut spy = spy.expect("py-spy starts");
-        let ours = bench.folded(&["-p", &pid, "-d", "20s", "-F", "999"]);
+        let ours = bench.folded(&["-p", &pid, "-d", "12s", "-F", "999"]);
         let spied = spy.wait().expect("py-spy ends");
         let Ok(raw) = fs::read_to_string(&raw) else {
             println!("{version}: py-spy cannot: {spied}");

@@ -11,7 +11,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::bench::{Bench, Target, bench, text, until_watching};
+use rustix::process::Signal;
+
+use crate::bench::{Bench, Target, bench, signal, text, until_watching};
 
 /// What the programs have in common.
 pub(crate) const COMMON: &str = r#"
@@ -43,6 +45,7 @@ static int connected(const char *ip, int port) {
 }
 static void ms(int n) { nanosleep(&(struct timespec){ n / 1000, n % 1000 * 1000000 }, 0); }
 static void go(void) { char c; puts("ready"); fflush(stdout); if (read(0, &c, 1) != 1) abort(); }
+static void done(void) { puts("done"); fflush(stdout); pause(); }
 static void whole(int s, char *b, long n) { while (n > 0) { long r = read(s, b, n < 65536 ? n : 65536); if (r <= 0) abort(); n -= r; } }
 "#;
 
@@ -66,10 +69,10 @@ fn expect(lines: &mut impl BufRead, wanted: &str) {
     assert_eq!(line.trim_end(), wanted);
 }
 
-/// Watches a program from before it does anything.
-fn watched(bench: &Bench, target: &mut Target, more: &[&str]) -> Value {
+/// Watches a program from before it does anything until it prints a line, which is given too.
+fn watched(bench: &Bench, target: &mut Target, lines: &mut impl BufRead) -> (Value, String) {
     let pid = target.pid();
-    let mut command = bench.command(&[&["tcp", "--json", "-p", &pid], more].concat());
+    let mut command = bench.command(&["tcp", "--json", "-p", &pid, "-d", "10m"]);
     let watching = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -79,13 +82,16 @@ fn watched(bench: &Bench, target: &mut Target, more: &[&str]) -> Value {
     let mut stdin = target.0.stdin.take().expect("a pipe");
     stdin.write_all(b"!").expect("it listens");
     target.0.stdin = Some(stdin);
+    let mut line = String::new();
+    lines.read_line(&mut line).expect("the program talks");
+    signal(&watching, Signal::INT);
     let output = watching.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     println!("{}", report["account"]);
     assert_eq!(report["account"]["lost"], serde_json::json!({}));
     assert_eq!(report["account"]["notes"], serde_json::json!({}));
-    report
+    (report, line.trim_end().to_owned())
 }
 
 fn number(value: &Value) -> u64 {
@@ -119,11 +125,11 @@ fn waiting_to_be_accepted_is_timed() {
 int main(void) {
   go(); int l = listening(4000, 10), c = connected("127.0.0.1", 4000);
   ms(300); int s = accept(l, 0, 0);
-  ms(3000); close(c); close(s); ms(200); return 0;
+  ms(300); close(c); close(s); ms(200); done();
 }
 "#;
-    let (mut target, _lines) = start(&bench, "accepts", source);
-    let report = watched(&bench, &mut target, &["-d", "4"]);
+    let (mut target, mut lines) = start(&bench, "accepts", source);
+    let (report, _) = watched(&bench, &mut target, &mut lines);
     let [server] = connections(&report, "server", ":4000")[..] else {
         panic!("one connection in {report:#}")
     };
@@ -157,11 +163,11 @@ int main(void) {
   int p = connected("127.0.0.1", 4000); write(p, "c", 1); read(p, &c, 1); close(p);
   int w = connected("127.0.0.1", 4000); write(w, "w", 1); ms(50); close(w);
   int h = connected("127.0.0.1", 4000); write(h, "h", 1); ms(50); shutdown(h, SHUT_WR);
-  pause();
+  ms(300); done();
 }
 "#;
-    let (mut target, _lines) = start(&bench, "ends", source);
-    let report = watched(&bench, &mut target, &["-d", "9s"]);
+    let (mut target, mut lines) = start(&bench, "ends", source);
+    let (report, _) = watched(&bench, &mut target, &mut lines);
     let state = |role: &str, port: &str| states(&connections(&report, role, port));
     let expected = |list: &[(&str, u64)]| -> BTreeMap<String, u64> {
         list.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect()
@@ -209,12 +215,12 @@ int main(void) {
   go(); l = listening(4000, 1000); pthread_t t; pthread_create(&t, 0, server, 0);
   char b[4096] = { 0 };
   for (int i = 0; i < 10000; i++) { int s = connected("127.0.0.1", 4000); if (s < 0) abort(); write(s, b, 100); whole(s, b, 300); read(s, b, 1); close(s); }
-  puts("done"); fflush(stdout); pause();
+  done();
 }
 "#;
     let (mut target, mut lines) = start(&bench, "churn", source);
-    let report = watched(&bench, &mut target, &["-d", "9s"]);
-    expect(&mut lines, "done");
+    let (report, done) = watched(&bench, &mut target, &mut lines);
+    assert_eq!(done, "done");
     let account = &report["account"];
     assert_eq!(
         (number(&account["begun"]), number(&account["listed"])),
@@ -315,11 +321,8 @@ fn assert_listed(one: &Value, listed: &str) {
 fn figures_are_those_of_the_kernel() {
     let Some(bench) = bench() else { return };
     let (mut target, mut lines) = start(&bench, "relay", RELAY);
-    let report = watched(&bench, &mut target, &["-d", "14s"]);
-    let mut line = String::new();
-    lines.read_line(&mut line).expect("the program talks");
+    let (report, line) = watched(&bench, &mut target, &mut lines);
     let dropped: u64 = line
-        .trim_end()
         .strip_prefix("dropped ")
         .and_then(|number| number.parse().ok())
         .expect("the transfer is over");
@@ -377,11 +380,11 @@ int main(void) {
   write(c4, b, 700); whole(s4, b, 700); close(c4); ms(50); close(s4);
   int c6 = socket(AF_INET6, SOCK_STREAM, 0); struct sockaddr_in6 to = { AF_INET6, htons(4000), 0, IN6ADDR_LOOPBACK_INIT };
   if (connect(c6, (void *)&to, sizeof to)) abort(); int s6 = accept(l, 0, 0); write(s6, b, 50);
-  pause();
+  ms(200); done();
 }
 "#;
-    let (mut target, _lines) = start(&bench, "before", source);
-    let report = watched(&bench, &mut target, &["-d", "4s"]);
+    let (mut target, mut lines) = start(&bench, "before", source);
+    let (report, _) = watched(&bench, &mut target, &mut lines);
     assert_eq!(number(&report["account"]["before"]), 2);
     let server = connections(&report, "server", "127.0.0.1:4000");
     assert_eq!(server.len(), 1);

@@ -24,6 +24,13 @@ const REQUESTS: [&[u8]; 3] = [
     b"127.0.0.1",
 ];
 
+const ANSWERS: [&[u8]; 3] = [
+    br#"{"Links":{"build_id":[1,2],"debug_link":[97]}}"#,
+    br#"{"PerfMap":{"names":["a",null],"malformed":1,"beyond":0}}"#,
+    br#"{"Names":{"is_elf":true,"debug_unusable":false,"named":["Nothing",{"Function":9},
+        {"Section":".plt"},{"Symbol":[{"name":"f","file":"a.c","line":3}]}]}}"#,
+];
+
 /// A target and its first inputs.
 type Seeds = (&'static str, Vec<Vec<u8>>);
 
@@ -63,6 +70,7 @@ pub(super) fn texts() -> Result<Vec<Seeds>> {
         ("returns", vec![CODE.to_vec()]),
         ("symbols", vec![SYMBOLS.to_vec()]),
         ("perf_map", vec![PERF_MAP.to_vec()]),
+        ("answer", ANSWERS.map(<[u8]>::to_vec).to_vec()),
     ])
 }
 

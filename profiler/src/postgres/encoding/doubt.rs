@@ -1,6 +1,9 @@
 //! Whether a text is the same to whatever encoding it may be in, where that is not known.
 
-use super::super::sql::{Strings, are_alike};
+use super::{
+    super::sql::{Strings, are_alike},
+    is_second,
+};
 
 /// Whether no value of a text would be taken for something else in any encoding that a client may choose. The bytes
 /// that second bytes can be are those of every encoding that the server converts from: it refuses others.
@@ -19,11 +22,6 @@ pub(in super::super) fn is_clear(text: &[u8], strings: Strings) -> bool {
 /// Whether a second byte would be more than one more letter of a word.
 fn means_something(second: u8) -> bool {
     is_second(second) && !(second.is_ascii_alphanumeric() || second == b'_')
-}
-
-/// Whether it can be the second byte of a character.
-fn is_second(byte: u8) -> bool {
-    matches!(byte, 0x40..=0x7e)
 }
 
 /// The text with second bytes that are none of ASCII, where characters that begin so have two.

@@ -1,7 +1,7 @@
 //! How the texts of a connection are written: bytes in, UTF-8 out, so that nothing behind it is misread. Pure.
 //!
-//! Five of the encodings that a client may choose have characters whose second byte is one of ASCII: a backslash, a
-//! bracket, a letter. Characters are therefore stepped over by the lengths that the server itself goes by
+//! Six of the encodings that a client may choose have characters whose second byte is one of ASCII: a backslash, a
+//! bracket, a letter. So characters are told from one another first, by the bytes that the server takes for them
 //! (`src/common/wchar.c`), and only then looked up. What has no table, or no character there, is shown by its bytes,
 //! `‹e9›`: so that two names stay two, and both are words. `doubt` says whether a text is the same to all encodings.
 
@@ -41,14 +41,20 @@ pub(super) enum Steps {
 }
 
 impl Steps {
-    /// Bytes of the character that begins with this byte, which is none of ASCII.
-    fn of(self, first: u8, second: Option<u8>) -> usize {
-        match (self, first, second) {
-            (Self::Sjis, 0xa1..=0xdf, _) => 1,
-            (Self::Gb18030, _, Some(b'0'..=b'9')) => 4,
-            _ => 2,
+    /// Bytes of the character at the beginning, which is none of ASCII; one, if it is none at all.
+    fn of(self, text: &[u8]) -> usize {
+        match (self, text) {
+            (Self::Sjis, [0xa1..=0xdf, ..]) => 1,
+            (Self::Gb18030, [_, b'0'..=b'9', 0x81..=0xfe, b'0'..=b'9', ..]) => 4,
+            (_, [_, second, ..]) if !second.is_ascii() || is_second(*second) => 2,
+            _ => 1,
         }
     }
+}
+
+/// Whether a byte of ASCII can be the second one of a character. The server refuses others, before it parses.
+fn is_second(byte: u8) -> bool {
+    matches!(byte, 0x40..=0x7e)
 }
 
 impl Encoding {
@@ -76,10 +82,7 @@ impl Encoding {
     /// Bytes at the beginning, which are none of ASCII, that can be looked up together.
     fn step(self, rest: &[u8]) -> usize {
         match self {
-            Self::Double(steps, _) => {
-                let first = rest.first().copied().unwrap_or_default();
-                steps.of(first, rest.get(1).copied())
-            }
+            Self::Double(steps, _) => steps.of(rest),
             _ => rest.iter().take_while(|byte| !byte.is_ascii()).count(),
         }
     }

@@ -4,11 +4,12 @@
 //! a time, so that its death names the file, and keeps nothing of a file that was answered for.
 
 mod debug_file;
-pub(crate) mod elf;
+mod elf;
 mod file;
 mod filter;
 mod functions;
-pub(crate) mod perf_map;
+pub(crate) mod fuzzing;
+mod perf_map;
 mod readable;
 mod sandbox;
 

@@ -23,6 +23,7 @@ fn accepted(told: &Told, is_certain: bool) -> Vec<&str> {
 /// A statement of a Query was taken by its rows' description, its completion, the begin of COPY, or an error that comes
 /// to right ones; each by its own answer, and none behind an error.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn queries_are_taken_by_their_answers() {
     let z = || ready(b'I');
     for (name, text, answer, expected) in [
