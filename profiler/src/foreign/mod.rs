@@ -31,7 +31,7 @@ pub(crate) use self::{
     mapped::{Mapped, find_mapped, find_program},
     owners::Owners,
     refused::{Refusals, Refused},
-    regular::{Identity, Regular},
+    regular::{Identity, Regular, reopen},
     root::Root,
     spent::Spent,
 };

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open};
@@ -100,10 +100,16 @@ impl Regular {
         self.stat.st_uid
     }
 
-    /// Opens it for reading. A lease on it makes us fail rather than wait.
+    /// Opens it for reading.
     pub(crate) fn open(&self) -> Result<File, Refused> {
-        let path = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Ok(File::from(open(path, flags, Mode::empty())?))
+        reopen(&self.descriptor)
     }
+}
+
+/// Opens what one of our own descriptors holds once more, for reading from its beginning. A lease on it makes us fail
+/// rather than wait.
+pub(crate) fn reopen(descriptor: impl AsFd) -> Result<File, Refused> {
+    let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(File::from(open(path, flags, Mode::empty())?))
 }

@@ -35,7 +35,11 @@ use crate::{
     profile::{Frame, FrameKind, Module},
 };
 
-pub(crate) use self::{cache::Cache, limits::Limits, worker::give_up_after};
+pub(crate) use self::{
+    cache::Cache,
+    limits::Limits,
+    worker::{give_up_after, time_of_children},
+};
 
 /// Symbolization could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use super::{
     worker::{Failed, Worker},
 };
 use crate::{
-    foreign::Root,
+    foreign::{Root, reopen},
     process::{FileId, LifeId, PinnedFile, Place, VDSO_NAME, vdso_image},
     profile::{Frame, FrameKind, Module},
 };
@@ -233,6 +233,8 @@ impl Names {
         offsets: &[u64],
         detail: Detail,
     ) -> Result<(Vec<u8>, FileNames), Failed> {
+        // One of its own: descriptors that are passed on share their position, and others read this file, too.
+        let file = reopen(file).map_err(|_| Failed::Broken)?;
         let Answer::Links(links) = self.worker.ask(&Question::Links, &[file.as_fd()])? else {
             return Err(Failed::Broken);
         };
@@ -243,7 +245,7 @@ impl Names {
         for cause in others.refused {
             self.note(cause);
         }
-        let files: Vec<BorrowedFd<'_>> = std::iter::once(file)
+        let files: Vec<BorrowedFd<'_>> = std::iter::once(&file)
             .chain(&others.files)
             .map(AsFd::as_fd)
             .collect();

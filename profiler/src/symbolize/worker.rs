@@ -3,7 +3,7 @@
 use std::{
     io,
     os::{fd::BorrowedFd, unix::net::UnixStream},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -24,6 +24,13 @@ const IDLE_LOOKS_MAX: u32 = 300;
 
 /// From now on nothing is waited for.
 static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+/// Processor time of all children so far, as far as it was looked at: milliseconds.
+static USED: AtomicU64 = AtomicU64::new(0);
+
+/// Processor time of the children that read symbols: that the profiler waits for them is progress.
+pub(crate) fn time_of_children() -> Duration {
+    Duration::from_millis(USED.load(Ordering::Relaxed))
+}
 
 /// Ends the naming of code in this process after a while: what has no name by then is named by its address. For when the
 /// process has to end.
@@ -188,6 +195,8 @@ impl Watch {
             } else {
                 0
             };
+            let more = used.saturating_sub(self.last).as_millis();
+            USED.fetch_add(u64::try_from(more).unwrap_or_default(), Ordering::Relaxed);
             self.last = used;
             if used > self.most {
                 self.verdict = Some(Failed::Time);

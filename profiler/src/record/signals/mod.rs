@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 
 use self::course::{Course, Now, Step};
 pub(crate) use self::{course::Patience, set::Caught};
-use crate::{daemon::privileges, error::Error, record::finish::process_cpu_time};
+use crate::{daemon::privileges, error::Error, record::finish::process_cpu_time, symbolize};
 
 /// How often progress is looked at after the first signal.
 const LOOK: Duration = Duration::from_millis(100);
@@ -164,7 +164,7 @@ fn others_cpu_time() -> Duration {
         u64::try_from(own.tv_sec).unwrap_or_default(),
         u32::try_from(own.tv_nsec).unwrap_or_default(),
     );
-    process_cpu_time().saturating_sub(own)
+    process_cpu_time().saturating_sub(own) + symbolize::time_of_children()
 }
 
 /// Says why and ends the process. Another thread says it, as standard error may block.

@@ -47,9 +47,12 @@ impl Readable {
     }
 }
 
+/// Folder of our own descriptors: the child has gone into it while it was allowed to, as `/proc` may be closed to it.
+const FOLDER: &str = if cfg!(test) { "/proc/self/fd" } else { "." };
+
 /// The file's path, by our own descriptor.
 fn path(file: &impl AsRawFd) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
+    format!("{FOLDER}/{}", file.as_raw_fd())
 }
 
 /// Reads a file from its beginning, whatever was read of it before and whoever else reads it now.

@@ -29,7 +29,8 @@ pub(super) fn enter(limits: &Limits) -> io::Result<()> {
     if unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } != 0 {
         // The parent's close by themselves; this is for those of whoever started the parent.
     }
-    std::env::set_current_dir("/")?;
+    // By this folder the child opens what it is given once more; `/proc` itself may be closed to it afterwards.
+    std::env::set_current_dir("/proc/self/fd")?;
     ignore_signals();
     limit_resources(limits)?;
     become_no_user()?;
@@ -37,6 +38,8 @@ pub(super) fn enter(limits: &Limits) -> io::Result<()> {
     // After the change of user, which takes it away.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::thread::set_name(c"symbolize")?;
+    // What reads the time looks at how once, by calls that are refused from here on.
+    used();
     filter::install()
 }
 
@@ -133,7 +136,7 @@ fn used() -> Duration {
 mod tests {
     use std::{
         fs::{self, File},
-        io,
+        io::{self, Read},
         os::fd::AsRawFd,
         process::Command,
     };
@@ -156,6 +159,11 @@ mod tests {
 
     fn inside() {
         let file = File::open("/proc/self/exe").unwrap();
+        let status = File::open("/proc/thread-self/status").unwrap();
+        // Beyond those that are closed.
+        // SAFETY: both are descriptors of this process, whose standard input nobody reads.
+        let moved = unsafe { libc::dup2(status.as_raw_fd(), libc::STDIN_FILENO) };
+        assert_eq!(moved, libc::STDIN_FILENO);
         enter(&Limits::VERB).unwrap();
         // SAFETY: its arguments are numbers.
         is_refused(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0) });
@@ -164,18 +172,19 @@ mod tests {
         // SAFETY: its arguments are numbers.
         is_refused(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) });
         let denied = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        denied(fs::read_link("/proc/self/exe").unwrap_err());
+        denied(fs::read_link("0").unwrap_err());
         denied(File::create("/tmp/profiler-confined").unwrap_err());
         denied(Command::new("/bin/true").spawn().unwrap_err());
         // SAFETY: its argument is a number.
         let closed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) };
         assert_eq!(closed, -1);
-        std::mem::forget(file);
+        std::mem::forget((file, status));
         let left =
             capabilities(None).map(|sets| sets.permitted | sets.effective | sets.inheritable);
         // `capget` itself is refused too; the kernel's own word is below.
         assert!(left.is_err() || left == Ok(CapabilitySet::empty()));
-        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mut status = String::new();
+        io::stdin().read_to_string(&mut status).unwrap();
         let value = |name: &str| {
             let line = status
                 .lines()
