@@ -59,6 +59,7 @@ int main(int count, char **arguments) {
     char stack[8192], name[16];
     memset(stack, byte, sizeof stack);
     memset(bytes, byte, sizeof bytes);
+    memset(back, byte, sizeof back);
     snprintf(name, sizeof name, "canary %d", byte);
     prctl(PR_SET_NAME, name);
     int is_fifo = strcmp(arguments[2], "fifo") == 0;
