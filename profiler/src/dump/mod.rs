@@ -28,7 +28,11 @@ const NAME_MAX: usize = 1000;
 
 /// Dumps, as text or JSON.
 pub fn run(config: Dump) -> Result<Exit, Error> {
-    check_pid(config.pid)?;
+    check_pid(config.pid).map_err(|error| match error {
+        // Where `/proc` is closed to others, it seems not to be there.
+        Error::NoSuchProcess { pid } if crate::process::is_alive(pid) => Error::NotReadable { pid },
+        other => other,
+    })?;
     let stdout = Artifact::open(&Destination::Stdout)?;
     symbolize::check(Limits::VERB)?;
     let mut dumper = Dumper::new(config);
