@@ -315,6 +315,8 @@ fn equal_numbers_do_not_make_one_file() {
     );
     let shell = Target::spawn(Command::new("unshare").args([
         "-m",
+        // The end of the first process of its namespace is the end of all in it.
+        "--pid",
         "--kill-child",
         "--fork",
         "sh",

@@ -173,7 +173,7 @@ fn forged_interpreters_cost_no_one_else() {
     let malformed = noted(&folded, "code object malformed");
     assert!(gone + malformed > 100, "{}", folded.text);
     for lie in &lies {
-        let (output, most_kb) = ended(&bench, &["dump", &lie.pid()]);
+        let (output, most_kb) = ended(&bench, &["dump", "-p", &lie.pid()]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(most_kb < MEMORY_MAX_KB, "{most_kb} kB");
     }
@@ -191,9 +191,14 @@ fn memory_that_never_answers_is_left_alone() {
     let truth = as_nobody(&program, &[Path::new("truth")]);
     let (folded, _) = recorded(&bench, &[silent.pid(), truth.pid()], &["-F", "199"]);
     folded.assert_has("lie.function_0");
-    let note = "process did not let itself be looked at in time";
-    assert!(noted(&folded, note) > 0, "{}", folded.text);
-    let (output, _) = ended(&bench, &["dump", &silent.pid()]);
+    // Some kernels refuse such a read at once; others make it wait.
+    let notes = [
+        "process did not let itself be looked at in time",
+        "Python frame without a name, code object gone before it was read",
+    ];
+    let counted: u64 = notes.iter().map(|note| noted(&folded, note)).sum();
+    assert!(counted > 0, "{}", folded.text);
+    let (output, _) = ended(&bench, &["dump", "-p", &silent.pid()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
@@ -243,7 +248,7 @@ giant()
             "{name}: {}",
             folded.text
         );
-        let (output, _) = ended(&bench, &["dump", &target.pid()]);
+        let (output, _) = ended(&bench, &["dump", "-p", &target.pid()]);
         assert!(output.status.success(), "{name}: {}", text(&output.stderr));
     }
 }
