@@ -19,7 +19,7 @@ use profiler::store;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    bench::{Bench, Folded, SPLIT, Target, bench, signal, text},
+    bench::{Bench, Folded, SPLIT, Target, bench, text},
     service::{Daemon, report, sections},
 };
 
@@ -541,6 +541,5 @@ fn the_daemon_ends_while_it_reads() {
         &sections("1s", &format!("pids = [{}]", hostile.pid())),
     );
     child_of(&daemon.child);
-    signal(&daemon.child, Signal::TERM);
     daemon.stop();
 }
