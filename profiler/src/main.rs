@@ -14,11 +14,12 @@ use profiler::{
 };
 
 fn main() -> ExitCode {
-    cores::forbid();
+    // Before anything else: without privileges its own folder in `/proc` is closed to it once it cannot be dumped.
     let words = std::env::args_os().skip(1);
     if let Some(exit) = symbolize::child(words.map_while(|word| word.into_string().ok())) {
         return exit;
     }
+    cores::forbid();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(refusal) => return answer(&refusal),

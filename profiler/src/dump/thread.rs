@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::FileExt};
 use profiler_common::{
     off_cpu::State,
     outcome::StopReason,
-    sample::{ORIGIN_SYSCALL, Sample, SampleHeader},
+    sample::{ORIGIN_SYSCALL, Sample},
     unwind::{Registers, how::RETURN},
 };
 
@@ -147,9 +147,13 @@ impl Dumper {
             unwinder,
             ..
         } = self;
-        let mut header = header_of(*pid, tid)?;
+        let Some(mut header) = header_of(*pid, tid) else {
+            // Gone, or so closed to us that not even its name may be read.
+            let is_there = fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true);
+            return is_there.then(|| Raw::unread(tid, "?".to_owned()));
+        };
         if !may_read(*pid, tid) {
-            return Some(Raw::unread(tid, &header));
+            return Some(Raw::unread(tid, comm_text(&header.comm)));
         }
         header.origin = ORIGIN_SYSCALL;
         let walked = pythons.walk(*pid, process::own_id(*pid, tid));
@@ -204,12 +208,12 @@ impl Dumper {
 }
 
 impl Raw {
-    /// Of a thread of which only the name may be read.
-    fn unread(tid: u32, header: &SampleHeader) -> Self {
+    /// Of a thread of which at most the name may be read.
+    fn unread(tid: u32, name: String) -> Self {
         Self {
             thread: Dumped {
                 tid,
-                name: comm_text(&header.comm),
+                name,
                 doing: NOT_READABLE.to_owned(),
                 has_gil: false,
                 stack: Vec::new(),

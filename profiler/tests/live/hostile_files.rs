@@ -163,7 +163,7 @@ fn pipes_in_the_place_of_mapped_files_stop_nothing() {
             text(&output.stderr)
         );
     }
-    let (output, _) = ended(&bench, &["dump", &pid]);
+    let (output, _) = ended(&bench, &["dump", "-p", &pid]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 

@@ -4,7 +4,8 @@ use std::{io, time::Duration};
 
 use rustix::{
     process::{
-        Gid, Resource, Rlimit, Signal, Uid, getrlimit, set_parent_process_death_signal, setrlimit,
+        DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid, getrlimit, set_dumpable_behavior,
+        set_parent_process_death_signal, setrlimit,
     },
     thread::{
         CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
@@ -31,6 +32,7 @@ pub(super) fn enter(limits: &Limits) -> io::Result<()> {
     }
     // By this folder the child opens what it is given once more; `/proc` itself may be closed to it afterwards.
     std::env::set_current_dir("/proc/self/fd")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     ignore_signals();
     limit_resources(limits)?;
     become_no_user()?;
