@@ -13,9 +13,9 @@ impl Budget {
         *used = used.saturating_add(time);
     }
 
-    /// Whether an owner has not used up so much.
+    /// Whether an owner has not used up so much. Root's files do not compete with anybody's.
     pub(super) fn has(&self, owner: u32, most: Duration) -> bool {
-        self.0.get(&owner).is_none_or(|&used| used < most)
+        owner == 0 || self.0.get(&owner).is_none_or(|&used| used < most)
     }
 }
 
@@ -34,5 +34,7 @@ mod tests {
         assert!(budget.has(7, 2 * second));
         budget.charge(7, second);
         assert!(!budget.has(7, 2 * second) && budget.has(8, second));
+        budget.charge(0, 3 * second);
+        assert!(budget.has(0, second));
     }
 }

@@ -74,6 +74,7 @@ impl Cache {
                 *slot = found.next();
                 if let Some(named) = slot
                     && is_lasting(place)
+                    && !is_by_page(named)
                 {
                     self.names.put(*place, named.clone());
                 }
@@ -82,6 +83,13 @@ impl Cache {
         resolved.named = named.into_iter().flatten().collect();
         Ok(resolved)
     }
+}
+
+/// Whether a place has the name of its page, because its file could not be read, or not in time. The next window asks
+/// again.
+fn is_by_page(named: &Named) -> bool {
+    let only = named.frames.first().filter(|_| named.frames.len() == 1);
+    only.is_some_and(|frame| frame.line.is_none() && frame.name.contains("@0x"))
 }
 
 /// Whether a place means the same later. What a runtime compiles is replaced.

@@ -57,6 +57,9 @@ mod imp {
             .arg(VERB)
             .args(limits.to_words())
             .env_clear()
+            // The child's own: by it the child opens once more what it is given. `/proc` itself may be closed to
+            // the child, which has fewer privileges than we have.
+            .current_dir("/proc/self/fd")
             .stdin(OwnedFd::from(socket))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -30,8 +30,6 @@ pub(super) fn enter(limits: &Limits) -> io::Result<()> {
     if unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } != 0 {
         // The parent's close by themselves; this is for those of whoever started the parent.
     }
-    // By this folder the child opens what it is given once more; `/proc` itself may be closed to it afterwards.
-    std::env::set_current_dir("/proc/self/fd")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     ignore_signals();
     limit_resources(limits)?;
@@ -218,6 +216,7 @@ mod tests {
         let output = Command::new("/proc/self/exe")
             .args(["--exact", name, "--nocapture", "--test-threads", "1"])
             .env(INSIDE, "1")
+            .current_dir("/proc/self/fd")
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned()
