@@ -8,11 +8,12 @@ use crate::profile::Profile;
 
 /// Appends a number.
 fn number(bytes: &mut Vec<u8>, mut value: usize) {
+    let low = |value: usize| u8::try_from(value & 0x7f).unwrap();
     while value > 0x7f {
-        bytes.push((value & 0x7f) as u8 | 0x80);
+        bytes.push(low(value) | 0x80);
         value >>= 7;
     }
-    bytes.push(value as u8);
+    bytes.push(low(value));
 }
 
 /// Appends a field that is a message or a text.
@@ -25,7 +26,9 @@ fn field(bytes: &mut Vec<u8>, tag: u8, content: &[u8]) {
 /// Numbers as one field.
 fn packed(tag: u8, values: &[usize]) -> Vec<u8> {
     let mut content = Vec::new();
-    values.iter().for_each(|value| number(&mut content, *value));
+    for value in values {
+        number(&mut content, *value);
+    }
     let mut bytes = Vec::new();
     field(&mut bytes, tag, &content);
     bytes
@@ -64,7 +67,7 @@ fn sample(bytes: &mut Vec<u8>, locations: &[usize]) {
 }
 
 fn refusal(bytes: &[u8]) -> ReadError {
-    let error = read(bytes).err().expect("it is refused");
+    let error = read(bytes).expect_err("it is refused");
     assert!(error.hint().is_some(), "{error}");
     error
 }
@@ -136,24 +139,21 @@ fn recurring_names_are_bounded() {
         sample(&mut many, &vec![1; length]);
     }
     assert!(matches!(refusal(&many), ReadError::TooHeavy { .. }));
-    let folded: String = (1..60)
-        .map(|length| {
-            format!(
-                "p{} 1\n",
-                format!(";{}", name().next().unwrap()).repeat(length)
-            )
-        })
+    let frame = format!(";{}", name().next().unwrap());
+    let lines: Vec<String> = (1..60)
+        .map(|length| format!("p{} 1\n", frame.repeat(length)))
         .collect();
-    let profile = read(folded.as_bytes());
+    let profile = read(lines.concat().as_bytes());
     assert!(matches!(profile, Err(ReadError::TooHeavy { .. })));
 }
 
 /// Many little stacks become more than they are, up to a limit.
 #[test]
 fn little_stacks_are_weighed() {
-    let text: String = (0..10_000)
+    let lines: Vec<String> = (0..10_000)
         .map(|stack| format!("p;{stack:x} 1\n"))
         .collect();
+    let text = lines.concat();
     let limit = 1 << 20;
     let refused = folded::read(&text, limit);
     assert!(matches!(refused, Err(ReadError::TooHeavy { limit: told }) if told == limit));

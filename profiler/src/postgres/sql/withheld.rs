@@ -79,7 +79,8 @@ mod tests {
             (
                 "SELECT * FROM t WHERE name = 'O'Brien x' AND b = 1",
                 "SELECT … FROM … WHERE …",
-                "SELECT * FROM t WHERE name = $1 Brien x $2",
+                // The last quote begins a string of bits: `x'`.
+                "SELECT * FROM t WHERE name = $1 Brien $2",
             ),
             (
                 "update t set a = \"secret\" where U&\"id\" = hunter2",
