@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod bench;
+mod bombs;
 mod canaries;
 mod canary_secrets;
 mod canary_targets;
