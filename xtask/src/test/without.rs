@@ -20,9 +20,12 @@ pub(super) fn toolchain() -> Result<()> {
         .context("a build without a toolchain gives the linker nothing to fail by")?;
     let source = tempfile::NamedTempFile::with_suffix(".rs")?;
     fs::write(&source, "fn main() {}")?;
-    let mut rustc = command("rustc", &["-o", "/dev/null"]);
+    let out = tempfile::tempdir()?;
+    let mut rustc = command("rustc", &["--crate-name", "linked"]);
     let link = rustc
         .arg(source.path())
+        .arg("--out-dir")
+        .arg(out.path())
         .args(["-C", &format!("link-arg={argument}")])
         .output()?;
     let talk = String::from_utf8_lossy(&link.stderr);
