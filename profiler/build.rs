@@ -38,7 +38,8 @@ fn run() -> io::Result<()> {
     match found {
         Ok((linker, compiler)) => {
             let arch = variable("CARGO_CFG_TARGET_ARCH")?;
-            let built = compile::object(workspace, &out.join("bpf"), &compiler, &linker, &arch)?;
+            let folder = target_dir(&out).join("bpf");
+            let built = compile::object(workspace, &folder, &compiler, &linker, &arch)?;
             match built {
                 Ok(built) => fs::copy(built, object).map(drop),
                 Err(talk) => refuse(&compiler, &talk),
@@ -46,6 +47,12 @@ fn run() -> io::Result<()> {
         }
         Err(missing) => stand_in(&out, &object, &missing),
     }
+}
+
+/// Where all builds come to lie, which cargo marks: the core library is built once for all profiles.
+fn target_dir(out: &Path) -> &Path {
+    let is_marked = |folder: &&Path| folder.join("CACHEDIR.TAG").exists();
+    out.ancestors().find(is_marked).unwrap_or(out)
 }
 
 fn watch(workspace: &Path) {

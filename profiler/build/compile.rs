@@ -9,9 +9,9 @@ use std::{
 
 use crate::toolchain::Compiler;
 
-/// Runs the BPF compiler in a target folder of its own, for a processor by Rust's name of it. Gives the object's path, or
-/// what the compiler said. The profile is set here: optimized, since the verifier refuses debug code,
-/// and without panics and overflow checks, since it refuses those too.
+/// Runs the BPF compiler in a target folder of its own, which must not be used by two at a time, for a processor by
+/// Rust's name of it. Gives the object's path, or what the compiler said. The profile is set here: optimized, since the
+/// verifier refuses debug code, and without panics and overflow checks, since it refuses those too.
 pub(crate) fn object(
     workspace: &Path,
     target_dir: &Path,
@@ -23,13 +23,13 @@ pub(crate) fn object(
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", linker.display()),
-        format!("--cfg=bpf_target_arch=\"{arch}\""),
     ];
     let mut cargo = clean_command(&compiler.cargo);
     cargo
         .current_dir(workspace)
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
+        .env("AYA_BPF_TARGET_ARCH", arch)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .args([
             "build",

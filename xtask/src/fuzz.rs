@@ -6,7 +6,7 @@
 mod seeds;
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -63,6 +63,9 @@ pub(crate) struct Options {
     /// Seconds, of all targets together, building not counted
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..))]
     time: u64,
+    /// Inputs of each target, instead of a time
+    #[arg(long, value_name = "INPUTS", conflicts_with = "time")]
+    runs: Option<u64>,
     /// Only this target, for all of the time
     #[arg(long, value_name = "TARGET", value_parser = PossibleValuesParser::new(TARGETS.map(|(name, _)| name)))]
     only: Option<String>,
@@ -70,7 +73,7 @@ pub(crate) struct Options {
 
 /// Runs the verb.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { time, only } = options;
+    let Options { time, runs, only } = options;
     tools()?;
     seed()?;
     shell::run(&mut cargo_fuzz("build", None))?;
@@ -80,8 +83,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut found = Vec::new();
     for (target, share) in targets {
         let seconds = (time * share / shares).max(1);
-        println!("\n== {target}: {seconds} s");
-        if let Err(error) = fuzz(target, seconds) {
+        let until = runs.map_or(Until::Seconds(seconds), Until::Runs);
+        println!("\n== {target}: {until}");
+        if let Err(error) = fuzz(target, until) {
             println!("{error:#}");
             found.push(target);
         }
@@ -157,14 +161,33 @@ fn cargo_fuzz(verb: &str, target: Option<&str>) -> Command {
     fuzz
 }
 
+/// How long a target is run.
+#[derive(Clone, Copy)]
+enum Until {
+    Seconds(u64),
+    Runs(u64),
+}
+
+impl fmt::Display for Until {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seconds(seconds) => write!(formatter, "{seconds} s"),
+            Self::Runs(runs) => write!(formatter, "{runs} inputs"),
+        }
+    }
+}
+
 /// Runs one target, its talk into a file.
-fn fuzz(target: &str, seconds: u64) -> Result<()> {
+fn fuzz(target: &str, until: Until) -> Result<()> {
     let log = shell::root().join(format!("target/fuzz/{target}.log"));
     let talk = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut run = cargo_fuzz("run", Some(target));
     run.args([
         "--".to_owned(),
-        format!("-max_total_time={seconds}"),
+        match until {
+            Until::Seconds(seconds) => format!("-max_total_time={seconds}"),
+            Until::Runs(runs) => format!("-runs={runs}"),
+        },
         format!("-max_len={INPUT_BYTES_MAX}"),
         format!("-timeout={HANG_SECONDS}"),
         format!("-malloc_limit_mb={PIECE_MIB_MAX}"),

@@ -1,5 +1,10 @@
-//! The live tests: one at a time, each in a process of its own, so that each has its time and its
-//! bound.
+//! The live tests, each in a process of its own, so that each has its time and its bound: first those that compare counts
+//! and contents, several at a time, then those that measure, one at a time on a quiet machine.
+
+use std::{
+    sync::{Mutex, mpsc},
+    thread,
+};
 
 use anyhow::{Result, ensure};
 
@@ -11,27 +16,54 @@ use super::{
 
 /// The test that installs what others run: it waits for the network, and nothing in it is timed.
 pub(super) const INSTALLS: &str = "packages::each_set_is_installed_once";
+/// How many tests run at a time that do not mind: most of their time they wait.
+const LANES: usize = 3;
+/// Files of tests that measure times, shares or what is left of programs, and would find each other.
+const QUIET: [&str; 17] = [
+    "bench",
+    "deep_python",
+    "django",
+    "filters",
+    "lifecycle",
+    "off_cpu",
+    "preemption",
+    "python",
+    "python_tools",
+    "replaced",
+    "service",
+    "shares",
+    "stacks",
+    "syscalls",
+    "tcp",
+    "waits",
+    "witness",
+];
 
 /// Runs the one that installs things.
 pub(super) fn install(programs: &Programs) -> Result<Ended> {
     one(programs, INSTALLS)
 }
 
-/// Runs them all; one that failed is run once more. What is installed is so by now.
+/// Runs them all; one that failed is run once more, alone. What is installed is so by now.
 pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
     let names = names(programs)?;
+    let (quiet, others): (Vec<&str>, Vec<&str>) = names
+        .iter()
+        .map(String::as_str)
+        .partition(|name| is_quiet(name));
     let mut failed = Vec::new();
-    for (number, name) in names.iter().enumerate() {
-        let ended = one(programs, name)?;
-        let counts = counts(&ended);
+    let mut number = 0;
+    let mut take = |name: &str, ended: &Ended| {
+        number += 1;
+        let counts = counts(ended);
         let word = match counts {
             Counts { failed: 1.., .. } => "FAILED",
             Counts { skipped: 1.., .. } => "skipped",
             Counts { .. } => "ok",
         };
-        let (number, count) = (number + 1, names.len());
         println!(
-            "{number:3}/{count} {:6.1} s  {word:7} {name}",
+            "{number:3}/{} {:6.1} s  {word:7} {name}",
+            names.len(),
             ended.time.as_secs_f64()
         );
         skips(&ended.talk).for_each(|line| println!("    {line}"));
@@ -39,10 +71,14 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
             tally.take(name, counts, ended.time);
         } else {
             println!("{}", ended.talk);
-            failed.push(name);
+            failed.push(name.to_owned());
         }
+    };
+    in_lanes(programs, others, &mut take)?;
+    for name in quiet {
+        take(name, &one(programs, name)?);
     }
-    for name in failed {
+    for name in &failed {
         println!("once more: {name}");
         let ended = one(programs, name)?;
         let counts = counts(&ended);
@@ -54,6 +90,39 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a test wants the machine for itself.
+fn is_quiet(name: &str) -> bool {
+    let file = name.split("::").next().unwrap_or(name);
+    QUIET.contains(&file)
+}
+
+/// Runs tests several at a time, and takes each as it ends.
+fn in_lanes(
+    programs: &Programs,
+    names: Vec<&str>,
+    take: &mut impl FnMut(&str, &Ended),
+) -> Result<()> {
+    let waiting = Mutex::new(names.into_iter());
+    let next = || waiting.lock().ok()?.next();
+    let (ended, tests) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..LANES {
+            let ended = ended.clone();
+            scope.spawn(move || {
+                while let Some(name) = next() {
+                    // Nobody listens any more where another one could not be run.
+                    let _ = ended.send((name, one(programs, name)));
+                }
+            });
+        }
+        drop(ended);
+        for (name, ended) in tests {
+            take(name, &ended?);
+        }
+        Ok(())
+    })
 }
 
 /// How one test ended: one that was killed has failed, too.
@@ -90,4 +159,16 @@ fn names(programs: &Programs) -> Result<Vec<String>> {
     let names: Vec<String> = names.map(str::to_owned).collect();
     ensure!(!names.is_empty(), "there are no live tests");
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_quiet;
+
+    /// Whole names of files count.
+    #[test]
+    fn files_are_told_apart() {
+        assert!(is_quiet("tcp::counts") && is_quiet("python::shares"));
+        assert!(!is_quiet("tcp_more::counts") && !is_quiet("queries::tcp"));
+    }
 }

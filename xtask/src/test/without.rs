@@ -48,7 +48,7 @@ pub(super) fn toolchain() -> Result<()> {
 
 /// What the build script told cargo, without a toolchain.
 fn told() -> Result<String> {
-    let builds = fs::read_dir(shell::root().join(check::WITHOUT).join("debug/build"))?;
+    let builds = fs::read_dir(shell::root().join(check::without()).join("debug/build"))?;
     let outputs = builds.flatten().filter_map(|folder| {
         let name = folder.file_name();
         let output = folder.path().join("output");
