@@ -10,7 +10,10 @@ use blazesym::symbolize::{
     source::{Elf, Kernel, Source},
 };
 
-use super::wire::{Detail, Function};
+use super::{
+    mangling::demangle,
+    wire::{Detail, Function},
+};
 
 /// A symbol that covers an address, or claims to.
 pub(super) struct Symbol {
@@ -37,6 +40,7 @@ pub(super) fn kernel(addresses: &[u64]) -> Vec<Option<Vec<Function>>> {
     let symbolizer = Symbolizer::builder()
         .enable_code_info(true)
         .enable_inlined_fns(true)
+        .enable_demangling(false)
         .build();
     let symbols = symbolizer.symbolize(
         &Source::Kernel(Kernel::default()),
@@ -60,6 +64,7 @@ pub(super) fn look_up(
         .enable_auto_reload(false)
         .enable_code_info(true)
         .enable_inlined_fns(true)
+        .enable_demangling(false)
         .set_debug_dirs(Some(std::iter::empty::<PathBuf>()))
         .build();
     let mut source = Elf::new(path);
@@ -94,7 +99,7 @@ fn lines(symbol: &Sym<'_>) -> Vec<Function> {
 
 fn line(name: &str, code_info: Option<&CodeInfo<'_>>) -> Function {
     Function {
-        name: name.to_owned(),
+        name: demangle(name).into_owned(),
         file: code_info.map(|code| code.to_path().display().to_string()),
         line: code_info.and_then(|code| code.line),
     }

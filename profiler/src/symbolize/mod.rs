@@ -16,6 +16,7 @@ pub(crate) mod child;
 mod debug_files;
 mod launch;
 mod limits;
+mod mangling;
 mod names;
 mod wire;
 mod worker;

@@ -79,7 +79,14 @@ impl Names {
         self.anonymous(places, sources, &mut named, &mut budget);
         let named = named
             .into_iter()
-            .map(|named| named.unwrap_or_else(|| self.unmapped()))
+            .zip(places)
+            .map(|(named, place)| match (named, place) {
+                (Some(named), _) => named,
+                (None, Place::Uretprobe) => {
+                    plain(FrameKind::Marker, "[uretprobe]".to_owned(), None)
+                }
+                (None, _) => self.unmapped(),
+            })
             .collect();
         Resolved {
             named,

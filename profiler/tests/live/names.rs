@@ -270,3 +270,22 @@ fn recordings_are_read_back() {
         "{raw}"
     );
 }
+
+/// Functions in C whose names are C++'s words for types keep them.
+#[test]
+fn short_names_in_c_are_kept() {
+    const SHORT: &str = r"
+#include <stdint.h>
+volatile uint64_t sink;
+__attribute__((noinline)) void Pc(void) { for (int i = 0; i < 1000; i++) sink += i; }
+__attribute__((noinline)) void a(void) { Pc(); sink++; }
+__attribute__((noinline)) void v(void) { a(); sink++; }
+int main(void) { for (;;) v(); }
+";
+    let Some(bench) = bench() else { return };
+    let program = bench.compile("short", SHORT, &[]);
+    let target = Target::start(&program, &[]);
+    bench
+        .folded(&["-p", &target.pid(), "-d", "1s"])
+        .assert_has("main;v;a;Pc");
+}
