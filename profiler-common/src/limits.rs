@@ -7,17 +7,26 @@ pub const USER_FRAMES_MAX: usize = 256;
 /// Longest kernel stack, in frames: the kernel's own default, `kernel.perf_event_max_stack`.
 pub const KERNEL_FRAMES_MAX: usize = 127;
 
-/// Longest stack of Python frames that is sent; the frames beyond are the outermost ones, and their number
-/// is not known. Django under gunicorn has some 60.
-pub const PYTHON_FRAMES_MAX: usize = 128;
+/// Most Python frames that are sent, where the other stacks leave room for them: of a longer stack both ends.
+/// Django under gunicorn has some 60, with a framework on top and middleware some 150.
+pub const PYTHON_FRAMES_MAX: usize = 256;
+
+/// Python frames that are sent, however long the other stacks are.
+pub const PYTHON_FRAMES_MIN: usize = 128;
+
+/// Python frames that are walked past to reach the outermost one.
+pub const PYTHON_WALK_MAX: usize = 1024;
 
 /// Steps up the list of Python frames: in the worst case (from 3.12 on) each is an activation of its own,
 /// with a frame that stands for the evaluator's entry.
-pub const PYTHON_STEPS_MAX: usize = 2 * PYTHON_FRAMES_MAX;
+pub const PYTHON_STEPS_MAX: usize = 2 * PYTHON_WALK_MAX;
 
-/// Interpreters and thread states that are looked through for the one of a thread, all together, where its
-/// thread-specific data does not tell: each costs a read.
+/// Interpreters and thread states that the kernel side looks through for the one of a thread, all together, where its
+/// thread-specific data does not tell: each costs a read. User space finds the others.
 pub const PYTHON_THREADS_MAX: usize = 512;
+
+/// Interpreters and thread states that user space looks through, all together.
+pub const PYTHON_LIST_MAX: usize = 32_768;
 
 /// Processes with an interpreter that the kernel side can hold at once: 400 KiB.
 pub const PYTHONS_MAX: usize = 4096;

@@ -7,7 +7,7 @@
 
 use crate::{
     limits::{
-        COMM_LEN, KERNEL_FRAMES_MAX, PYTHON_FRAMES_MAX, STACK_COPY_BYTES, STACK_RED_ZONE_BYTES,
+        COMM_LEN, KERNEL_FRAMES_MAX, PYTHON_FRAMES_MIN, STACK_COPY_BYTES, STACK_RED_ZONE_BYTES,
         USER_FRAMES_MAX,
     },
     unwind::Registers,
@@ -91,8 +91,11 @@ pub struct SampleHeader {
     pub python_stop: u8,
     /// [`GIL_UNKNOWN`], [`GIL_FREE`] or [`GIL_HELD`].
     pub gil: u8,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// Of the Python frames, those innermost ones that are sent in their order. Behind them the others go round: the
+    /// oldest of them is at `python_left_out`, modulo their number.
+    pub python_inner: u16,
+    /// Python frames between both parts that are not sent.
+    pub python_left_out: u16,
 }
 
 /// The thread has nothing to do with a global interpreter lock, or it is not known.
@@ -137,7 +140,7 @@ impl Rest {
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = size_of::<SampleHeader>();
 /// Most words of all stacks together.
-pub const WORDS_MAX: usize = KERNEL_FRAMES_MAX + USER_FRAMES_MAX + 2 * PYTHON_FRAMES_MAX;
+pub const WORDS_MAX: usize = KERNEL_FRAMES_MAX + USER_FRAMES_MAX + 2 * PYTHON_FRAMES_MIN;
 /// Bytes of a record without and with a [`Rest`], at most and always.
 pub const SAMPLE_BYTES_MAX: usize = HEADER_BYTES + WORDS_MAX * size_of::<u64>();
 /// See [`SAMPLE_BYTES_MAX`].
@@ -190,7 +193,8 @@ mod decode {
             let sane = (matches!(header.kind, KIND_SAMPLE | KIND_OFF_CPU | KIND_CALL) || has_rest)
                 && kernel_len <= KERNEL_FRAMES_MAX
                 && user_len <= USER_FRAMES_MAX
-                && python_len <= PYTHON_FRAMES_MAX;
+                && python_len <= PYTHON_FRAMES_MAX
+                && usize::from(header.python_inner) <= python_len;
             if !sane {
                 return None;
             }

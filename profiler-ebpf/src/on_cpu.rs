@@ -78,7 +78,8 @@ pub(crate) fn header_of(tgid: u32, tid: u32, origin: u8) -> SampleHeader {
         python_len: 0,
         python_stop: 0,
         gil: GIL_UNKNOWN,
-        padding: 0,
+        python_inner: 0,
+        python_left_out: 0,
     }
 }
 

@@ -6,10 +6,10 @@ use core::{ffi::c_void, mem::transmute, ptr};
 
 use aya_ebpf::helpers::{bpf_loop, bpf_probe_read_user, generated};
 use profiler_common::{
-    limits::{PYTHON_FRAMES_MAX, PYTHON_STEPS_MAX, PYTHON_THREADS_MAX},
+    limits::{PYTHON_FRAMES_MAX, PYTHON_STEPS_MAX, PYTHON_THREADS_MAX, PYTHON_WALK_MAX},
     outcome::{PythonStop, StopReason},
     python::{NONE, PythonFrame, checksum, step},
-    sample::{GIL_FREE, GIL_HELD, GIL_UNKNOWN, WORDS_MAX},
+    sample::{GIL_FREE, GIL_HELD, GIL_UNKNOWN, SampleHeader, WORDS_MAX},
 };
 
 use crate::{
@@ -32,6 +32,8 @@ pub(crate) fn take<const FOR: u32>(scratch: *mut Scratch) {
     // SAFETY: `scratch` is a live map value.
     let header = unsafe { &mut (*scratch).header };
     header.python_len = 0;
+    header.python_inner = 0;
+    header.python_left_out = 0;
     header.python_stop = PythonStop::None as u8;
     header.gil = GIL_UNKNOWN;
     let has_user_stack = header.stop != StopReason::KernelThread as u8
@@ -50,6 +52,8 @@ pub(crate) fn take<const FOR: u32>(scratch: *mut Scratch) {
     let python = unsafe { &mut (*scratch).python };
     python.interpreter = *interpreter;
     python.count = 0;
+    python.at = 0;
+    python.room = room(header);
     let Some(thread) = Task::current().thread_pointer() else {
         header.python_stop = PythonStop::NoThread as u8;
         return;
@@ -61,8 +65,26 @@ pub(crate) fn take<const FOR: u32>(scratch: *mut Scratch) {
     }
     header.gil = gil(python);
     walk::<FOR>(python);
-    header.python_len = python.count as u16;
+    header.python_len = python.count.min(python.room) as u16;
+    if python.count > python.room {
+        header.python_inner = inner(python.room) as u16;
+        header.python_left_out = (python.count - python.room) as u16;
+    }
     header.python_stop = python.stop as u8;
+}
+
+/// Python frames that a record has room for beside the other stacks.
+#[inline(always)]
+fn room(header: &SampleHeader) -> u32 {
+    let native = u32::from(header.kernel_len) + u32::from(header.user_len);
+    ((WORDS_MAX as u32).saturating_sub(native) / 2).min(PYTHON_FRAMES_MAX as u32)
+}
+
+/// Of a stack with more frames than there is room for, how many innermost ones are kept; the other half are the
+/// outermost ones.
+#[inline(always)]
+fn inner(room: u32) -> u32 {
+    room / 2
 }
 
 /// Whether an address lies in the state of the process's interpreter, where its lock is.
@@ -317,12 +339,15 @@ fn read_frame(python: &mut Python) -> bool {
 
 #[inline(always)]
 fn push(scratch: &mut Scratch, frame: PythonFrame) -> Result<(), PythonStop> {
-    let count = scratch.python.count;
-    if count >= PYTHON_FRAMES_MAX as u32 {
+    let python = &mut scratch.python;
+    if python.count >= PYTHON_WALK_MAX as u32 {
         return Err(PythonStop::TooDeep);
     }
+    if python.at >= python.room {
+        python.at = inner(python.room);
+    }
     let header = &scratch.header;
-    scratch.python.slot = u32::from(header.kernel_len) + u32::from(header.user_len) + 2 * count;
+    python.slot = u32::from(header.kernel_len) + u32::from(header.user_len) + 2 * python.at;
     // SAFETY: a live map value; volatile for the reason given in `unwind::push`.
     let slot = unsafe { ptr::read_volatile(&raw const scratch.python.slot) };
     if slot >= WORDS_MAX as u32 - 1 {
@@ -335,7 +360,8 @@ fn push(scratch: &mut Scratch, frame: PythonFrame) -> Result<(), PythonStop> {
     unsafe { *place = code };
     // SAFETY: as above.
     unsafe { *place.add(1) = rest };
-    scratch.python.count = count + 1;
+    scratch.python.count += 1;
+    scratch.python.at += 1;
     Ok(())
 }
 

@@ -18,6 +18,8 @@ struct Positions {
     code: usize,
     bytes: usize,
     unicode: usize,
+    /// Within its group.
+    thread_id: usize,
     /// Within its group: the pointer to the GIL, and the GIL's own state.
     gil: usize,
     /// Within its group.
@@ -33,12 +35,12 @@ const V3_13: Positions = Positions {
     code: 34,
     bytes: 64,
     unicode: 67,
+    thread_id: 5,
     gil: 8,
     mark: 5,
     thread_key: 2160,
 };
 
-/// Read in the published header, not on a machine: nothing here has 3.14.
 const V3_14: Positions = Positions {
     interpreter: 6,
     thread: 22,
@@ -46,9 +48,19 @@ const V3_14: Positions = Positions {
     code: 39,
     bytes: 74,
     unicode: 77,
+    thread_id: 5,
     gil: 9,
     mark: 5,
     thread_key: NONE,
+};
+
+const V3_15: Positions = Positions {
+    frame: 39,
+    code: 47,
+    bytes: 86,
+    unicode: 89,
+    thread_id: 8,
+    ..V3_14
 };
 
 /// Reads the table; `None` where there is none.
@@ -71,6 +83,7 @@ fn read(
     let at = match minor {
         Some(13) => V3_13,
         Some(14) => V3_14,
+        Some(15) => V3_15,
         _ => return Err(Refusal::Version),
     };
     let group = |first: usize| Group {
@@ -92,7 +105,7 @@ fn read(
         gil_locked: within(interpreter.member(at.gil + 3)?, gil)?,
         thread_next: thread.member(2)?,
         thread_interpreter: thread.member(3)?,
-        thread_id: thread.member(5)?,
+        thread_id: thread.member(at.thread_id)?,
         thread_frame: thread.member(4)?,
         c_frame: NONE,
         frame_back: frame.member(1)?,
@@ -117,14 +130,14 @@ fn read(
         return Err(Refusal::Offsets);
     }
     let groups = [&code, &unicode, &bytes];
-    let code = code_layout(groups, (minor, free_threaded))?;
+    let code = code_layout(groups, free_threaded)?;
     Ok(Versioned { layout, code })
 }
 
 /// What user space needs, out of the groups of code objects, strings and bytes.
 fn code_layout(
     [code, unicode, bytes]: [&Group<'_>; 3],
-    version: (Option<u8>, bool),
+    free_threaded: bool,
 ) -> Result<CodeLayout, Refusal> {
     let ascii = unicode.member(3)?;
     Ok(CodeLayout {
@@ -136,12 +149,8 @@ fn code_layout(
         line_table: LineTable::Locations,
         text_length: unicode.member(2)?,
         text_state: unicode.member(1)?,
-        // `interned` takes two bits of 3.13, a byte where there is no GIL, two bytes of 3.14.
-        text_kind_bit: match version {
-            (Some(13), false) => 2,
-            (Some(13), true) => 8,
-            _ => 16,
-        },
+        // `interned` takes two bits, and a byte where there is no GIL. User space tries both.
+        text_kind_bit: if free_threaded { 8 } else { 2 },
         text_ascii: ascii,
         // `utf8_length` and `utf8` come between.
         text_wide: ascii + 16,
@@ -233,7 +242,7 @@ mod tests {
     #[test]
     fn what_is_no_table() {
         assert_eq!(debug_offsets(&table(&[1, 2, 3])), None);
-        let newer = table(&[COOKIE, 0x030f_00f0]);
+        let newer = table(&[COOKIE, 0x0310_00f0]);
         assert_eq!(debug_offsets(&newer), Some(Err(Refusal::Version)));
         let empty = table(&[COOKIE, 0x030d_00f0]);
         assert_eq!(debug_offsets(&empty), Some(Err(Refusal::Offsets)));

@@ -120,7 +120,7 @@ pub struct Versioned {
 /// Why an interpreter's frames are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// Before 3.8, after 3.14, or a version that could not be found out.
+    /// Before 3.8, after 3.15, or a version that could not be found out.
     Version,
     /// Built `--with-pydebug`: every object begins with more than usual.
     Debug,

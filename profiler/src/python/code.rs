@@ -2,8 +2,14 @@
 
 use profiler_common::python::{CodeLayout, HEAD_WORDS, PythonFrame, checksum};
 
+use crate::printable::shortened;
+
 /// Longest name or path that is read, in characters.
 const TEXT_MAX: u64 = 4096;
+/// Longest name that is kept, in characters: a stack has hundreds, and a table of stacks thousands of those.
+const NAME_MAX: usize = 256;
+/// Longest path that is kept.
+const PATH_MAX: usize = 1024;
 /// Longest line table that is read, in bytes: lines beyond it are not known.
 const TABLE_MAX: u64 = 1 << 16;
 
@@ -69,8 +75,8 @@ pub fn read(
     reader.check(frame)?;
     let pointer = |offset: u32| reader.word(at(offset));
     let code = Code {
-        name: reader.text(pointer(layout.name)?)?,
-        file: reader.text(pointer(layout.filename)?)?,
+        name: shortened(&reader.text(pointer(layout.name)?)?, NAME_MAX).into_owned(),
+        file: shortened(&reader.text(pointer(layout.filename)?)?, PATH_MAX).into_owned(),
         first_line: u32::from_ne_bytes(reader.bytes(at(layout.first_line))?),
         lines: reader.table(pointer(layout.lines)?)?,
     };
@@ -234,6 +240,16 @@ mod tests {
             ..PythonFrame::default()
         };
         (Objects(BTreeMap::from(objects)), frame)
+    }
+
+    /// A name as long as a target likes is kept short.
+    #[test]
+    fn long_names_are_cut() {
+        let layout = Version { minor: 11 }.known().unwrap().code;
+        let name = text(&layout, (1, 8 | 16), 4000, &[b'a'; 4000]);
+        let (objects, frame) = objects(&layout, name);
+        let code = read(&objects, &layout, &frame).unwrap();
+        assert_eq!(code.name.chars().count(), super::NAME_MAX + 1);
     }
 
     /// Names in every width, in every version's layout.

@@ -27,6 +27,20 @@ pub struct Function {
     pub file: Option<String>,
     /// Where it begins, if that is known.
     pub first_line: Option<u32>,
+    /// It is none, but says how many are left out.
+    pub is_gap: bool,
+}
+
+impl Function {
+    /// One of which no more is known than what stands for its name.
+    fn nameless(name: String) -> Self {
+        Self {
+            name,
+            file: None,
+            first_line: None,
+            is_gap: false,
+        }
+    }
 }
 
 /// Most code objects of one process, those that could not be read included. Django runs some 10,000.
@@ -63,6 +77,8 @@ pub(super) struct Codes {
     /// Stands for code objects that found no room, and how often it did.
     beyond: Option<CodeId>,
     beyond_count: u64,
+    /// What stands for so many frames, or for more.
+    gaps: HashMap<(usize, bool), CodeId>,
 }
 
 impl Codes {
@@ -121,6 +137,7 @@ impl Codes {
             name: format!("{module}.{}", code.name),
             file: Some(code.file.clone()),
             first_line: Some(code.first_line),
+            is_gap: false,
         };
         // Names and paths are kept three times.
         let texts = 3 * (module.len() + code.name.len() + code.file.len());
@@ -131,26 +148,35 @@ impl Codes {
     }
 
     fn unnamed(&mut self, address: u64) -> CodeId {
-        let function = Function {
-            name: format!("<python code at {address:#x}>"),
-            file: None,
-            first_line: None,
+        let name = format!("<python code at {address:#x}>");
+        self.push(Function::nameless(name), None)
+    }
+
+    /// What stands for so many frames that are left out, or for `more` than that.
+    pub(super) fn left_out(&mut self, frames: usize, more: bool) -> CodeId {
+        if let Some(&id) = self.gaps.get(&(frames, more)) {
+            return id;
+        }
+        let name = match (frames, more) {
+            (0, _) => "[more Python frames]".to_owned(),
+            (_, true) => format!("[more than {frames} Python frames]"),
+            (_, false) => format!("[{frames} Python frames left out]"),
         };
-        self.push(function, None)
+        let gap = Function {
+            is_gap: true,
+            ..Function::nameless(name)
+        };
+        let id = self.push(gap, None);
+        self.gaps.insert((frames, more), id);
+        id
     }
 
     fn beyond(&mut self) -> CodeId {
         if let Some(beyond) = self.beyond {
             return beyond;
         }
-        let beyond = self.push(
-            Function {
-                name: "<python code, too much>".to_owned(),
-                file: None,
-                first_line: None,
-            },
-            None,
-        );
+        let name = "<python code, too much>".to_owned();
+        let beyond = self.push(Function::nameless(name), None);
         self.beyond = Some(beyond);
         beyond
     }

@@ -3,7 +3,10 @@
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadRef, Symbol, SymbolKind};
 use profiler_common::python::Version;
 
-use crate::{foreign::plain, unwind::Segments};
+use crate::{
+    foreign::plain,
+    unwind::{Segments, add_parts},
+};
 
 const RUNTIME: &[u8] = b"_PyRuntime";
 const EVALUATOR: &[u8] = b"_PyEval_EvalFrameDefault";
@@ -62,6 +65,7 @@ impl Image {
         if !has_runtime {
             return None;
         }
+        add_parts(data, &object, &mut image.evaluator);
         image.evaluator.sort_unstable();
         image.evaluator.dedup();
         image.evaluator_offsets = image

@@ -6,7 +6,7 @@ use profiler_common::python::{CodeLayout, Interpreter, PythonFrame};
 
 use super::{
     code::{self, Code, Failure, Memory},
-    walk::{self, Walked},
+    walk::{self, States, Walked},
 };
 use crate::foreign::ask;
 
@@ -35,10 +35,17 @@ impl ProcessMemory {
         }
     }
 
-    /// The Python stack of a thread now.
-    pub(super) fn walk(&self, interpreter: &Interpreter, tid: u32) -> Option<Walked> {
+    /// The states of its threads now.
+    pub(super) fn states(&self, interpreter: &Interpreter) -> States {
         let interpreter = *interpreter;
-        self.ask(move |memory| walk::walk(memory, &interpreter, tid))?
+        self.ask(move |memory| walk::states(memory, &interpreter))
+            .unwrap_or_default()
+    }
+
+    /// The Python stack of a thread with this state now.
+    pub(super) fn walk(&self, interpreter: &Interpreter, tid: u32, state: u64) -> Option<Walked> {
+        let interpreter = *interpreter;
+        self.ask(move |memory| walk::walk(memory, &interpreter, tid, state))?
     }
 
     /// Several reads at once cost one question.

@@ -8,11 +8,13 @@
 
 pub mod code;
 mod codes;
+mod ends;
 pub(crate) mod image;
 pub mod lines;
 mod memory;
 mod module;
 mod stitch;
+mod threads;
 mod walk;
 
 use std::{
@@ -24,25 +26,36 @@ use std::{
 use profiler_common::{
     outcome::{PythonStop, StopReason},
     python::{
-        COOKIE, DEBUG_OFFSET_WORDS, Interpreter, NONE, PythonFrame, Refusal, Version, Versioned,
-        debug_offsets,
+        COOKIE, CodeLayout, DEBUG_OFFSET_WORDS, Interpreter, NONE, PythonFrame, Refusal, Version,
+        Versioned, debug_offsets,
     },
     sample::{ORIGIN_SYSCALL, Sample},
 };
 
-use self::{code::Memory, codes::Codes, image::Image, memory::ProcessMemory, stitch::stitch};
+pub(crate) use self::ends::both_ends;
+use self::{
+    code::Memory,
+    codes::Codes,
+    ends::{Ends, ends},
+    image::Image,
+    memory::ProcessMemory,
+    stitch::stitch,
+    threads::Threads,
+};
 pub use self::{
     codes::{CodeId, Function},
-    walk::Walked,
+    walk::{States, Walked},
 };
 use crate::{
     foreign::{Contents, Owners, Refusals, Refused, Spent, ran},
-    process::{Backing, FileId, Mapping, PinnedFile, Place},
+    process::{Backing, FileId, Mapping, PinnedFile, Place, own_id},
     unwind::Use,
 };
 
 /// A sample with the evaluator on its stack and no Python frames.
 const NO_FRAMES: &str = "Python evaluator on the stack without its Python frames";
+/// The same, of a thread that is in none of the interpreter's lists, or was not found there yet.
+const NO_STATE: &str = "Python evaluator on the stack of a thread without a known thread state";
 /// The other way round.
 const NO_EVALUATOR: &str = "Python frames without the evaluator on the stack";
 /// A sample of a process that makes us read what changes all the time.
@@ -61,6 +74,8 @@ pub struct Pythons {
     /// Samples by how their Python stack ended.
     by_stop: BTreeMap<PythonStop, u64>,
     no_frames: u64,
+    /// The same of threads whose state was not found.
+    no_state: u64,
     no_evaluator: u64,
     /// Samples whose Python frames were left out, as their process's took too long to read.
     too_long: u64,
@@ -79,6 +94,7 @@ struct Known {
     versioned: Versioned,
     memory: ProcessMemory,
     spent: Spent,
+    threads: Threads,
 }
 
 /// A Python frame among the native ones.
@@ -134,6 +150,7 @@ impl Pythons {
         let memory = ProcessMemory::of(pid);
         match versioned(&memory, &image, bias) {
             Ok(versioned) => {
+                let versioned = prove(&memory, &image, runtime, versioned);
                 let interpreter = Interpreter {
                     runtime,
                     runtime_bytes: image.runtime.1,
@@ -147,6 +164,7 @@ impl Pythons {
                     versioned,
                     memory,
                     spent: Spent::new(Instant::now(), FREE),
+                    threads: Threads::default(),
                 };
                 self.known.insert(pid, known);
                 Some(interpreter)
@@ -198,6 +216,7 @@ impl Pythons {
             image: Arc::clone(&known.image),
             memory: ProcessMemory::of(child),
             spent: Spent::new(Instant::now(), FREE),
+            threads: Threads::default(),
             ..*known
         };
         self.known.insert(child, known);
@@ -249,11 +268,13 @@ impl Pythons {
         let Some(known) = self.known.get(&pid) else {
             return Vec::new();
         };
-        let mut frames: Vec<PythonFrame> = sample
-            .python
-            .iter()
-            .map(|&words| PythonFrame::from_words(words))
-            .collect();
+        let (
+            Ends {
+                inner: mut frames,
+                mut outer,
+            },
+            mut beyond,
+        ) = frames_of(sample);
         let in_call = sample.header.origin == ORIGIN_SYSCALL;
         let activations: Vec<usize> = (0..)
             .zip(sample.user)
@@ -269,35 +290,82 @@ impl Pythons {
                 && codes.all(|frame| self.codes.can_find(pid, frame, layout, &known.memory));
             if !is_sane {
                 frames.clear();
+                outer.clear();
+                beyond = 0;
             }
         }
         *self.by_stop.entry(sample.python_stop).or_default() += 1;
         let has_frames = frames.iter().any(|frame| frame.code != 0);
-        self.no_frames += u64::from(!has_frames && !activations.is_empty());
+        let is_missed = !has_frames && !activations.is_empty();
+        let has_state = sample.python_stop != PythonStop::NoThread;
+        self.no_frames += u64::from(is_missed && has_state);
+        self.no_state += u64::from(is_missed && !has_state);
         self.no_evaluator += u64::from(has_frames && activations.is_empty());
         let is_whole = matches!(
             sample.stop,
             StopReason::Outermost | StopReason::FramePointersEnd
         ) && sample.python_stop == PythonStop::Outermost;
-        let mut inserted = Vec::with_capacity(frames.len());
-        for piece in stitch(&frames, &activations, sample.user.len(), is_whole) {
-            for frame in &frames[piece.frames] {
-                let layout = &known.versioned.code;
-                let (code, line) = self.codes.find(pid, frame, layout, &known.memory);
-                inserted.push(Inserted {
-                    before: piece.before,
-                    place: Place::Python { code, line },
-                    address: frame.code,
-                });
+        let is_open = !frames.is_empty() && sample.python_stop == PythonStop::TooDeep;
+        let gap = (beyond > 0 || is_open).then(|| self.codes.left_out(beyond, is_open));
+        let mut insert = |part: &[PythonFrame], is_whole, inserted: &mut Vec<Inserted>| {
+            let least = inserted.last().map_or(0, |last| last.before);
+            for piece in stitch(part, &activations, sample.user.len(), is_whole) {
+                for frame in &part[piece.frames] {
+                    let layout = &known.versioned.code;
+                    let (code, line) = self.codes.find(pid, frame, layout, &known.memory);
+                    inserted.push(Inserted {
+                        before: piece.before.max(least),
+                        place: Place::Python { code, line },
+                        address: frame.code,
+                    });
+                }
             }
+        };
+        let mut inserted = Vec::with_capacity(frames.len() + outer.len() + 1);
+        insert(&frames, is_whole && gap.is_none(), &mut inserted);
+        if let Some(code) = gap {
+            inserted.push(Inserted {
+                before: inserted.last().map_or(0, |last| last.before),
+                place: Place::Python { code, line: 0 },
+                address: 0,
+            });
+            insert(&outer, is_whole, &mut inserted);
         }
         inserted
     }
 
+    /// The states of a process's threads now, for [`walk`](Self::walk).
+    pub fn states(&self, pid: u32) -> States {
+        let known = self.known.get(&pid);
+        known.map_or_else(States::new, |known| known.memory.states(&known.interpreter))
+    }
+
     /// The Python stack of a thread now; `tid` is the id that the thread itself sees.
-    pub fn walk(&self, pid: u32, tid: u32) -> Option<Walked> {
-        let known = self.known.get(&pid)?;
-        known.memory.walk(&known.interpreter, tid)
+    pub fn walk(&self, pid: u32, tid: u32, states: &States) -> Option<Walked> {
+        let (known, state) = (self.known.get(&pid)?, states.get(&tid)?);
+        known.memory.walk(&known.interpreter, tid, *state)
+    }
+
+    /// The state of a thread that the kernel side did not find, if it has one.
+    pub fn missed(&mut self, sample: &Sample<'_>) -> Option<u64> {
+        let (pid, tid) = (sample.header.tgid, sample.header.tid);
+        let known = self.known.get_mut(&pid)?;
+        let now = Instant::now();
+        if sample.python_stop != PythonStop::NoThread || !known.spent.may(now) {
+            return None;
+        }
+        let Known {
+            memory,
+            interpreter,
+            threads,
+            spent,
+            ..
+        } = known;
+        let began = ran();
+        let read = || memory.states(interpreter);
+        let found = threads.find(tid, now, read, || own_id(pid, tid));
+        spent.took(ran().saturating_sub(began));
+        found
     }
 
     /// Whether an address of a process lies in its interpreter's own state, where the lock is too.
@@ -339,6 +407,7 @@ impl Pythons {
             .map(|stop| (stop.text(), self.by_stop.get(&stop).copied().unwrap_or(0)));
         let lost = [
             (NO_FRAMES, self.no_frames),
+            (NO_STATE, self.no_state),
             (NO_EVALUATOR, self.no_evaluator),
             (TOO_LONG, self.too_long),
         ];
@@ -369,10 +438,63 @@ impl Known {
     }
 }
 
+/// The Python frames of a sample, and how many are known to be between or beyond them.
+fn frames_of(sample: &Sample<'_>) -> (Ends<PythonFrame>, usize) {
+    let frames = sample.python.iter();
+    let frames: Vec<PythonFrame> = frames
+        .map(|&words| PythonFrame::from_words(words))
+        .collect();
+    let left_out = usize::from(sample.header.python_left_out);
+    let mut both = ends(&frames, usize::from(sample.header.python_inner), left_out);
+    let mut beyond = left_out;
+    if sample.python_stop == PythonStop::TooDeep {
+        // The outermost ones are further out, and those in the middle say nothing without them.
+        beyond += std::mem::take(&mut both.outer).len();
+    }
+    (both, beyond)
+}
+
 /// Whether one of these sorted ranges holds a number.
 fn holds(ranges: &[(u64, u64)], number: u64) -> bool {
     let after = ranges.partition_point(|&(start, _)| start <= number);
     after > 0 && number < ranges[after - 1].1
+}
+
+/// Proves how strings are read on the name of a function that is running: it has changed between releases of a minor
+/// version, and no table tells it.
+fn prove(memory: &ProcessMemory, image: &Image, runtime: u64, versioned: Versioned) -> Versioned {
+    /// Threads and frames that are tried: any may change while it is read.
+    const TRIED: usize = 8;
+    /// Where the kind of a string has begun so far.
+    const KIND_BITS: [u32; 3] = [2, 8, 16];
+    let interpreter = Interpreter {
+        runtime,
+        runtime_bytes: image.runtime.1,
+        layout: versioned.layout,
+    };
+    let states = memory.states(&interpreter).into_iter().take(TRIED);
+    let stacks = states.filter_map(|(tid, state)| memory.walk(&interpreter, tid, state));
+    let frames = stacks.flat_map(|walked| walked.frames.into_iter().take(TRIED));
+    let known = versioned.code.text_kind_bit;
+    for frame in frames.filter(|frame| frame.code != 0) {
+        for text_kind_bit in std::iter::once(known).chain(KIND_BITS) {
+            let code = CodeLayout {
+                text_kind_bit,
+                ..versioned.code
+            };
+            let read = memory.code(&code, &frame);
+            if read.is_ok_and(|read| is_function_name(&read.name) && !read.file.is_empty()) {
+                return Versioned { code, ..versioned };
+            }
+        }
+    }
+    versioned
+}
+
+/// `Class.method.<locals>.<lambda>`
+fn is_function_name(name: &str) -> bool {
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '<' | '>' | ' ');
+    !name.is_empty() && name.chars().all(fits)
 }
 
 /// Finds out the version of an interpreter, and with it where its structures' members lie.

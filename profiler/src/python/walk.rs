@@ -2,8 +2,10 @@
 //! does, over a process that is not stopped. A thread that runs meanwhile may give nonsense, which the
 //! checks of code objects keep out; one that waits stands still.
 
+use std::collections::HashMap;
+
 use profiler_common::{
-    limits::{PYTHON_FRAMES_MAX, PYTHON_STEPS_MAX, PYTHON_THREADS_MAX},
+    limits::{PYTHON_LIST_MAX, PYTHON_STEPS_MAX, PYTHON_WALK_MAX},
     outcome::PythonStop,
     python::{FRAME_WORDS, HEAD_WORDS, Interpreter, NONE, PythonFrame, checksum, step},
 };
@@ -14,13 +16,35 @@ use super::code::Memory;
 /// nptl/descr.h, `src/internal/pthread_impl.h`; x86-64). Before 3.11 a thread state does not tell it.
 const THREAD_ID_AT: [u64; 2] = [0x2d0, 0x30];
 
-/// A thread's stack, if it is one of Python's. `tid` is the id that the thread itself sees.
-pub(super) fn walk(memory: &impl Memory, interpreter: &Interpreter, tid: u32) -> Option<Walked> {
+/// The state of each thread, by the id that the thread itself sees.
+pub type States = HashMap<u32, u64>;
+
+/// The states of all threads that the interpreters know.
+pub(super) fn states(memory: &impl Memory, interpreter: &Interpreter) -> States {
     let walker = Walker {
         memory,
         interpreter,
     };
-    let state = walker.thread_state(tid)?;
+    let mut states = States::new();
+    // What was found before the list ended in nonsense is good.
+    let _ = walker.thread_states(&mut states);
+    states
+}
+
+/// The stack of a thread with this state; `None` if the state is another thread's by now.
+pub(super) fn walk(
+    memory: &impl Memory,
+    interpreter: &Interpreter,
+    tid: u32,
+    state: u64,
+) -> Option<Walked> {
+    let walker = Walker {
+        memory,
+        interpreter,
+    };
+    if !walker.ids(state).contains(&Some(tid)) {
+        return None;
+    }
     let mut frames = Vec::new();
     let stop = walker.frames(state, &mut frames);
     Some(Walked {
@@ -57,15 +81,15 @@ impl<M: Memory> Walker<'_, M> {
             .map(u64::from_ne_bytes)
     }
 
-    fn thread_state(&self, tid: u32) -> Option<u64> {
+    fn thread_states(&self, states: &mut States) -> Option<()> {
         let layout = &self.interpreter.layout;
         let mut looks = 0;
         let mut next = self.word(self.interpreter.runtime, layout.interpreters)?;
-        while next != 0 && looks < PYTHON_THREADS_MAX {
+        while next != 0 && looks < PYTHON_LIST_MAX {
             let mut state = self.word(next, layout.interpreter_threads)?;
-            while state != 0 && looks < PYTHON_THREADS_MAX {
-                if self.belongs(state, tid) {
-                    return Some(state);
+            while state != 0 && looks < PYTHON_LIST_MAX {
+                for tid in self.ids(state).into_iter().flatten() {
+                    states.entry(tid).or_insert(state);
                 }
                 state = self.word(state, layout.thread_next)?;
                 looks += 1;
@@ -73,16 +97,14 @@ impl<M: Memory> Walker<'_, M> {
             next = self.word(next, layout.interpreter_next)?;
             looks += 1;
         }
-        None
+        Some(())
     }
 
-    fn belongs(&self, state: u64, tid: u32) -> bool {
+    /// The ids that a thread with this state may have: one of them is none.
+    fn ids(&self, state: u64) -> [Option<u32>; 2] {
         let thread = self.word(state, self.interpreter.layout.thread_id);
-        thread.is_some_and(|thread| {
-            THREAD_ID_AT
-                .iter()
-                .any(|at| self.read(thread.wrapping_add(*at)).map(u32::from_ne_bytes) == Some(tid))
-        })
+        let id = |at| self.read(thread?.wrapping_add(at)).map(u32::from_ne_bytes);
+        THREAD_ID_AT.map(id)
     }
 
     /// The thread state that holds the lock, as the kernel side finds it.
@@ -143,7 +165,7 @@ impl<M: Memory> Walker<'_, M> {
             };
             frames.extend(pushed);
             is_first = step.is_last;
-            if frames.len() >= PYTHON_FRAMES_MAX {
+            if frames.len() >= PYTHON_WALK_MAX {
                 break;
             }
         }

@@ -413,7 +413,8 @@ mod tests {
             python_len: 0,
             python_stop: 0,
             gil: 0,
-            padding: 0,
+            python_inner: 0,
+            python_left_out: 0,
         }
     }
 

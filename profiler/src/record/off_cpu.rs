@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use profiler_common::{
     config::Settings,
-    limits::COMM_LEN,
+    limits::{COMM_LEN, PYTHON_FRAMES_MIN},
     off_cpu::{KIND_THREAD_END, State, ThreadTimes, wait},
     outcome::{PythonStop, StopReason},
     sample::{KIND_OFF_CPU, ORIGIN_SYSCALL, Sample, SampleHeader},
@@ -24,7 +24,7 @@ use crate::{
     foreign::{proc_bytes, proc_facts},
     kernel::{Kernel, KernelError, Left, Record, switch_tells_state},
     process::{Place, own_id, read_words},
-    python::Pythons,
+    python::{Pythons, Walked, both_ends},
     wait as waits,
 };
 
@@ -57,10 +57,12 @@ pub(super) fn begin(
     pythons: &Pythons,
 ) -> Result<(), KernelError> {
     for pid in pids {
+        let states = pythons.states(pid);
+        let walk = |tid| pythons.walk(pid, own_id(pid, tid), &states);
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter();
         for task in tasks.flatten().flatten() {
             let tid = task.file_name().to_str().and_then(|name| name.parse().ok());
-            if let Some((times, left)) = tid.and_then(|tid| look(pid, tid, pythons)) {
+            if let Some((times, left)) = tid.and_then(|tid| look(pid, tid, walk)) {
                 kernel.begin_thread(times, &left)?;
             }
         }
@@ -69,7 +71,7 @@ pub(super) fn begin(
 }
 
 /// What `/proc` tells of a thread now: its state and, if it waits in a system call, which and where.
-fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
+fn look(pid: u32, tid: u32, walk: impl Fn(u32) -> Option<Walked>) -> Option<(ThreadTimes, Left)> {
     let fact = |name: &str| proc_facts(pid, &format!("task/{tid}/{name}"));
     let stat = fact("stat")?;
     let state = match stat.rsplit_once(") ")?.1.chars().next()? {
@@ -91,10 +93,13 @@ fn look(pid: u32, tid: u32, pythons: &Pythons) -> Option<(ThreadTimes, Left)> {
     let call = fact("syscall").unwrap_or_default();
     let address = enter_call(&mut header, &call).unwrap_or(0);
     header.user_len = u16::from(address != 0);
-    let walked = pythons.walk(pid, own_id(pid, tid));
+    let walked = walk(tid);
     let frames = walked.iter().flat_map(|walked| &walked.frames);
     let python: Vec<[u64; 2]> = frames.map(|frame| frame.words()).collect();
-    header.python_len = u16::try_from(python.len()).unwrap_or(0);
+    let (python, inner, left_out) = both_ends(&python, PYTHON_FRAMES_MIN);
+    let small = |number: usize| u16::try_from(number).unwrap_or(0);
+    header.python_len = small(python.len());
+    (header.python_inner, header.python_left_out) = (small(inner), small(left_out));
     header.python_stop = walked.map_or(PythonStop::None, |walked| walked.stop) as u8;
     Some((times, Left::new(&header, address, &python)))
 }
@@ -106,7 +111,7 @@ fn ran_ns(schedstat: &str) -> Option<u64> {
 
 /// A thread's name, state and system call now, as a record of a wait.
 pub(crate) fn header_of(pid: u32, tid: u32) -> Option<SampleHeader> {
-    let (_, left) = look(pid, tid, &Pythons::default())?;
+    let (_, left) = look(pid, tid, |_| None)?;
     match Record::decode(left.bytes()) {
         Record::Sample(sample) => Some(*sample.header),
         _ => None,
@@ -282,7 +287,7 @@ mod tests {
     use profiler_common::sample::SampleHeader;
     use zerocopy::FromZeros;
 
-    use super::{Pythons, enter_call, look};
+    use super::{enter_call, look};
 
     /// Both forms of the kernel's line, and what is none.
     #[test]
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     fn waiting_threads_are_seen() {
         let pid = std::process::id();
-        let (times, left) = look(pid, pid, &Pythons::default()).unwrap();
+        let (times, left) = look(pid, pid, |_| None).unwrap();
         assert_eq!((times.tgid, times.tid), (pid, pid));
         assert!(matches!(
             crate::kernel::Record::decode(left.bytes()),

@@ -91,7 +91,11 @@ fn python(function: &Function, line: u32) -> Named {
         first_line: function.first_line,
     };
     Named {
-        kind: FrameKind::Python,
+        kind: if function.is_gap {
+            FrameKind::Marker
+        } else {
+            FrameKind::Python
+        },
         frames: vec![frame],
         module: None,
     }
