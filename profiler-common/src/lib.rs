@@ -21,6 +21,7 @@ pub mod off_cpu;
 pub mod outcome;
 pub mod python;
 pub mod sample;
+pub mod sleepers;
 pub mod syscalls;
 pub mod tcp;
 pub mod tls;

@@ -1,10 +1,10 @@
 //! One thread after the other: where it is, what it does, what its stack is called.
 
-use std::{fs, os::unix::fs::FileExt};
+use std::{collections::HashMap, fs, os::unix::fs::FileExt};
 
 use profiler_common::{
     off_cpu::State,
-    outcome::StopReason,
+    outcome::{PythonStop, StopReason},
     sample::{ORIGIN_SYSCALL, Sample},
     unwind::{Registers, how::RETURN},
 };
@@ -14,9 +14,10 @@ use crate::{
     config::{Dump, Interpreter},
     error::Error,
     foreign::{ask, proc_facts},
+    kernel::sleepers,
     process::{self, Place, Processes},
     profile::Location,
-    python::Pythons,
+    python::{Inserted, Pythons, States},
     record::{
         aggregate::comm_text,
         threads::{Modules, PythonPlaces, header_of, locations, shown},
@@ -32,6 +33,9 @@ const STACK_BYTES_MAX: usize = 1 << 20;
 const THREADS_MAX: usize = 8192;
 /// What a thread does that may not be looked at.
 const NOT_READABLE: &str = "not readable";
+/// Why a stack is cut where the kernel did not tell the registers.
+const FRAME_POINTER_UNKNOWN: &str =
+    "the thread's frame pointer is not known: it takes root, or CAP_BPF and CAP_PERFMON";
 /// What is copied at once.
 const PAGE_BYTES: usize = 4096;
 
@@ -54,6 +58,10 @@ pub(super) struct Dumper {
     interpreter: Interpreter,
     processes: Processes,
     pythons: Pythons,
+    /// The interpreter's list of threads, read once.
+    states: States,
+    /// The registers of those that wait; `None` where the kernel does not let us ask.
+    registers: Option<HashMap<u32, Registers>>,
     unwinder: Unwinder<Tables>,
     waits: Waits,
     /// Threads that are not shown, as there are too many.
@@ -81,6 +89,8 @@ impl Dumper {
             pid,
             interpreter,
             processes,
+            states: pythons.states(pid),
+            registers: sleepers(pid).ok(),
             pythons,
             unwinder,
             waits: Waits::default(),
@@ -143,6 +153,8 @@ impl Dumper {
             pid,
             processes,
             pythons,
+            states,
+            registers,
             waits,
             unwinder,
             ..
@@ -156,34 +168,30 @@ impl Dumper {
             return Some(Raw::unread(tid, comm_text(&header.comm)));
         }
         header.origin = ORIGIN_SYSCALL;
-        let walked = pythons.walk(*pid, process::own_id(*pid, tid));
+        let walked = pythons.walk(*pid, process::own_id(*pid, tid), states);
         let frames = walked.iter().flat_map(|walked| &walked.frames);
         let words: Vec<[u64; 2]> = frames.map(|frame| frame.words()).collect();
-        let (user, stop) =
-            native(unwinder, *pid, tid).unwrap_or((Vec::new(), StopReason::Outermost));
+        let registers = registers.as_ref().and_then(|known| known.get(&tid));
+        let Native {
+            frames: user,
+            stop,
+            cut,
+        } = native(unwinder, *pid, tid, registers).unwrap_or(Native::NONE);
         let sample = Sample {
             header: &header,
             kernel: &[],
             user: &user,
             stop,
             python: &words,
-            python_stop: profiler_common::outcome::PythonStop::Outermost,
+            python_stop: walked
+                .as_ref()
+                .map_or(PythonStop::None, |walked| walked.stop),
             rest: None,
         };
-        let mut stack = Vec::new();
-        let mut push = |place: Place, address: u64| {
-            places.push((place, address));
-            stack.push(u32::try_from(places.len() - 1).unwrap_or(u32::MAX));
-        };
-        let mut inserted = pythons.interleave(&sample).into_iter().peekable();
-        for (index, &pc) in user.iter().enumerate() {
-            while let Some(python) = inserted.next_if(|python| python.before <= index) {
-                push(python.place, python.address);
-            }
-            let within = pc.wrapping_sub(1);
-            push(processes.locate(*pid, within), within);
-        }
-        inserted.for_each(|python| push(python.place, python.address));
+        let inserted = pythons.interleave(&sample);
+        let stack = placed(&user, inserted, places, |address| {
+            processes.locate(*pid, address)
+        });
         let state = State::from_id(header.state).unwrap_or(State::Blocked);
         let is_gil = state == State::Blocked
             && header.syscall >= 0
@@ -200,7 +208,7 @@ impl Dumper {
                 doing,
                 has_gil: walked.is_some_and(|walked| walked.holds_gil),
                 stack: Vec::new(),
-                cut: (!stop.is_complete()).then(|| stop.text()),
+                cut,
             },
             places: stack,
         })
@@ -224,26 +232,86 @@ impl Raw {
     }
 }
 
+/// Both stacks as one of places, by their positions in the list of places.
+fn placed(
+    user: &[u64],
+    inserted: Vec<Inserted>,
+    places: &mut Vec<(Place, u64)>,
+    mut locate: impl FnMut(u64) -> Place,
+) -> Vec<u32> {
+    let mut stack = Vec::new();
+    let mut push = |place: Place, address: u64| {
+        places.push((place, address));
+        stack.push(u32::try_from(places.len() - 1).unwrap_or(u32::MAX));
+    };
+    let mut inserted = inserted.into_iter().peekable();
+    for (index, &pc) in user.iter().enumerate() {
+        while let Some(python) = inserted.next_if(|python| python.before <= index) {
+            push(python.place, python.address);
+        }
+        let within = pc.wrapping_sub(1);
+        push(locate(within), within);
+    }
+    inserted.for_each(|python| push(python.place, python.address));
+    stack
+}
+
 /// Whether we may know what a thread does: without, it would seem to wait for nothing.
 fn may_read(pid: u32, tid: u32) -> bool {
     proc_facts(pid, &format!("task/{tid}/syscall")).is_some()
 }
 
-/// The native stack of a thread that waits in a system call, whose frame pointer is not known; `None` of one
-/// that does not.
-fn native(unwinder: &Unwinder<Tables>, pid: u32, tid: u32) -> Option<(Vec<u64>, StopReason)> {
+/// A native stack.
+struct Native {
+    /// Innermost first.
+    frames: Vec<u64>,
+    stop: StopReason,
+    /// Why it is cut, if it is.
+    cut: Option<&'static str>,
+}
+
+impl Native {
+    /// Of a thread that does not wait.
+    const NONE: Self = Self {
+        frames: Vec::new(),
+        stop: StopReason::Outermost,
+        cut: None,
+    };
+}
+
+/// The native stack of a thread that waits in a system call; `None` of one that does not. `registers` are those that
+/// the kernel told, of which the frame pointer is not in `/proc`.
+fn native(
+    unwinder: &Unwinder<Tables>,
+    pid: u32,
+    tid: u32,
+    registers: Option<&Registers>,
+) -> Option<Native> {
     let call = proc_facts(pid, &format!("task/{tid}/syscall"))?;
     let mut words = call.split_whitespace().rev();
     let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
     let (pc, sp) = (number()?, number()?);
     let stack = ask(pid, move || stack_from(pid, sp)).unwrap_or_default();
+    // It may have been somewhere else when the kernel was asked.
+    let known = registers.filter(|known| (known.pc, known.sp) == (pc, sp));
     let copy = StackCopy {
-        frame: Registers { pc, sp, bp: 0 },
+        frame: known.copied().unwrap_or(Registers { pc, sp, bp: 0 }),
         how: RETURN,
         base: sp,
         stack: &stack,
     };
-    unwinder.walk_copy(pid, copy, |address| process::read_words(pid, address))
+    let code = |address| process::read_words(pid, address);
+    let (frames, stop) = unwinder.walk_copy(pid, copy, code)?;
+    let cause = if known.is_some() {
+        stop.text()
+    } else {
+        FRAME_POINTER_UNKNOWN
+    };
+    Some(Native {
+        frames,
+        stop,
+        cut: (!stop.is_complete()).then_some(cause),
+    })
 }
 
 /// A copy of the stack from an address on, as far as it goes.
