@@ -114,7 +114,7 @@ pub fn diff_cpus(
     (online - sampled, sampled - online)
 }
 
-fn online_cpus() -> Result<BTreeSet<u32>, KernelError> {
+pub(super) fn online_cpus() -> Result<BTreeSet<u32>, KernelError> {
     let cpus = aya::util::online_cpus().map_err(|(_, source)| KernelError::Cpus {
         path: "/sys/devices/system/cpu/online",
         source,

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use super::files::FileId;
+use crate::kernel::Remap;
 
 /// What an executable mapping holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Backing {
     File(FileId),
     /// The kernel's virtual library.
     Vdso,
+    /// Where functions return to that a uretprobe looks at.
+    Uprobes,
     /// Memory without a file: code that a runtime made.
     Anonymous,
 }
@@ -105,8 +108,40 @@ impl Mappings {
         self.0.lines.binary_search(line).ok()?;
         match self.find(line.start)?.backing {
             Backing::File(file) => Some(file),
-            Backing::Vdso | Backing::Anonymous => None,
+            Backing::Vdso | Backing::Uprobes | Backing::Anonymous => None,
         }
+    }
+
+    /// Whether another mapping in these addresses replaces what is known here: code that a runtime makes in memory of
+    /// its own, and a file that is mapped again as it was, replace nothing.
+    pub(super) fn is_replaced(&self, by: &Remap) -> bool {
+        let overlapping = self
+            .iter()
+            .filter(|mapping| mapping.start < by.end && by.start < mapping.end);
+        overlapping
+            .into_iter()
+            .any(|mapping| match mapping.backing {
+                Backing::Vdso | Backing::Uprobes => false,
+                Backing::Anonymous => by.inode != 0,
+                Backing::File(_) => {
+                    let line = self.0.lines.iter().find(|line| line.start == mapping.start);
+                    let from_start = |offset: u64, start: u64| offset.wrapping_sub(start);
+                    line.is_none_or(|line| {
+                        (line.device, line.inode) != (by.device, by.inode)
+                            || from_start(line.file_offset, line.start)
+                                != from_start(by.file_offset, by.start)
+                    })
+                }
+            })
+    }
+
+    /// The same without those that these addresses touch.
+    pub(super) fn without(&self, start: u64, end: u64, all: &Arc<AtomicUsize>) -> Self {
+        let kept = |from: u64, to: u64| to <= start || end <= from;
+        let List { sorted, lines, .. } = &*self.0;
+        let sorted = sorted.iter().filter(|each| kept(each.start, each.end));
+        let lines = lines.iter().filter(|each| kept(each.start, each.end));
+        Self::new(sorted.copied().collect(), lines.copied().collect(), all)
     }
 
     /// All of them, by address.

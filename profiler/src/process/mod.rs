@@ -7,6 +7,8 @@
 
 mod files;
 mod mappings;
+mod remapped;
+mod replaced;
 mod roots;
 pub(crate) mod scan;
 mod share;

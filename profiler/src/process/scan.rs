@@ -357,6 +357,15 @@ fn mapping(
     if name == b"[vdso]" {
         return plain(Backing::Vdso);
     }
+    if name == b"[uprobes]" {
+        // Functions return to its first byte, and return addresses are looked up one byte before.
+        return Found::Plain(Mapping {
+            start: start.saturating_sub(1),
+            end,
+            file_offset: 0,
+            backing: Backing::Uprobes,
+        });
+    }
     if !is_file(path) {
         return plain(Backing::Anonymous);
     }

@@ -13,6 +13,7 @@ use std::{
 use super::{
     files::{FileId, Files, PinnedFile},
     mappings::{Backing, Mapping, Mappings},
+    replaced::Replaced,
     scan,
 };
 use crate::{
@@ -64,6 +65,8 @@ pub enum Place {
         /// Bytes from its beginning.
         offset: u64,
     },
+    /// Where functions return to that a uretprobe looks at.
+    Uretprobe,
     /// In code that a runtime made.
     Anonymous {
         /// By which process.
@@ -98,25 +101,26 @@ pub struct Swept {
 #[derive(Debug)]
 pub struct Processes {
     command_lines: CommandLines,
-    known: HashMap<u32, Known>,
-    files: Files,
+    pub(super) known: HashMap<u32, Known>,
+    pub(super) files: Files,
     /// Perf maps of lives, once one was needed and found.
     perf_maps: HashMap<LifeId, Arc<File>>,
     lives: u32,
     ended_unread: u64,
-    changed: BTreeSet<u32>,
+    pub(super) changed: BTreeSet<u32>,
     /// Processes to be looked at again: when, whom, and the place of the look in `YOUNG`.
     young: BTreeSet<(Instant, u32, usize)>,
 }
 
 #[derive(Debug)]
-struct Known {
-    life: LifeId,
+pub(super) struct Known {
+    pub(super) life: LifeId,
     comm: Option<String>,
     cgroup: Option<String>,
     command_line: Option<String>,
-    mappings: Mappings,
-    looks: Spent,
+    pub(super) mappings: Mappings,
+    pub(super) replaced: Replaced,
+    pub(super) looks: Spent,
     pause: Duration,
     next_scan: Option<Instant>,
     /// When its perf map is looked for again, which it did not have.
@@ -161,6 +165,7 @@ impl Processes {
             cgroup: scan::cgroup(pid),
             command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
+            replaced: Replaced::default(),
             looks,
             pause: PAUSE_MIN,
             next_scan: None,
@@ -183,6 +188,7 @@ impl Processes {
             cgroup: known.cgroup.clone(),
             command_line: known.command_line.clone(),
             mappings: known.mappings.clone(),
+            replaced: known.replaced.clone(),
             looks: Spent::new(Instant::now(), LOOKS_FREE),
             pause: PAUSE_MIN,
             next_scan: None,
@@ -203,6 +209,7 @@ impl Processes {
             cgroup: scan::cgroup(pid),
             command_line: scan::command_line(pid, self.command_lines),
             mappings: mappings.unwrap_or_default(),
+            replaced: Replaced::default(),
             looks,
             pause: PAUSE_MIN,
             next_scan: None,
@@ -250,22 +257,15 @@ impl Processes {
         let Some(mapping) = process.mappings.find(address) else {
             return Place::Unmapped { address };
         };
-        let from_start = address - mapping.start;
-        match mapping.backing {
-            Backing::File(file) => Place::File {
-                file,
-                offset: mapping.file_offset + from_start,
-            },
-            Backing::Vdso => Place::Vdso { offset: from_start },
-            Backing::Anonymous => {
-                let life = process.life;
-                if process.next_perf_map.is_none_or(|due| now >= due) {
-                    process.next_perf_map = Some(now + PERF_MAP_PAUSE);
-                    self.find_perf_map(pid, life);
-                }
-                Place::Anonymous { life, address }
-            }
+        let life = process.life;
+        let place = place_in(mapping, address, life);
+        if mapping.backing == Backing::Anonymous
+            && process.next_perf_map.is_none_or(|due| now >= due)
+        {
+            process.next_perf_map = Some(now + PERF_MAP_PAUSE);
+            self.find_perf_map(pid, life);
         }
+        place
     }
 
     /// When [`look_again`](Self::look_again) wants to be called.
@@ -362,11 +362,11 @@ impl Processes {
         let mappings = self
             .known
             .values()
-            .flat_map(|process| process.mappings.iter());
+            .flat_map(|process| process.mappings.iter().chain(process.replaced.mappings()));
         let used: BTreeSet<FileId> = mappings
             .filter_map(|mapping| match mapping.backing {
                 Backing::File(file) => Some(file),
-                Backing::Vdso | Backing::Anonymous => None,
+                Backing::Vdso | Backing::Uprobes | Backing::Anonymous => None,
             })
             .collect();
         Swept {
@@ -412,8 +412,22 @@ impl Processes {
     }
 }
 
+/// Where an address of a mapping lies, of this life of its process.
+pub(super) fn place_in(mapping: &Mapping, address: u64, life: LifeId) -> Place {
+    let from_start = address - mapping.start;
+    match mapping.backing {
+        Backing::File(file) => Place::File {
+            file,
+            offset: mapping.file_offset + from_start,
+        },
+        Backing::Vdso => Place::Vdso { offset: from_start },
+        Backing::Uprobes => Place::Uretprobe,
+        Backing::Anonymous => Place::Anonymous { life, address },
+    }
+}
+
 /// Reads the mappings of a process, and how long that takes.
-fn read_mappings(
+pub(super) fn read_mappings(
     pid: u32,
     before: &Mappings,
     looks: &mut Spent,

@@ -5,8 +5,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use profiler_common::{outcome::StopReason, sample::Sample};
 
+use super::finish::monotonic_ns;
 use crate::{
-    kernel::{KernelError, PythonMap, SharedMaps},
+    kernel::{KernelError, PythonMap, Remaps, SharedMaps},
     process::{self, Place, Processes, Swept},
     python::Pythons,
     unwind::{Stats, Unwinder},
@@ -25,6 +26,10 @@ pub(crate) struct Stacks {
     unwinder: Unwinder<SharedMaps>,
     pythons: Pythons,
     python_map: PythonMap,
+    remaps: Remaps,
+    /// Whether the kernel does not tell of mappings.
+    is_deaf: bool,
+    remaps_lost: u64,
     no_room: u64,
     housekeepings: u32,
     touches: u32,
@@ -34,7 +39,12 @@ pub(crate) struct Stacks {
 
 impl Stacks {
     pub(crate) fn new(shared: SharedMaps, python_map: PythonMap) -> Self {
+        let mut remaps = Remaps::default();
+        let is_deaf = remaps.listen().is_err();
         Self {
+            remaps,
+            is_deaf,
+            remaps_lost: 0,
             unwinder: Unwinder::new(shared, process::vdso_image().ok()),
             pythons: Pythons::default(),
             python_map,
@@ -44,6 +54,23 @@ impl Stacks {
             touched: 0,
             frames: Vec::new(),
         }
+    }
+
+    /// Learns of code that was replaced up to the time of a sample.
+    pub(crate) fn catch_up(
+        &mut self,
+        time_ns: u64,
+        processes: &mut Processes,
+    ) -> Result<(), KernelError> {
+        for remap in self.remaps.until(time_ns, monotonic_ns) {
+            processes.remapped(&remap);
+        }
+        let lost = self.remaps.take_lost();
+        if lost > 0 {
+            self.remaps_lost += lost;
+            processes.remaps_lost(time_ns);
+        }
+        self.update(processes)
     }
 
     /// Learns from how the walk of a sample ended, so that later ones get further, and goes on with
@@ -86,6 +113,9 @@ impl Stacks {
     /// Learns from how the walk of a sample ended, so that later ones get further.
     pub(crate) fn learn(&mut self, sample: &Sample<'_>, processes: &mut Processes) {
         let (pid, fault) = (sample.header.tgid, sample.header.fault);
+        if let Some(state) = self.pythons.missed(sample) {
+            self.python_map.set_thread(sample.header.tid, state);
+        }
         match sample.stop {
             StopReason::NoProcess => processes.report_again(pid),
             // A look-up of an unknown address reads the mappings again.
@@ -107,6 +137,7 @@ impl Stacks {
         for pid in processes.take_changed() {
             self.unwinder
                 .set_mappings(pid, processes.mappings(pid), processes.files())?;
+            processes.handed_on(pid, monotonic_ns());
             let (mappings, files) = (processes.mappings(pid), processes.files());
             if let Some(interpreter) = self.pythons.look(pid, mappings, files)
                 && !self.python_map.set(pid, interpreter)
@@ -145,6 +176,8 @@ impl Stacks {
     /// Call once a second.
     pub(crate) fn keep_house(&mut self) {
         self.touches = 0;
+        // Processors come and go.
+        self.is_deaf = self.remaps.listen().is_err();
         self.housekeepings += 1;
         if self.housekeepings.is_multiple_of(SWEEP_EVERY) {
             self.unwinder.sweep(process::is_alive);
@@ -173,6 +206,14 @@ impl Stacks {
                 stats.put_off,
             ),
             ("Python not followed, table full", self.no_room),
+            (
+                "mappings not told by the kernel, replaced code keeps its old names",
+                u64::from(self.is_deaf),
+            ),
+            (
+                "mapping not told, ring full, all processes looked at",
+                self.remaps_lost,
+            ),
         ]);
         notes
     }

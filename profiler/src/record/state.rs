@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use profiler_common::{
     event::{KIND_EXEC, KIND_EXIT, KIND_FORK, ProcessEvent},
     off_cpu::{State as OffCpu, ThreadTimes},
+    outcome::StopReason,
     sample::{GIL_HELD, KIND_OFF_CPU, Sample, SampleHeader},
 };
 
@@ -59,10 +60,15 @@ impl State {
     /// Takes one record in.
     pub(crate) fn take(&mut self, record: Record<'_>) -> Result<(), KernelError> {
         match record {
-            Record::Sample(sample) if sample.header.kind == KIND_OFF_CPU => {
-                self.ended_span(&sample);
+            Record::Sample(sample) => {
+                let time_ns = sample.header.time_ns;
+                self.stacks.catch_up(time_ns, &mut self.processes)?;
+                if sample.header.kind == KIND_OFF_CPU {
+                    self.ended_span(&sample);
+                } else {
+                    self.sample(&sample)?;
+                }
             }
-            Record::Sample(sample) => self.sample(&sample)?,
             Record::ThreadEnd(times) => self.thread_ended(times),
             Record::Process(event) => self.process(event),
             // Nothing of that is asked for by a recording of stacks.
@@ -83,22 +89,25 @@ impl State {
             ..
         } = self;
         let pid = sample.header.tgid;
+        let time_ns = sample.header.time_ns;
         processes.observe(pid);
         let (user, stop) = stacks.finish(sample, processes)?;
+        let (user, stop) = right_part(processes, sample.header, &user, stop);
         if left_out {
             aggregate.without_gil += 1;
             return Ok(());
         }
         let sample = Sample {
-            user: &user,
+            user,
             stop,
             ..*sample
         };
         let python = interleave(stacks.pythons(), &sample);
+        let sample = marked(sample);
         let process = processes.describe(pid);
         let place = |space, address| match space {
             Space::Kernel => Place::Kernel(address),
-            Space::User => processes.locate(pid, address),
+            Space::User => processes.locate_when(pid, address, time_ns),
         };
         let extra = Extra {
             leaf: (*mode == Mode::Wall).then_some(RUNNING),
@@ -153,18 +162,25 @@ impl State {
             aggregate,
             ..
         } = self;
-        let pid = sample.header.tgid;
+        let (pid, time_ns) = (sample.header.tgid, sample.header.time_ns);
         processes.observe(pid);
         stacks.learn(sample, processes);
+        let (user, stop) = right_part(processes, sample.header, sample.user, sample.stop);
+        let sample = &Sample {
+            user,
+            stop,
+            ..*sample
+        };
         if left_out {
             aggregate.without_gil += 1;
             return;
         }
         let python = interleave(stacks.pythons(), sample);
+        let sample = &marked(*sample);
         let process = processes.describe(pid);
         let place = |space, address| match space {
             Space::Kernel => Place::Kernel(address),
-            Space::User => processes.locate(pid, address),
+            Space::User => processes.locate_when(pid, address, time_ns),
         };
         let extra = Extra {
             leaf: Some(leaf),
@@ -206,6 +222,33 @@ impl State {
             }
             _ => self.malformed += 1,
         }
+    }
+}
+
+/// A stack whose Python part is not whole is not complete either.
+fn marked(sample: Sample<'_>) -> Sample<'_> {
+    let is_left_out = sample.header.python_left_out > 0;
+    Sample {
+        stop: if is_left_out && sample.stop.is_complete() {
+            StopReason::PythonLeftOut
+        } else {
+            sample.stop
+        },
+        ..sample
+    }
+}
+
+/// What is right of a user stack: of one that was walked over replaced code, the inner part.
+fn right_part<'a>(
+    processes: &Processes,
+    header: &SampleHeader,
+    user: &'a [u64],
+    stop: StopReason,
+) -> (&'a [u64], StopReason) {
+    let right = processes.right_frames(header.tgid, header.time_ns, user);
+    match user.get(..right) {
+        Some(part) if right < user.len() => (part, StopReason::Replaced),
+        _ => (user, stop),
     }
 }
 

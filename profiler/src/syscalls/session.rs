@@ -178,6 +178,13 @@ impl Session {
         watcher.drain(|record| match record {
             Record::Sample(sample) => {
                 let leaf = stacks::leaf(sample.header.syscall);
+                let State {
+                    stacks, processes, ..
+                } = state;
+                let caught_up = stacks.catch_up(sample.header.time_ns, processes);
+                if result.is_ok() {
+                    result = caught_up;
+                }
                 state.timed(&sample, &leaf);
             }
             record => {
