@@ -31,8 +31,8 @@ pub struct Settings {
     pub witness: u32,
     /// Nonzero where time off the CPU is followed.
     pub off_cpu: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// The process whose threads are listed with their registers, else zero.
+    pub only_tgid: u32,
     /// Nonzero where the tracepoint tells the state of the task that leaves (from kernel 5.18).
     pub switch_tells_state: u32,
     /// Spans off the CPU shorter than this are only added up, ns.
@@ -84,8 +84,16 @@ pub struct KernelOffsets {
     pub task_thread_pointer: u32,
     /// `task_struct.se.sum_exec_runtime`
     pub task_ran: u32,
-    /// Explicit padding, zero.
-    pub padding: u32,
+    /// `task_struct.utask`; 0 where the kernel has no probes of user code
+    pub task_probed: u32,
+    /// `uprobe_task.return_instances`
+    pub probed_returns: u32,
+    /// `return_instance.stack`
+    pub return_stack: u32,
+    /// `return_instance.orig_ret_vaddr`
+    pub return_address: u32,
+    /// `return_instance.next`
+    pub return_next: u32,
 }
 
 impl Settings {
@@ -95,7 +103,7 @@ impl Settings {
         cgroup_level: 0,
         witness: 0,
         off_cpu: 0,
-        padding: 0,
+        only_tgid: 0,
         switch_tells_state: 0,
         min_block_ns: 0,
         cgroup_id: 0,
@@ -114,12 +122,16 @@ impl Settings {
             task_pid: 0,
             task_thread_pointer: 0,
             task_ran: 0,
-            padding: 0,
+            task_probed: 0,
+            probed_returns: 0,
+            return_stack: 0,
+            return_address: 0,
+            return_next: 0,
         },
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 120 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 136 && align_of::<Settings>() == 8);
 
 /// Value bits of the table of targets.
 pub mod target {

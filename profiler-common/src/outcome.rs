@@ -49,7 +49,7 @@ closed_enum! {
         Exiting = 6 => "exiting process",
         /// The saved user registers could not be read.
         NoRegisters = 7 => "user registers not readable",
-        /// The outermost frame: its unwind table says that it has no caller, or its return address is zero.
+        /// The outermost frame: its unwind table says that it has no caller, or the stack ends with it.
         Outermost = 8 => "outermost frame",
         /// The process is not known to the unwinder yet: its first samples, until user space has read
         /// its mappings.
@@ -72,6 +72,14 @@ closed_enum! {
         CopyEnd = 17 => "stack longer than its copy",
         /// The thread waited for its first CPU: it had no stack yet.
         NotStarted = 18 => "thread not started yet",
+        /// The return address is zero where no thread begins: a rule was wrong, here or further in.
+        NoReturnAddress = 19 => "return address of zero where no thread begins",
+        /// Code was replaced there just before, and the unwind tables were those of the old code.
+        Replaced = 20 => "code was replaced, walked with the old tables",
+        /// The native stack is whole; of the Python stack the middle or the outer part is left out.
+        PythonLeftOut = 21 => "Python stack longer than is kept",
+        /// A uretprobe has put its own address there, and the kernel does not tell what it has taken away.
+        Probed = 22 => "return address replaced by a probe of another tracer",
     }
 }
 
@@ -97,8 +105,8 @@ closed_enum! {
         None = 0 => "no Python",
         /// All frames are there.
         Outermost = 1 => "outermost Python frame",
-        /// Further out there are more than [`PYTHON_FRAMES_MAX`](crate::limits::PYTHON_FRAMES_MAX).
-        TooDeep = 2 => "Python stack deeper than 128 frames",
+        /// It has more than [`PYTHON_WALK_MAX`](crate::limits::PYTHON_WALK_MAX).
+        TooDeep = 2 => "Python stack deeper than 1,024 frames",
         /// A frame or its code object could not be read.
         Unreadable = 3 => "Python frame not readable",
         /// The thread is none that the interpreter knows: a native one.

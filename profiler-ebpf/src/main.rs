@@ -28,6 +28,8 @@ mod preempt;
 #[cfg(target_arch = "bpf")]
 mod python;
 #[cfg(target_arch = "bpf")]
+mod sleepers;
+#[cfg(target_arch = "bpf")]
 mod stack;
 #[cfg(target_arch = "bpf")]
 mod syscalls;
@@ -54,13 +56,22 @@ mod programs {
     use crate::{
         lifecycle, off_cpu, on_cpu,
         preempt::{FROM_RAW_TRACEPOINT, FROM_TRACEPOINT, FROM_UPROBE, keep_own_stack},
-        syscalls, tcp, tls, wire,
+        sleepers, syscalls, tcp, tls, wire,
     };
 
     /// Timer or counter overflow on one CPU.
     #[perf_event]
     fn cpu_sample(ctx: PerfEventContext) -> u32 {
         on_cpu::sample(&ctx);
+        0
+    }
+
+    /// Once for each task while the list is read. aya has no macro for it.
+    #[unsafe(no_mangle)]
+    #[unsafe(link_section = "iter/task")]
+    extern "C" fn task_registers(ctx: *const sleepers::Context) -> i32 {
+        // SAFETY: the kernel gives each program of this type such a context.
+        sleepers::look(unsafe { &*ctx });
         0
     }
 

@@ -315,9 +315,13 @@ pub(crate) struct Python {
     pub(crate) head: [u32; HEAD_WORDS],
     /// Whether `state` is the one.
     pub(crate) found: u32,
-    /// Frames taken.
+    /// Frames met.
     pub(crate) count: u32,
-    /// Where in `stacks` the next frame goes.
+    /// Frames that there is room for.
+    pub(crate) room: u32,
+    /// Which of them the next one is; behind the last one it goes on with the outer half.
+    pub(crate) at: u32,
+    /// Where in `stacks` that is.
     pub(crate) slot: u32,
     /// Whether the next frame is the first one of its activation.
     pub(crate) begins: u32,
@@ -336,6 +340,8 @@ pub(crate) struct Walk {
     pub(crate) slot: u32,
     /// The mappings of the process.
     pub(crate) space: Space,
+    /// What a uretprobe has noted of the calls that it looks at: where in that list the walk stands, 0 at the beginning.
+    pub(crate) probed: u64,
     /// The mapping found last: most frames lie in the one of their callee.
     pub(crate) mapping: Mapping,
     /// The rule found last.

@@ -10,7 +10,7 @@ use profiler_common::{
     },
     outcome::{Counter, StopReason},
     sample::{KIND_SAMPLE_REST, ORIGIN_INTERRUPT, ORIGIN_SYSCALL, ORIGIN_USER},
-    unwind::how::{LEAF, RETURN},
+    unwind::how::{KEPT, LEAF, RETURN},
 };
 
 use crate::{
@@ -92,7 +92,7 @@ fn take_user<const FOR: u32>(scratch: *mut Scratch, tgid: u32) -> u8 {
     let walk = unsafe { &mut (*scratch).walk };
     walk.frame = arch::frame(registers);
     arch::leaf_registers(registers, &mut walk.leaf);
-    walk.how = LEAF | if in_syscall { RETURN } else { 0 };
+    walk.how = LEAF | KEPT | if in_syscall { RETURN } else { 0 };
     let is_sample = FOR == FOR_SAMPLE;
     let is_witness = is_sample && setting!(witness) != 0;
     if is_witness {

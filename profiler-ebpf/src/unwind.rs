@@ -6,12 +6,12 @@ use core::{ffi::c_void, mem::transmute, ptr};
 
 use aya_ebpf::helpers::{bpf_loop, bpf_probe_read_user};
 use profiler_common::{
-    limits::USER_FRAMES_MAX,
+    limits::{FRAME_BYTES_MAX, USER_FRAMES_MAX},
     outcome::StopReason,
     sample::WORDS_MAX,
     unwind::{
         Cfa, LEAF_REGISTERS, LINK_REGISTER,
-        how::{BY_FRAME_POINTER, INTERRUPTED, LEAF, LINK, RETURN},
+        how::{BY_FRAME_POINTER, BY_REGISTER, INTERRUPTED, KEPT, LEAF, LINK, RETURN},
         step, step_frame_pointer,
         table::{PAGE_BITS, Page, ROWS_PER_BLOCK, row, rule_of, search},
     },
@@ -19,7 +19,8 @@ use profiler_common::{
 
 use crate::{
     arch,
-    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, Scratch, Walk},
+    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, Scratch, Walk, setting},
+    task::{Task, read_at},
 };
 
 /// Walks from `walk.frame`, found as `walk.how` says, in `walk.space`. Sets `walk.frames` and
@@ -28,6 +29,7 @@ use crate::{
 pub(crate) fn walk<const FOR: u32>(walk: &mut Walk) {
     walk.frames = 0;
     walk.stop = StopReason::TooDeep as u32;
+    walk.probed = 0;
     walk.mapping.begin = 0;
     walk.mapping.end = 0;
     // SAFETY: a function pointer and a data pointer have one size; aya turns the relocation of the
@@ -64,9 +66,24 @@ fn advance(scratch: &mut Scratch) -> Result<(), StopReason> {
         if how & BY_FRAME_POINTER != 0 {
             return Err(StopReason::FramePointerLost);
         }
+        if how & BY_REGISTER != 0 {
+            return Err(StopReason::UnsupportedRule);
+        }
         // User space goes on with this frame.
         scratch.walk.address = address;
         return Err(StopReason::NoMapping);
+    }
+    if scratch.walk.mapping.is_uprobes() {
+        return match original_return(&mut scratch.walk) {
+            Some(pc) => {
+                scratch.walk.frame.pc = pc;
+                Ok(())
+            }
+            None => {
+                push(scratch, pc)?;
+                Err(StopReason::Probed)
+            }
+        };
     }
     find_rule(&mut scratch.walk, address);
     let kind = scratch.walk.rule.cfa;
@@ -83,6 +100,36 @@ fn advance(scratch: &mut Scratch) -> Result<(), StopReason> {
     } else {
         by_rule(walk)
     }
+}
+
+/// The return address that a uretprobe has put its own in the place of.
+#[inline(always)]
+fn original_return(walk: &mut Walk) -> Option<u64> {
+    /// Calls that returned without the kernel's notice (`longjmp`) stand between.
+    const SKIPPED_MAX: usize = 8;
+    let offset = setting!(offsets.task_probed);
+    if offset == 0 {
+        return None;
+    }
+    if walk.probed == 0 {
+        let probed = read_at(Task::current().0 as u64, offset)?;
+        walk.probed = read_at(probed, setting!(offsets.probed_returns))?;
+    }
+    // A call pushes its return address, and the stack pointer is right behind it by now.
+    let slot = walk.frame.sp - 8;
+    for _ in 0..SKIPPED_MAX {
+        let call = walk.probed;
+        if call == 0 {
+            return None;
+        }
+        let stack: u64 = read_at(call, setting!(offsets.return_stack))?;
+        let address = read_at(call, setting!(offsets.return_address))?;
+        walk.probed = read_at(call, setting!(offsets.return_next))?;
+        if stack == slot {
+            return Some(address);
+        }
+    }
+    None
 }
 
 #[inline(always)]
@@ -162,14 +209,21 @@ fn by_rule(walk: &mut Walk) -> Result<(), StopReason> {
     let (how, leaf) = (walk.how, (&raw const walk.leaf).cast::<u64>());
     let address = &raw mut walk.address;
     let register = |number: usize| {
-        let known = how & LEAF != 0 || (how & LINK != 0 && number == LINK_REGISTER);
+        let known = how & LEAF != 0
+            || (how & LINK != 0 && number == LINK_REGISTER)
+            || (how & KEPT != 0 && arch::is_volatile(number));
         // SAFETY: a live map value, and an index below its length.
         known.then(|| unsafe { *leaf.add(number & (LEAF_REGISTERS - 1)) })
     };
+    let sp = walk.frame.sp;
     walk.frame = step(&walk.rule, &walk.frame, register, |at| {
         read_word(address, at)
     })?;
-    walk.how = RETURN;
+    let is_guess = walk.rule.cfa == Cfa::Register as u8 && how & LEAF == 0;
+    if is_guess && (walk.frame.sp & 7 != 0 || walk.frame.sp.wrapping_sub(sp) > FRAME_BYTES_MAX) {
+        return Err(StopReason::UnsupportedRule);
+    }
+    walk.how = RETURN | (how & KEPT) | if is_guess { BY_REGISTER } else { 0 };
     Ok(())
 }
 
@@ -198,13 +252,13 @@ fn by_frame_pointer(walk: &mut Walk) -> Result<(), StopReason> {
     {
         return interrupted(walk);
     }
-    let address = &raw mut walk.address;
+    let (how, address) = (walk.how, &raw mut walk.address);
     let read = |at| {
         // SAFETY: a live map value.
         unsafe { *address = at };
         read_words(at)
     };
-    walk.frame = step_frame_pointer(&walk.frame, read)?;
+    walk.frame = step_frame_pointer(&walk.frame, how, read)?;
     walk.how = RETURN | BY_FRAME_POINTER;
     Ok(())
 }

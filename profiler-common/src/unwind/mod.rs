@@ -47,6 +47,11 @@ pub mod how {
     pub const INTERRUPTED: u32 = 8;
     /// Its link register is known.
     pub const LINK: u32 = 16;
+    /// The leaf's registers are those of this frame, too, as far as calls need not keep them: nothing since has
+    /// a rule for them.
+    pub const KEPT: u32 = 32;
+    /// It was found through such a register: its pc may be no code at all.
+    pub const BY_REGISTER: u32 = 64;
 }
 
 /// General registers in DWARF numbering, as far as a leaf's rules may need them: those of x86-64 are

@@ -88,6 +88,11 @@ pub struct Rule {
 
 const _: () = assert!(size_of::<Rule>() == 16);
 
+/// Smallest unit of memory, and of stacks.
+const PAGE_BYTES: u64 = 4096;
+/// Furthest that a stack's first frame address is from its end: a word, and what aligns it.
+const STACK_END_BYTES: u64 = 64;
+
 impl Rule {
     /// A rule that is only its kind.
     #[must_use]
@@ -128,10 +133,7 @@ pub fn step(
         leaf(register(rule.ra)).ok_or(StopReason::UnsupportedRule)?
     };
     let pc = pc & (USER_ADDRESS_END - 1);
-    if pc == 0 {
-        return Err(StopReason::Outermost);
-    }
-    if pc < USER_ADDRESS_MIN {
+    if pc != 0 && pc < USER_ADDRESS_MIN {
         return Err(StopReason::BadReturnAddress);
     }
     let bp = if rule.bp_kind == Bp::Same as u8 {
@@ -144,13 +146,41 @@ pub fn step(
         };
         read(add(base, i64::from(rule.bp))).ok_or(StopReason::ReadStack)?
     };
-    // The stack grows down, so a caller's lies higher. Where the return address is in a register,
-    // nothing need have been pushed (aarch64).
-    let pushed = rule.ra_kind == Return::Cfa as u8;
-    if cfa < frame.sp || (cfa == frame.sp && pushed) {
+    if pc == 0 {
+        return Err(zero_return_address(cfa, bp));
+    }
+    if !is_callers(rule, cfa, frame.sp) {
         return Err(StopReason::StackPointerLost);
     }
     Ok(Registers { pc, sp: cfa, bp })
+}
+
+/// A stack ends with a zero return address at its very end, which lies at a page's, and a zero frame pointer, as
+/// coroutines are set up. Anywhere else it is no stack's end: thread libraries have rules for theirs.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled into a bpf_loop callback")]
+fn zero_return_address(cfa: u64, bp: u64) -> StopReason {
+    let to_page_end = cfa.wrapping_neg() % PAGE_BYTES;
+    if bp == 0 && to_page_end <= STACK_END_BYTES {
+        StopReason::Outermost
+    } else {
+        StopReason::NoReturnAddress
+    }
+}
+
+/// Whether a frame address can be the caller's stack pointer.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled into a bpf_loop callback")]
+fn is_callers(rule: &Rule, cfa: u64, sp: u64) -> bool {
+    // The stack grows down, so a caller's lies higher. Where the return address is in a register,
+    // nothing need have been pushed (aarch64).
+    let pushed = rule.ra_kind == Return::Cfa as u8;
+    if cfa > sp || (cfa == sp && !pushed) {
+        return true;
+    }
+    // A function that goes on on another stack keeps the first one's address, and a stack has more than a page.
+    let keeps_address = rule.cfa != Cfa::Sp as u8 && rule.cfa != Cfa::Plt as u8;
+    keeps_address && sp - cfa > PAGE_BYTES
 }
 
 #[inline(always)]
@@ -313,7 +343,7 @@ mod tests {
     fn every_way_to_end() {
         let ends = |rule: Rule, words: &[u64]| apply(&rule, words, false).unwrap_err();
         assert_eq!(ends(Rule::only(Cfa::End), &[]), StopReason::Outermost);
-        assert_eq!(ends(SP_16, &[0, 0]), StopReason::Outermost);
+        assert_eq!(ends(SP_16, &[0, 0]), StopReason::NoReturnAddress);
         assert_eq!(ends(SP_16, &[0, 12]), StopReason::BadReturnAddress);
         assert_eq!(ends(SP_16, &[]), StopReason::ReadStack);
         assert_eq!(
@@ -326,5 +356,50 @@ mod tests {
             ..SP_16
         };
         assert_eq!(ends(backwards, &[0x40_2000]), StopReason::StackPointerLost);
+    }
+
+    /// A coroutine's first frame returns to zero at the end of its stack; the same zero elsewhere, or with a frame
+    /// pointer, is no end.
+    #[test]
+    fn a_stack_ends_at_its_end() {
+        let ends = |page_offset: u64, bp: u64| {
+            let frame = Registers {
+                sp: BASE + page_offset,
+                bp,
+                ..FRAME
+            };
+            step(&SP_16, &frame, |_| None, |_| Some(0)).unwrap_err()
+        };
+        for (page_offset, bp, expected) in [
+            (4096 - 16, 0, StopReason::Outermost),
+            (4096 - 32, 0, StopReason::Outermost),
+            (4096 - 16, 8, StopReason::NoReturnAddress),
+            (4096, 0, StopReason::NoReturnAddress),
+            (2048, 0, StopReason::NoReturnAddress),
+        ] {
+            assert_eq!(ends(page_offset, bp), expected, "{page_offset} {bp}");
+        }
+    }
+
+    /// A function that has switched stacks has its caller at any address; one that only grows its own has not.
+    #[test]
+    fn stacks_are_switched() {
+        let at = |cfa: Cfa, bp: u64| {
+            let rule = Rule {
+                cfa: cfa as u8,
+                cfa_offset: 16,
+                ra: -8,
+                ..Rule::only(cfa)
+            };
+            let frame = Registers { bp, ..FRAME };
+            step(&rule, &frame, |_| None, |_| Some(0x40_2000))
+        };
+        let other_stack = BASE - (1 << 20);
+        assert_eq!(
+            at(Cfa::Bp, other_stack),
+            registers(0x40_2000, other_stack + 16, other_stack)
+        );
+        let just_below = at(Cfa::Bp, BASE - 64);
+        assert_eq!(just_below, Err(StopReason::StackPointerLost));
     }
 }

@@ -74,6 +74,17 @@ pub struct Mapping {
     pub rule_base: u32,
 }
 
+impl Mapping {
+    /// In place of the position of its rules: the page to which functions return that a uretprobe looks at.
+    pub const UPROBES: u32 = u32::MAX;
+
+    /// Whether it is that page.
+    #[must_use]
+    pub const fn is_uprobes(&self) -> bool {
+        self.pages == 0 && self.rule_base == Self::UPROBES
+    }
+}
+
 /// Where the rows of one page lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(

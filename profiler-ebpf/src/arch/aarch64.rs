@@ -50,6 +50,13 @@ pub(crate) fn leaf_registers(registers: &pt_regs, leaf: &mut [u64; LEAF_REGISTER
     leaf[..31].copy_from_slice(&registers.regs);
 }
 
+/// Whether calls need not keep a register, so that no rule ever gives a caller's: what it holds at the leaf is the
+/// caller's as long as nothing has changed it. AAPCS64 §6.1.1.
+#[inline(always)]
+pub(crate) fn is_volatile(register: usize) -> bool {
+    register < 18
+}
+
 /// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.
 #[inline(always)]
 pub(crate) fn is_sigreturn(code: [u64; 2]) -> bool {

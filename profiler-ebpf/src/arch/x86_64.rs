@@ -64,6 +64,14 @@ pub(crate) fn leaf_registers(registers: &pt_regs, leaf: &mut [u64; LEAF_REGISTER
     leaf[15] = registers.r15;
 }
 
+/// Whether calls need not keep a register, so that no rule ever gives a caller's: what it holds at the leaf is the
+/// caller's as long as nothing has changed it. System V x86-64 psABI figure 3.4.
+#[inline(always)]
+pub(crate) fn is_volatile(register: usize) -> bool {
+    // rax, rdx, rcx, rsi, rdi, r8 to r11
+    register < 16 && 0x0f37 & (1 << register) != 0
+}
+
 /// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.
 #[inline(always)]
 pub(crate) fn is_sigreturn(code: [u64; 2]) -> bool {

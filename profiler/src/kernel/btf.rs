@@ -331,6 +331,8 @@ pub fn wire_offsets() -> Result<WireSettings, BtfError> {
 
 fn offsets_in(btf: &Btf<'_>) -> Result<KernelOffsets, BtfError> {
     let task = |member| btf.member_offset("task_struct", member);
+    let probed = |structure, member| btf.member_offset(structure, member).unwrap_or(0);
+    let returned = |member| probed("return_instance", member);
     Ok(KernelOffsets {
         task_flags: task("flags")?,
         task_mm: task("mm")?,
@@ -346,6 +348,10 @@ fn offsets_in(btf: &Btf<'_>) -> Result<KernelOffsets, BtfError> {
         task_pid: task("pid")?,
         task_thread_pointer: thread_pointer(btf),
         task_ran: task("se")? + btf.member_offset("sched_entity", "sum_exec_runtime")?,
-        padding: 0,
+        task_probed: probed("task_struct", "utask"),
+        probed_returns: probed("uprobe_task", "return_instances"),
+        return_stack: returned("stack"),
+        return_address: returned("orig_ret_vaddr"),
+        return_next: returned("next"),
     })
 }

@@ -6,6 +6,9 @@
 //! stack pointer otherwise than by constants or from the frame pointer is left without a rule; so are whole
 //! functions that take their return address off the stack or whose branches meet with different frames (V8's
 //! builtins, which keep a frame pointer).
+//!
+//! A path ends where another function begins: behind a call that never returns there is no more of this one. What is
+//! called anywhere, or whose address is taken, is such a beginning; so are symbols.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -39,6 +42,9 @@ pub(super) fn add_functions<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
     builder: &mut Builder,
 ) {
     let covered = builder.extents();
+    for gap in gaps(sections, &covered) {
+        add_references(&gap, sections, &covered, &mut starts);
+    }
     let mut analysis = Analysis {
         sections,
         covered: &covered,
@@ -78,6 +84,71 @@ pub(super) fn add_functions<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
             queue.extend(function.calls.iter().copied());
         }
         function.add_to(builder);
+    }
+}
+
+/// Code that nothing covers: where it begins, and its bytes. What is short is padding.
+fn gaps<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
+    sections: &[CodeSection<F>],
+    covered: &[(u64, u64)],
+) -> Vec<(u64, &'a [u8])> {
+    const PADDING_BYTES: u64 = 64;
+    let mut gaps = Vec::new();
+    let mut left = BYTES_MAX as u64;
+    for section in sections {
+        let section_end = section.address.saturating_add(section.size);
+        let first = covered.partition_point(|&(_, end)| end <= section.address);
+        let mut begin = section.address;
+        let behind = [(section_end, section_end)];
+        for &(next, end) in covered.iter().skip(first).chain(&behind) {
+            let size = next.min(section_end).saturating_sub(begin).min(left);
+            if size >= PADDING_BYTES
+                && let Some(code) = (section.read)(begin - section.address, size)
+            {
+                left -= size;
+                gaps.push((begin, code));
+            }
+            if next >= section_end {
+                break;
+            }
+            begin = begin.max(end);
+        }
+    }
+    gaps
+}
+
+/// Adds what such code calls, and what it takes the address of, where nothing covers that either. It is read one
+/// instruction after the other: what is between functions is padding.
+fn add_references<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
+    &(start, code): &(u64, &[u8]),
+    sections: &[CodeSection<F>],
+    covered: &[(u64, u64)],
+    starts: &mut BTreeSet<u64>,
+) {
+    let is_code = |address: u64| {
+        let inside =
+            |section: &CodeSection<F>| address.wrapping_sub(section.address) < section.size;
+        let after = covered.partition_point(|&(begin, _)| begin <= address);
+        let is_covered = after
+            .checked_sub(1)
+            .and_then(|last| covered.get(last))
+            .is_some_and(|&(_, end)| address < end);
+        !is_covered && sections.iter().any(inside)
+    };
+    let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    while decoder.can_decode() && starts.len() < CALLED_MAX {
+        decoder.decode_out(&mut instruction);
+        let target = match instruction.code() {
+            Code::Call_rel32_64 => instruction.near_branch_target(),
+            Code::Lea_r64_m if instruction.memory_base() == Register::RIP => {
+                instruction.memory_displacement64()
+            }
+            _ => continue,
+        };
+        if is_code(target) {
+            starts.insert(target);
+        }
     }
 }
 
@@ -441,6 +512,24 @@ mod tests {
         assert_eq!(at(19), (sp, 8, Bp::Same as u8, 0));
         assert_eq!(at(20), (bp, 16, Bp::Cfa as u8, -16));
         assert_eq!(at(21), (sp, 8, Bp::Same as u8, 0));
+    }
+
+    /// `sub $8,%rsp; call never`, and right behind it another function, that something calls: `push %rbx; pop %rbx; ret`;
+    /// `never: hlt; call *; …`
+    #[test]
+    fn a_path_ends_where_another_function_begins() {
+        let mut code = vec![
+            0x48, 0x83, 0xec, 0x08, 0xe8, 0x03, 0, 0, 0, 0x53, 0x5b, 0xc3, 0xf4, 0xe8, 0xf7, 0xff,
+            0xff, 0xff, 0xc3,
+        ];
+        code.resize(100, 0xcc);
+        let table = table(&code);
+        let at = |offset: u64| table.rule_at(0x1000 + offset).map(|rule| rule.cfa_offset);
+        assert_eq!(
+            [0, 4, 9, 10, 11].map(at),
+            [8, 16, 8, 16, 8].map(Some),
+            "the second function has its own frame"
+        );
     }
 
     /// Without a frame pointer the stack pointer is followed, and a callee is analysed too:

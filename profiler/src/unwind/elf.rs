@@ -26,7 +26,7 @@ const FUNCTIONS_MAX: usize = 1_000_000;
 /// Most rows of one file; libLLVM has 1.5 million. While it is read, one takes 32 bytes.
 pub(super) const ROWS_MAX: usize = 3_000_000;
 /// Most bytes of instructions that are run through for one file, those in common once for each function.
-const INSTRUCTION_BYTES_MAX: u64 = 128 << 20;
+pub(super) const INSTRUCTION_BYTES_MAX: u64 = 128 << 20;
 /// Most sections of code of one file; linkers make some five.
 const CODE_SECTIONS_MAX: usize = 256;
 /// Most symbols of one file that are looked at.
@@ -36,7 +36,7 @@ const SEGMENTS_MAX: usize = 256;
 
 /// Longest part that functions' rules have in common: it is run through again for each of them.
 /// Compilers write 20 to 40 bytes.
-const COMMON_BYTES_MAX: u64 = 1024;
+pub(super) const COMMON_BYTES_MAX: u64 = 1024;
 
 /// Smallest unit that is mapped; where the machine's is larger, linkers align segments to that.
 const PAGE_BYTES: u64 = 4096;

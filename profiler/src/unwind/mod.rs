@@ -8,6 +8,7 @@
 mod analysis;
 mod arena;
 mod elf;
+mod parts;
 mod rows;
 mod rules;
 mod store;
@@ -15,6 +16,7 @@ mod unwinder;
 mod walk;
 
 pub use elf::{Malformed, Segments, Use};
+pub(crate) use parts::add_parts;
 use profiler_common::unwind::{
     Rule,
     table::{Mapping, Page, Space},

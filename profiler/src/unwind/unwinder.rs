@@ -295,6 +295,12 @@ impl<S: Shared> Unwinder<S> {
             Backing::File(file) => Code::File(file),
             Backing::Vdso => Code::Vdso,
             Backing::Anonymous => return Ok(without_table(mapping)),
+            Backing::Uprobes => {
+                return Ok(Mapping {
+                    rule_base: Mapping::UPROBES,
+                    ..without_table(mapping)
+                });
+            }
         };
         if !self.files.contains_key(&code) {
             let Some(known) = self.look_at(code, files)? else {

@@ -84,6 +84,10 @@ impl StackCopy<'_> {
             frames.push(pc);
             return Err(StopReason::NoMapping);
         };
+        if mapping.is_uprobes() {
+            frames.push(pc);
+            return Err(StopReason::Probed);
+        }
         let rule = find_rule(mapping, address, shared).unwrap_or(Rule::only(Cfa::None));
         let is_trampoline = rule.cfa == Cfa::Signal as u8;
         let no_call = self.how & INTERRUPTED != 0 || (is_trampoline && self.how & LEAF == 0);
@@ -124,7 +128,7 @@ impl StackCopy<'_> {
             return self.interrupted();
         }
         let words = |at: u64| Some([self.word(at)?, self.word(at + 8)?]);
-        self.frame = step_frame_pointer(&self.frame, words)?;
+        self.frame = step_frame_pointer(&self.frame, self.how, words)?;
         self.how = RETURN | BY_FRAME_POINTER;
         Ok(())
     }

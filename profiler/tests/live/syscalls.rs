@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use crate::bench::{Bench, Target, bench, signal, text, until_watching};
 
+/// The note of events that the kernel left out.
+const NOT_RUN: &str = "note, event missed, another one was under way";
+
 /// More than forty different calls, some that fail, in three threads and a child, the same each time.
 const MANY: &str = r#"
 #define _GNU_SOURCE
@@ -414,5 +417,9 @@ fn an_interrupted_count_is_written() {
     }
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert!(profiler.wait().expect("it is ours").success());
-    assert!(rest.iter().any(|line| line == "lost: 0 calls"), "{rest:#?}");
+    // Of a thread that is preempted within a program of ours, the kernel leaves out what comes on that processor meanwhile,
+    // and counts it.
+    let has = |text: &str| rest.iter().any(|line| line.contains(text));
+    let is_explained = has("lost, system call whose return was not seen") && has(NOT_RUN);
+    assert!(has("lost: 0 calls") || is_explained, "{rest:#?}");
 }

@@ -109,7 +109,7 @@ impl Witness {
         let mut mapped = Vec::new();
         for mapping in processes.mappings(pid) {
             let (name, file) = match mapping.backing {
-                Backing::Anonymous => continue,
+                Backing::Anonymous | Backing::Uprobes => continue,
                 Backing::Vdso => ("vdso".to_owned(), vdso),
                 Backing::File(file) => {
                     let pinned = &processes.files()[file.index()];
