@@ -1,12 +1,9 @@
 //! The registers with which every thread of a process entered the kernel: run over the list of tasks by whoever
 //! reads it, for threads that wait. Nothing of the process runs meanwhile on our account.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
 
-use aya_ebpf::{
-    bindings::{pt_regs, task_struct},
-    helpers::generated::bpf_seq_write,
-};
+use aya_ebpf::{bindings::task_struct, helpers::generated::bpf_seq_write};
 use profiler_common::sleepers::Sleeper;
 
 use crate::{arch, maps::setting, task::Task};
@@ -34,18 +31,12 @@ pub(crate) fn look(ctx: &Context) {
     if task.tgid() != Some(setting!(only_tgid)) || task.is_kernel_thread() {
         return;
     }
-    let mut registers = MaybeUninit::<pt_regs>::uninit();
-    if !arch::read_user_registers(task, registers.as_mut_ptr()) {
+    let Some(frame) = arch::frame_at(arch::user_registers(task)) else {
         return;
-    }
-    // SAFETY: just filled.
-    let registers = unsafe { registers.assume_init_ref() };
-    if arch::is_32_bit(registers) {
-        return;
-    }
+    };
     let sleeper = Sleeper {
         tid: task.tid().unwrap_or(0).into(),
-        frame: arch::frame(registers),
+        frame,
     };
     // SAFETY: the kernel's own context of this program type.
     let file = unsafe { (*ctx.meta).file };

@@ -37,6 +37,22 @@ pub(crate) fn frame(registers: &pt_regs) -> Registers {
     }
 }
 
+/// The same of registers in the kernel's memory; `None` of 32-bit code. All of them are too many for the stack of a
+/// program that may be preempted.
+#[inline(always)]
+pub(crate) fn frame_at(registers: u64) -> Option<Registers> {
+    use core::mem::offset_of;
+    let pstate: u64 = read_at(registers, offset_of!(pt_regs, pstate) as u32)?;
+    if pstate & PSR_MODE32_BIT != 0 {
+        return None;
+    }
+    Some(Registers {
+        pc: read_at(registers, offset_of!(pt_regs, pc) as u32)?,
+        sp: read_at(registers, offset_of!(pt_regs, sp) as u32)?,
+        bp: read_at(registers, (offset_of!(pt_regs, regs) + 29 * 8) as u32)?,
+    })
+}
+
 /// Whether the kernel was entered by a system call. Its number lies behind the registers that this
 /// type covers, so the answer is always no: the line of a call made here may be the next one.
 #[inline(always)]

@@ -36,6 +36,22 @@ pub(crate) fn frame(registers: &pt_regs) -> Registers {
     }
 }
 
+/// The same of registers in the kernel's memory; `None` of 32-bit code. All of them are too many for the stack of a
+/// program that may be preempted.
+#[inline(always)]
+pub(crate) fn frame_at(registers: u64) -> Option<Registers> {
+    use core::mem::offset_of;
+    let cs: u64 = read_at(registers, offset_of!(pt_regs, cs) as u32)?;
+    if cs == USER32_CS {
+        return None;
+    }
+    Some(Registers {
+        pc: read_at(registers, offset_of!(pt_regs, rip) as u32)?,
+        sp: read_at(registers, offset_of!(pt_regs, rsp) as u32)?,
+        bp: read_at(registers, offset_of!(pt_regs, rbp) as u32)?,
+    })
+}
+
 /// Whether the kernel was entered by a system call: every other entry stores -1 (no call to restart)
 /// where the number of the call would be (`arch/x86/entry/entry_64.S`).
 #[inline(always)]

@@ -7,7 +7,8 @@ use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use super::load::OBJECT;
 
 /// Those that nothing preempts: an interrupt that does not nest, and the scheduler's own code, where interrupts are off.
-const ALONE: [&str; 2] = ["cpu_sample", "sched_switch"];
+/// A program over a list is given no such stack (`bpf_prog_check_recur` of the kernel leaves iterators out).
+const ALONE: [&str; 3] = ["cpu_sample", "sched_switch", "task_registers"];
 /// `bpf_tail_call` of include/uapi/linux/bpf.h.
 const TAIL_CALL: i32 = 12;
 /// `BPF_JMP | BPF_CALL`
