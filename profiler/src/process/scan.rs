@@ -366,7 +366,8 @@ fn mapping(
             backing: Backing::Uprobes,
         });
     }
-    if !is_file(path) {
+    let is_memfd = name.starts_with(b"/memfd:");
+    if !is_file(path) && !is_memfd {
         return plain(Backing::Anonymous);
     }
     let line = Line {
@@ -376,16 +377,24 @@ fn mapping(
         device: map.dev,
         inode: map.inode,
     };
-    let seen = before.known(&line).map_or_else(
-        || {
-            let path = without_mark(path);
-            let head = head.map(|head| head.address);
-            let found = find_mapped(&mapped(pid, map, path, head));
-            Seen::Now(path.to_owned(), found)
-        },
-        Seen::Before,
-    );
-    Found::File(line, seen)
+    if let Some(known) = before.known(&line) {
+        return Found::File(line, Seen::Before(known));
+    }
+    let path = without_mark(path);
+    let head = head.map(|head| head.address);
+    let found = find_mapped(&mapped(pid, map, path, head));
+    // Runtimes keep what they compile in such memory, and loaders whole programs.
+    if is_memfd && !found.as_ref().is_ok_and(is_elf) {
+        return plain(Backing::Anonymous);
+    }
+    Found::File(line, Seen::Now(path.to_owned(), found))
+}
+
+/// Whether a file is an ELF file, by its first bytes.
+fn is_elf(found: &Regular) -> bool {
+    let mut magic = [0; 4];
+    let read = |file: fs::File| file.read_exact_at(&mut magic, 0).is_ok();
+    found.open().is_ok_and(read) && magic == *b"\x7fELF"
 }
 
 /// Whether a mapping's path is a file of code, rather than memory that only has a name: runtimes

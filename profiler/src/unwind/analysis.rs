@@ -23,6 +23,8 @@ use super::{elf::ROWS_MAX, rows::Builder};
 const BYTES_MAX: usize = 8 << 20;
 /// Most bytes of one function.
 const FUNCTION_BYTES_MAX: u64 = 1 << 18;
+/// Most bytes of a gap between functions that is taken for one function.
+const LONE_BYTES_MAX: usize = 4096;
 /// Most functions that are looked for because others call them.
 const CALLED_MAX: usize = 1_000_000;
 
@@ -44,6 +46,10 @@ pub(super) fn add_functions<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
     let covered = builder.extents();
     for gap in gaps(sections, &covered) {
         add_references(&gap, sections, &covered, &mut starts);
+        // Between functions that have rules lies one that has none, as C's `main` of a Rust program that aborts.
+        if !covered.is_empty() && gap.1.len() < LONE_BYTES_MAX {
+            starts.extend(behind_padding(&gap));
+        }
     }
     let mut analysis = Analysis {
         sections,
@@ -92,7 +98,7 @@ fn gaps<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
     sections: &[CodeSection<F>],
     covered: &[(u64, u64)],
 ) -> Vec<(u64, &'a [u8])> {
-    const PADDING_BYTES: u64 = 64;
+    const PADDING_BYTES: u64 = 16;
     let mut gaps = Vec::new();
     let mut left = BYTES_MAX as u64;
     for section in sections {
@@ -115,6 +121,18 @@ fn gaps<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
         }
     }
     gaps
+}
+
+/// Where a gap's first instruction is that is no padding.
+fn behind_padding(&(start, code): &(u64, &[u8])) -> Option<u64> {
+    let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+    let mut instructions = std::iter::from_fn(|| decoder.can_decode().then(|| decoder.decode()));
+    let is_padding = |instruction: &Instruction| {
+        matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3)
+    };
+    let first = instructions.find(|instruction| !is_padding(instruction));
+    let first = first.filter(|first| !first.is_invalid())?;
+    Some(first.ip())
 }
 
 /// Adds what such code calls, and what it takes the address of, where nothing covers that either. It is read one
@@ -474,7 +492,7 @@ mod tests {
 
     use profiler_common::unwind::{Bp, Cfa};
 
-    use super::{Builder, CodeSection, add_functions};
+    use super::{Builder, CodeSection, Frame, add_functions};
     use crate::unwind::Table;
 
     fn table(code: &[u8]) -> Table {
@@ -530,6 +548,32 @@ mod tests {
             [8, 16, 8, 16, 8].map(Some),
             "the second function has its own frame"
         );
+    }
+
+    /// Between two functions that have rules, `nop…; push %rax; pop %rax; ret` is one that has none: it gets its own.
+    #[test]
+    fn a_function_without_rules_is_found_in_a_gap() {
+        let mut code = vec![0x90; 0x60];
+        code[0x20..0x23].copy_from_slice(&[0x50, 0x58, 0xc3]);
+        code[0x23..0x40].fill(0xcc);
+        let mut builder = Builder::new();
+        for start in [0x1000, 0x1040] {
+            builder.function(start, start + 0x10);
+            builder.row(start, Frame::ENTRY.rule());
+        }
+        let section = CodeSection {
+            address: 0x1000,
+            size: 0x50,
+            read: |inside: u64, size: u64| {
+                code.get(usize::try_from(inside).ok()?..)?
+                    .get(..usize::try_from(size).ok()?)
+            },
+        };
+        add_functions(&[section], BTreeSet::new(), 0, &mut builder);
+        let table = builder.finish();
+        let at = |offset: u64| table.rule_at(0x1000 + offset).map(|rule| rule.cfa_offset);
+        assert_eq!([0x20, 0x21, 0x22].map(at), [8, 16, 8].map(Some));
+        assert_eq!(at(0x30), None);
     }
 
     /// Without a frame pointer the stack pointer is followed, and a callee is analysed too:

@@ -16,6 +16,7 @@ use profiler_common::unwind::{Cfa, Rule};
 
 use super::{
     analysis::{self, CodeSection},
+    headers,
     rows::{Builder, Table},
     rules::{Arch, Rules},
 };
@@ -137,12 +138,17 @@ fn table<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) 
             .section_by_name(name)
             .map_or(0, |section| section.address())
     };
+    let section = |name| plain(&object.section_by_name(name)?);
+    let is_headless = object.sections().next().is_none();
+    let (eh_frame_address, eh_frame) = match is_headless.then(|| headers::eh_frame(data)) {
+        Some(found) => found.map_or((0, None), |(start, bytes)| (start, Some(bytes))),
+        None => (address(".eh_frame"), section(".eh_frame")),
+    };
     let bases = BaseAddresses::default()
-        .set_eh_frame(address(".eh_frame"))
+        .set_eh_frame(eh_frame_address)
         .set_text(address(".text"))
         .set_got(address(".got"));
-    let section = |name| plain(&object.section_by_name(name)?);
-    if let Some(data) = section(".eh_frame") {
+    if let Some(data) = eh_frame {
         let mut eh_frame = EhFrame::new(data, LittleEndian);
         eh_frame.set_address_size(8);
         let mut reading = Reading {

@@ -8,6 +8,7 @@
 mod analysis;
 mod arena;
 mod elf;
+mod headers;
 mod parts;
 mod rows;
 mod rules;

@@ -21,6 +21,7 @@ mod drivers;
 mod dumps;
 mod filters;
 mod hard_cases;
+mod hard_stacks;
 mod hostile_daemon;
 mod hostile_files;
 mod hostile_output;
