@@ -553,7 +553,7 @@ mod tests {
     /// Between two functions that have rules, `nop…; push %rax; pop %rax; ret` is one that has none: it gets its own.
     #[test]
     fn a_function_without_rules_is_found_in_a_gap() {
-        let mut code = vec![0x90; 0x60];
+        let mut code = [0x90; 0x60];
         code[0x20..0x23].copy_from_slice(&[0x50, 0x58, 0xc3]);
         code[0x23..0x40].fill(0xcc);
         let mut builder = Builder::new();
