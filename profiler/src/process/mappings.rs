@@ -56,6 +56,16 @@ pub(super) struct Line {
     pub(super) inode: u64,
 }
 
+impl Line {
+    /// Whether it is the same file, in the same place.
+    fn is_of(&self, remap: &Remap) -> bool {
+        let from_start = |offset: u64, start: u64| offset.wrapping_sub(start);
+        (self.device, self.inode) == (remap.device, remap.inode)
+            && from_start(self.file_offset, self.start)
+                == from_start(remap.file_offset, remap.start)
+    }
+}
+
 /// A part of a sum that is taken out again when this is dropped.
 #[derive(Debug, Default)]
 struct Counted(usize, Arc<AtomicUsize>);
@@ -125,23 +135,57 @@ impl Mappings {
                 Backing::Anonymous => by.inode != 0,
                 Backing::File(_) => {
                     let line = self.0.lines.iter().find(|line| line.start == mapping.start);
-                    let from_start = |offset: u64, start: u64| offset.wrapping_sub(start);
-                    line.is_none_or(|line| {
-                        (line.device, line.inode) != (by.device, by.inode)
-                            || from_start(line.file_offset, line.start)
-                                != from_start(by.file_offset, by.start)
-                    })
+                    line.is_none_or(|line| !line.is_of(by))
                 }
             })
     }
 
-    /// The same without those that these addresses touch.
-    pub(super) fn without(&self, start: u64, end: u64, all: &Arc<AtomicUsize>) -> Self {
+    /// Whether it has such a mapping of such a file.
+    pub(super) fn has(&self, remap: &Remap) -> bool {
+        let is_it = |line: &&Line| line.is_of(remap) && line.start == remap.start;
+        remap.inode == 0 || self.0.lines.iter().any(|line| is_it(&line))
+    }
+
+    /// A file that is in it, by what the kernel's list calls it.
+    pub(super) fn file_of(&self, device: (i32, i32), inode: u64) -> Option<FileId> {
+        let mut lines = self.0.lines.iter();
+        let line = lines.find(|line| (line.device, line.inode) == (device, inode))?;
+        self.known(line)
+    }
+
+    /// The same with another mapping in the place of those that it touches; without one if its file is not known.
+    pub(super) fn with(&self, remap: &Remap, file: Option<FileId>, all: &Arc<AtomicUsize>) -> Self {
+        let &Remap {
+            start,
+            end,
+            file_offset,
+            device,
+            inode,
+            ..
+        } = remap;
         let kept = |from: u64, to: u64| to <= start || end <= from;
         let List { sorted, lines, .. } = &*self.0;
         let sorted = sorted.iter().filter(|each| kept(each.start, each.end));
         let lines = lines.iter().filter(|each| kept(each.start, each.end));
-        Self::new(sorted.copied().collect(), lines.copied().collect(), all)
+        let new = file.map(|file| {
+            let line = Line {
+                start,
+                end,
+                file_offset,
+                device,
+                inode,
+            };
+            let mapping = Mapping {
+                start,
+                end,
+                file_offset,
+                backing: Backing::File(file),
+            };
+            (mapping, line)
+        });
+        let (mapping, line) = new.unzip();
+        let sorted = sorted.copied().chain(mapping).collect();
+        Self::new(sorted, lines.copied().chain(line).collect(), all)
     }
 
     /// All of them, by address.
@@ -166,7 +210,7 @@ mod tests {
 
     use std::sync::{Arc, atomic::AtomicUsize};
 
-    use super::{Backing, FileId, Line, Mapping, Mappings};
+    use super::{Backing, FileId, Line, Mapping, Mappings, Remap};
 
     fn mapping(start: u64, end: u64) -> Mapping {
         Mapping {
@@ -210,6 +254,49 @@ mod tests {
         assert_eq!(sum(), 2);
         drop(child);
         assert_eq!(sum(), 0);
+    }
+
+    /// A mapping of another file replaces what was there; the same file in the same place does not, nor what a runtime
+    /// makes in its own memory.
+    #[test]
+    fn another_file_replaces() {
+        let line = |start: u64, inode| Line {
+            start,
+            end: start + 0x1000,
+            file_offset: 0,
+            device: (8, 1),
+            inode,
+        };
+        let file = |start: u64, id| Mapping {
+            backing: Backing::File(FileId(id)),
+            ..mapping(start, start + 0x1000)
+        };
+        let remap = |start: u64, inode| Remap {
+            start,
+            end: start + 0x1000,
+            device: (8, 1),
+            inode,
+            ..Remap::default()
+        };
+        let all = Arc::default();
+        let found = vec![file(0x1000, 3), file(0x4000, 5), mapping(0x8000, 0x9000)];
+        let mappings = Mappings::new(found, vec![line(0x1000, 7), line(0x4000, 9)], &all);
+        let replaced = [
+            (0x1000, 7),
+            (0x1000, 8),
+            (0x2000, 8),
+            (0x8000, 0),
+            (0x8000, 8),
+        ];
+        let replaced = replaced.map(|(start, inode)| mappings.is_replaced(&remap(start, inode)));
+        assert_eq!(replaced, [false, true, false, false, true]);
+        let by = remap(0x1000, 9);
+        let known = mappings.file_of(by.device, by.inode);
+        assert_eq!(known, Some(FileId(5)));
+        let new = mappings.with(&by, known, &all);
+        assert!(new.has(&by) && !mappings.has(&by));
+        assert_eq!(new.find(0x1800), Some(&file(0x1000, 5)));
+        assert_eq!(mappings.with(&by, None, &all).find(0x1800), None);
     }
 
     /// Both ends of a mapping, and the gaps around it.

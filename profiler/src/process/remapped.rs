@@ -24,10 +24,13 @@ impl Processes {
             .looks
             .may(Instant::now())
             .then(|| read_mappings(remap.pid, &process.mappings, &mut process.looks, files));
-        let new = looked.flatten().unwrap_or_else(|| {
+        // By now the process may have gone on to map something else there, of which the kernel tells later.
+        let new = looked.flatten().filter(|new| new.has(remap));
+        let new = new.unwrap_or_else(|| {
+            let mut lists = process.replaced.lists().chain([&process.mappings]);
+            let file = lists.find_map(|list| list.file_of(remap.device, remap.inode));
             // Better no name than an old one.
-            let Remap { start, end, .. } = *remap;
-            process.mappings.without(start, end, &files.mappings)
+            process.mappings.with(remap, file, &files.mappings)
         });
         let old = std::mem::replace(&mut process.mappings, new);
         let range = (remap.start, remap.end);

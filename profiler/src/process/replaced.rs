@@ -72,9 +72,14 @@ impl Replaced {
         replaced.map_or(frames.len(), |index| index + 1)
     }
 
+    /// The old lists.
+    pub(super) fn lists(&self) -> impl Iterator<Item = &Mappings> {
+        self.past.iter().map(|(_, list)| list)
+    }
+
     /// All mappings of the old lists.
     pub(super) fn mappings(&self) -> impl Iterator<Item = &Mapping> {
-        self.past.iter().flat_map(|(_, list)| list.iter())
+        self.lists().flat_map(Mappings::iter)
     }
 }
 

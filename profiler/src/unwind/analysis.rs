@@ -35,22 +35,30 @@ pub(super) struct CodeSection<F> {
     pub(super) read: F,
 }
 
-/// Adds functions that begin at `starts` or are called from there and that no function of the builder
+/// Adds functions that begin at `symbols` (with their sizes, 0 where not known) or are called from there and that no function of the builder
 /// covers. The one at `entry` is where the process begins.
 pub(super) fn add_functions<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
     sections: &[CodeSection<F>],
-    mut starts: BTreeSet<u64>,
+    symbols: &BTreeMap<u64, u64>,
     entry: u64,
     builder: &mut Builder,
 ) {
     let covered = builder.extents();
+    let mut starts: BTreeSet<u64> = symbols.keys().copied().collect();
+    let mut referred = BTreeSet::new();
     for gap in gaps(sections, &covered) {
-        add_references(&gap, sections, &covered, &mut starts);
+        add_references(&gap, sections, &covered, &mut referred);
         // Between functions that have rules lies one that has none, as C's `main` of a Rust program that aborts.
         if !covered.is_empty() && gap.1.len() < LONE_BYTES_MAX {
-            starts.extend(behind_padding(&gap));
+            referred.extend(behind_padding(&gap));
         }
     }
+    // Within a function that says how long it is, what is referred to is a label.
+    let is_label = |address: &u64| {
+        let before = symbols.range(..address).next_back();
+        before.is_some_and(|(start, size)| address - start < *size)
+    };
+    starts.extend(referred.iter().filter(|address| !is_label(address)));
     let mut analysis = Analysis {
         sections,
         covered: &covered,
@@ -488,7 +496,7 @@ fn decode(code: &[u8], start: u64, address: u64) -> Option<Instruction> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     use profiler_common::unwind::{Bp, Cfa};
 
@@ -505,7 +513,7 @@ mod tests {
                     .get(..usize::try_from(size).ok()?)
             },
         };
-        add_functions(&[section], BTreeSet::from([0x1000]), 0, &mut builder);
+        add_functions(&[section], &BTreeMap::from([(0x1000, 0)]), 0, &mut builder);
         builder.finish()
     }
 
@@ -569,7 +577,7 @@ mod tests {
                     .get(..usize::try_from(size).ok()?)
             },
         };
-        add_functions(&[section], BTreeSet::new(), 0, &mut builder);
+        add_functions(&[section], &BTreeMap::new(), 0, &mut builder);
         let table = builder.finish();
         let at = |offset: u64| table.rule_at(0x1000 + offset).map(|rule| rule.cfa_offset);
         assert_eq!([0x20, 0x21, 0x22].map(at), [8, 16, 8].map(Some));

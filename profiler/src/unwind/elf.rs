@@ -1,7 +1,7 @@
 //! From an ELF file to its [`Table`]. Files come from anywhere: what cannot be read is an error value
 //! or counted, never a panic.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use gimli::{
     BaseAddresses, CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, FrameDescriptionEntry,
@@ -207,8 +207,10 @@ fn analyse_rest<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, build
     let symbols = symbols.take(SYMBOLS_MAX);
     let functions =
         symbols.filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
-    let starts: BTreeSet<u64> = functions.map(|symbol| symbol.address()).collect();
-    analysis::add_functions(&sections, starts, object.entry(), builder);
+    let functions: BTreeMap<u64, u64> = functions
+        .map(|symbol| (symbol.address(), symbol.size()))
+        .collect();
+    analysis::add_functions(&sections, &functions, object.entry(), builder);
 }
 
 /// One section of call frame information, on its way into a table.

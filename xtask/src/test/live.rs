@@ -16,27 +16,22 @@ use super::{
 
 /// The test that installs what others run: it waits for the network, and nothing in it is timed.
 pub(super) const INSTALLS: &str = "packages::each_set_is_installed_once";
-/// How many tests run at a time that do not mind: most of their time they wait.
-const LANES: usize = 3;
-/// Files of tests that measure times, shares or what is left of programs, and would find each other.
-const QUIET: [&str; 17] = [
-    "bench",
-    "deep_python",
-    "django",
-    "filters",
-    "lifecycle",
-    "off_cpu",
-    "preemption",
-    "python",
-    "python_tools",
-    "replaced",
-    "service",
-    "shares",
-    "stacks",
-    "syscalls",
-    "tcp",
-    "waits",
-    "witness",
+/// How many tests run at a time of those that do not mind.
+const LANES: usize = 2;
+/// Files of tests that compare names and contents and wait most of their time: no load of another test is their finding.
+const SHARED: [&str; 12] = [
+    "dumps",
+    "hard_stacks",
+    "hostile_files",
+    "hostile_symbols",
+    "libpq_pipeline",
+    "names",
+    "packages",
+    "pgproto",
+    "probed",
+    "raw",
+    "refusals",
+    "secrets_sql",
 ];
 
 /// Runs the one that installs things.
@@ -47,10 +42,10 @@ pub(super) fn install(programs: &Programs) -> Result<Ended> {
 /// Runs them all; one that failed is run once more, alone. What is installed is so by now.
 pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
     let names = names(programs)?;
-    let (quiet, others): (Vec<&str>, Vec<&str>) = names
+    let (shared, quiet): (Vec<&str>, Vec<&str>) = names
         .iter()
         .map(String::as_str)
-        .partition(|name| is_quiet(name));
+        .partition(|name| is_shared(name));
     let mut failed = Vec::new();
     let mut number = 0;
     let mut take = |name: &str, ended: &Ended| {
@@ -74,7 +69,7 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
             failed.push(name.to_owned());
         }
     };
-    in_lanes(programs, others, &mut take)?;
+    in_lanes(programs, shared, &mut take)?;
     for name in quiet {
         take(name, &one(programs, name)?);
     }
@@ -92,10 +87,10 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Whether a test wants the machine for itself.
-fn is_quiet(name: &str) -> bool {
+/// Whether a test leaves the machine to others.
+fn is_shared(name: &str) -> bool {
     let file = name.split("::").next().unwrap_or(name);
-    QUIET.contains(&file)
+    SHARED.contains(&file)
 }
 
 /// Runs tests several at a time, and takes each as it ends.
@@ -163,12 +158,12 @@ fn names(programs: &Programs) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_quiet;
+    use super::is_shared;
 
     /// Whole names of files count.
     #[test]
     fn files_are_told_apart() {
-        assert!(is_quiet("tcp::counts") && is_quiet("python::shares"));
-        assert!(!is_quiet("tcp_more::counts") && !is_quiet("queries::tcp"));
+        assert!(is_shared("names::counts") && is_shared("raw::shares"));
+        assert!(!is_shared("names_more::counts") && !is_shared("queries::raw"));
     }
 }
