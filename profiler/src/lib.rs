@@ -37,7 +37,7 @@
 //! - [`daemon`] records all the time, keeps windows of it in the [`store`], and is what systemd runs.
 //! - [`export`] sends those windows to what users run elsewhere, [`web`] shows them in a browser and to Prometheus.
 //! - [`dump`] shows the threads of a process now, without the kernel side.
-//! - [`artifact`] writes files whole or not at all. [`cores`] forbids core dumps. [`cgroup`] finds cgroups and units.
+//! - [`artifact`] writes files whole or not at all. [`cores`] forbids core dumps. [`cgroup`] finds cgroups and units. `sums` adds without an end.
 //!
 //! What both sides of the kernel border share is in `profiler-common`: records, settings, limits,
 //! outcomes, the unwind step. Time is `CLOCK_MONOTONIC` in ns everywhere, ids are those of the initial
@@ -75,6 +75,7 @@ pub mod record;
 pub mod report;
 mod sockets;
 pub mod store;
+mod sums;
 pub mod symbolize;
 pub mod syscalls;
 pub mod tcp;

@@ -1,5 +1,6 @@
 //! What became of everything that was seen: told as calls, or not, by cause. Pure.
 
+use crate::sums::{add_count, add_time};
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use profiler_common::outcome::Counter;
@@ -183,10 +184,10 @@ impl Account {
 
     /// Takes that of another window in.
     pub(super) fn merge(&mut self, other: Self) {
-        self.transfers += other.transfers;
+        add_count(&mut self.transfers, other.transfers);
         self.sockets = self.sockets.with(other.sockets, u64::saturating_add);
-        self.calls += other.calls;
-        self.in_rows += other.in_rows;
+        add_count(&mut self.calls, other.calls);
+        add_count(&mut self.in_rows, other.in_rows);
         add(&mut self.without_end, other.without_end);
         add(&mut self.opaque, other.opaque);
         add(&mut self.lost, other.lost);
@@ -194,7 +195,7 @@ impl Account {
         if other.tls != Tls::Off {
             self.tls = other.tls;
         }
-        self.process += other.process;
+        add_time(&mut self.process, other.process);
         self.bpf = match (self.bpf, other.bpf) {
             (Some(mine), Some(others)) => Some(mine + others),
             (mine, others) => mine.or(others),

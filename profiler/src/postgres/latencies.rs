@@ -1,5 +1,6 @@
 //! Latencies in a few fixed buckets, as metrics have them. Pure.
 
+use crate::sums::add_count;
 use serde::{Deserialize, Serialize};
 
 /// Upper bounds of the buckets, ns, each of them within; a last bucket has all that is longer. Those that the
@@ -39,13 +40,13 @@ impl Latencies {
     pub(super) fn count(&mut self, latency_ns: u64, calls: u64) {
         let bucket = BOUNDS_NS.partition_point(|bound| *bound < latency_ns);
         if let Some(count) = self.buckets.get_mut(bucket) {
-            *count += calls;
+            add_count(count, calls);
         }
     }
 
     pub(crate) fn add(&mut self, more: &Self) {
-        self.sum_ns += more.sum_ns;
-        self.each(more, |count, more| *count += more);
+        add_count(&mut self.sum_ns, more.sum_ns);
+        self.each(more, add_count);
     }
 
     /// Without some that are in it.
@@ -74,7 +75,10 @@ impl Latencies {
         let mut counts = vec![0; bounds_ns.len() + 1];
         for (position, calls) in self.buckets.iter().enumerate() {
             let bound = BOUNDS_NS.get(position).copied().unwrap_or(u64::MAX);
-            counts[bounds_ns.partition_point(|wanted| *wanted < bound)] += calls;
+            add_count(
+                &mut counts[bounds_ns.partition_point(|wanted| *wanted < bound)],
+                *calls,
+            );
         }
         counts
     }

@@ -1,6 +1,7 @@
 //! What is told of connections, added up: calls by statement, transactions, connections, and what was not understood.
 //! Pure.
 
+use crate::sums::add_count;
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use rustc_hash::FxHashMap;
@@ -190,29 +191,29 @@ impl Statistics {
     pub(super) fn merge(&mut self, other: Self) {
         for (mut key, figures) in other.groups {
             if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&key) {
-                self.without_group += figures.all_calls();
+                add_count(&mut self.without_group, figures.all_calls());
                 (key.statement, key.by) = (None, None);
             }
             self.groups.entry(key).or_default().merge(figures);
         }
         self.transactions.merge(other.transactions);
         let (mine, others) = (&mut self.sessions, other.sessions);
-        mine.opened += others.opened;
-        mine.total_ns += others.total_ns;
+        add_count(&mut mine.opened, others.opened);
+        add_count(&mut mine.total_ns, others.total_ns);
         mine.max_ns = mine.max_ns.max(others.max_ns);
         add(&mut mine.refused, others.refused);
-        self.cancels += other.cancels;
+        add_count(&mut self.cancels, other.cancels);
         add(&mut self.terminated, other.terminated);
         add(&mut self.opaque, other.opaque);
         for (cause, stretch) in other.lost {
             let all = self.lost.entry(cause).or_default();
-            all.times += stretch.times;
-            all.bytes += stretch.bytes;
-            all.duration_ns += stretch.duration_ns;
-            all.unseen += stretch.unseen;
+            add_count(&mut all.times, stretch.times);
+            add_count(&mut all.bytes, stretch.bytes);
+            add_count(&mut all.duration_ns, stretch.duration_ns);
+            add_count(&mut all.unseen, stretch.unseen);
         }
-        self.calls += other.calls;
-        self.without_group += other.without_group;
+        add_count(&mut self.calls, other.calls);
+        add_count(&mut self.without_group, other.without_group);
     }
 }
 
@@ -223,13 +224,13 @@ impl Transactions {
     }
 
     fn merge(&mut self, other: Self) {
-        self.committed += other.committed;
-        self.rolled_back += other.rolled_back;
-        self.other += other.other;
-        self.open += other.open;
-        self.total_ns += other.total_ns;
-        self.timed += other.timed;
-        self.idle_ns += other.idle_ns;
+        add_count(&mut self.committed, other.committed);
+        add_count(&mut self.rolled_back, other.rolled_back);
+        add_count(&mut self.other, other.other);
+        add_count(&mut self.open, other.open);
+        add_count(&mut self.total_ns, other.total_ns);
+        add_count(&mut self.timed, other.timed);
+        add_count(&mut self.idle_ns, other.idle_ns);
         let longest = |of: &Option<(u64, Arc<Origin>)>| of.as_ref().map_or(0, |(ns, _)| *ns);
         if longest(&other.longest_idle) > longest(&self.longest_idle) {
             self.longest_idle = other.longest_idle;
@@ -239,7 +240,7 @@ impl Transactions {
 
 pub(super) fn add<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
     for (key, count) in more {
-        *all.entry(key).or_default() += count;
+        add_count(all.entry(key).or_default(), count);
     }
 }
 

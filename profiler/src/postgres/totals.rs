@@ -5,6 +5,7 @@
 //! what it did meanwhile is among the others'. It has to give way to one that took more than twice its time since the
 //! start, so that few ever do: their number grows with the logarithm of the time.
 
+use crate::sums::add_count;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
@@ -93,7 +94,7 @@ impl Totals {
         let mut texts: BTreeMap<Key, &str> = BTreeMap::new();
         for measured in window.measured() {
             if let (Some(key), Some(text)) = (key(&measured), measured.text) {
-                *self.weights.entry(key).or_default() += measured.total_ns();
+                add_count(self.weights.entry(key).or_default(), measured.total_ns());
                 texts.insert(key, text);
             }
         }
@@ -181,12 +182,12 @@ impl Totals {
 
 impl Sums {
     fn add(&mut self, measured: &Measured<'_>) {
-        self.calls += measured.calls();
-        self.rows += measured.rows();
+        add_count(&mut self.calls, measured.calls());
+        add_count(&mut self.rows, measured.rows());
         self.latencies.add(&measured.latencies());
         for (code, count) in measured.errors() {
             let class = self.class(code);
-            *self.errors.entry(class).or_default() += count;
+            add_count(self.errors.entry(class).or_default(), count);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Statements are stored by their normal forms, which read again are the same statements.
 
+use crate::sums::{add_count, add_time};
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -171,7 +172,7 @@ impl Table for Window {
     }
 
     fn note(&mut self, note: String, count: u64) {
-        *self.account.notes.entry(note).or_default() += count;
+        add_count(self.account.notes.entry(note).or_default(), count);
     }
 
     fn to_bytes(&self) -> Result<Vec<u8>, OutputError> {
@@ -278,7 +279,7 @@ impl Sum {
         }
         self.statistics.merge(statistics);
         self.account.merge(window.account);
-        self.duration += window.duration;
+        add_time(&mut self.duration, window.duration);
         self.titles.insert(window.title);
     }
 }

@@ -1,5 +1,6 @@
 //! What became of every call: in the sums, or lost, by cause. Pure.
 
+use crate::sums::{add_count, add_time};
 use std::{collections::BTreeMap, time::Duration};
 
 use profiler_common::outcome::Counter;
@@ -50,7 +51,7 @@ impl Account {
     /// The account, `begun` being calls that were noted as under way when the recording began.
     pub(super) fn new(counters: &BTreeMap<Counter, u64>, total: &Sum, begun: u64) -> Self {
         let mut account = Self::of_window(counters, total, begun);
-        account.counted += total.open;
+        add_count(&mut account.counted, total.open);
         account.set_unexplained(counters, account.counted, begun);
         account
     }
@@ -92,14 +93,14 @@ impl Account {
     pub(super) fn merge(&mut self, other: Self) {
         let add = |sums: &mut BTreeMap<String, u64>, more: BTreeMap<String, u64>| {
             for (cause, count) in more {
-                *sums.entry(cause).or_default() += count;
+                add_count(sums.entry(cause).or_default(), count);
             }
         };
-        self.entered += other.entered;
-        self.counted += other.counted;
+        add_count(&mut self.entered, other.entered);
+        add_count(&mut self.counted, other.counted);
         add(&mut self.lost, other.lost);
         add(&mut self.notes, other.notes);
-        self.process += other.process;
+        add_time(&mut self.process, other.process);
         self.bpf = match (self.bpf, other.bpf) {
             (Some(mine), Some(others)) => Some(mine + others),
             (mine, others) => mine.or(others),

@@ -1,5 +1,6 @@
 //! Sums of calls: merging them, taking differences, quantiles, order. Pure.
 
+use crate::sums::add_count;
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
@@ -49,22 +50,22 @@ impl Sum {
     /// Adds the sums of one CPU, or of another row.
     pub(super) fn add(&mut self, more: &Cell) {
         let sum = &mut self.cell;
-        sum.calls += more.calls;
-        sum.errors += more.errors;
-        sum.total_ns += more.total_ns;
+        add_count(&mut sum.calls, more.calls);
+        add_count(&mut sum.errors, more.errors);
+        add_count(&mut sum.total_ns, more.total_ns);
         sum.max_ns = sum.max_ns.max(more.max_ns);
-        sum.before += more.before;
-        sum.before_ns += more.before_ns;
-        sum.ended += more.ended;
-        sum.ended_ns += more.ended_ns;
+        add_count(&mut sum.before, more.before);
+        add_count(&mut sum.before_ns, more.before_ns);
+        add_count(&mut sum.ended, more.ended);
+        add_count(&mut sum.ended_ns, more.ended_ns);
         let pairs = sum.histogram.iter_mut().zip(&more.histogram);
-        pairs.for_each(|(sum, more)| *sum += more);
+        pairs.for_each(|(sum, more)| add_count(sum, *more));
     }
 
     pub(super) fn merge(&mut self, more: &Self) {
         self.add(&more.cell);
-        self.open += more.open;
-        self.open_ns += more.open_ns;
+        add_count(&mut self.open, more.open);
+        add_count(&mut self.open_ns, more.open_ns);
     }
 
     /// What came since `earlier`. The longest call of that time is known as well as the histogram is, unless it is the

@@ -3,6 +3,7 @@
 //! A call is in the window in which it ended, with all of its time; those that threads are in at a window's end are in
 //! it as open, and the next window begins with them.
 
+use crate::sums::{add_count, add_time};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -101,7 +102,7 @@ impl Figures {
     fn cell(&self) -> Cell {
         let mut histogram = [0; BUCKETS];
         for &(index, count) in &self.histogram {
-            histogram[index.min(BUCKETS - 1)] += count;
+            add_count(&mut histogram[index.min(BUCKETS - 1)], count);
         }
         Cell {
             calls: self.calls,
@@ -163,7 +164,10 @@ impl Window {
             let of = [(key.tgid, key.number), (0, key.number)];
             let found = of.into_iter().find(|row| rows.contains_key(row));
             let row = found.unwrap_or((0, super::OTHER_CALLS));
-            *by_row.entry(row).or_default().entry(key.errno).or_default() += count;
+            add_count(
+                by_row.entry(row).or_default().entry(key.errno).or_default(),
+                count,
+            );
         }
         let row = |((pid, number), sum): ((u32, u32), tally::Sum)| {
             let Identity { comm, cgroup } = known.get(&pid).cloned().unwrap_or_default();
@@ -214,7 +218,7 @@ impl Table for Window {
     }
 
     fn note(&mut self, note: String, count: u64) {
-        *self.account.notes.entry(note).or_default() += count;
+        add_count(self.account.notes.entry(note).or_default(), count);
     }
 
     fn to_bytes(&self) -> Result<Vec<u8>, OutputError> {
@@ -253,7 +257,7 @@ impl Sum {
         let mut left_out = 0;
         for row in &window.rows {
             let Some(is_wanted) = who.has(row.pid, &row.comm, &row.cgroup) else {
-                left_out += row.figures.calls;
+                add_count(&mut left_out, row.figures.calls);
                 continue;
             };
             if !is_wanted {
@@ -261,26 +265,29 @@ impl Sum {
             }
             self.tally.sum(key(row.number)).add(&row.figures.cell());
             let sum = open.entry(row.number).or_default();
-            sum.0 += row.figures.open;
-            sum.1 += row.figures.open_ns;
+            add_count(&mut sum.0, row.figures.open);
+            add_count(&mut sum.1, row.figures.open_ns);
             for (&errno, count) in &row.errors {
                 let error = ErrorKey {
                     tgid: 0,
                     number: row.number,
                     errno,
                 };
-                *self.errors.entry(error).or_default() += count;
+                add_count(self.errors.entry(error).or_default(), *count);
             }
         }
         // The open ones of the window before are those that this one began with.
         self.last = Some((window.link, open));
         let carried = if is_next { 0 } else { window.carried };
         self.account.merge(window.account);
-        self.account.entered += carried;
+        add_count(&mut self.account.entered, carried);
         if left_out > 0 {
-            *self.account.notes.entry(LEFT_OUT.to_owned()).or_default() += left_out;
+            add_count(
+                self.account.notes.entry(LEFT_OUT.to_owned()).or_default(),
+                left_out,
+            );
         }
-        self.duration += window.duration;
+        add_time(&mut self.duration, window.duration);
         self.titles.insert(window.title);
     }
 
@@ -299,9 +306,9 @@ impl Sum {
     fn keep_open(&mut self) {
         for (number, (open, open_ns)) in self.last.take().into_iter().flat_map(|(_, open)| open) {
             let sum = self.tally.sum(key(number));
-            sum.open += open;
-            sum.open_ns += open_ns;
-            self.account.counted += open;
+            add_count(&mut sum.open, open);
+            add_count(&mut sum.open_ns, open_ns);
+            add_count(&mut self.account.counted, open);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What became of every connection: in the list, or lost, by cause. Pure.
 
+use crate::sums::{add_count, add_time};
 use std::{collections::BTreeMap, time::Duration};
 
 use profiler_common::outcome::Counter;
@@ -49,29 +50,29 @@ impl Account {
     /// Counts something as lost, if it happened.
     pub(super) fn lose(&mut self, cause: &str, count: u64) {
         if count > 0 {
-            *self.lost.entry(cause.to_owned()).or_default() += count;
+            add_count(self.lost.entry(cause.to_owned()).or_default(), count);
         }
     }
 
     /// Says something, if it happened.
     pub(super) fn note(&mut self, note: &str, count: u64) {
         if count > 0 {
-            *self.notes.entry(note.to_owned()).or_default() += count;
+            add_count(self.notes.entry(note.to_owned()).or_default(), count);
         }
     }
 
     /// Adds that of another part.
     pub(super) fn merge(&mut self, other: &Self) {
-        self.begun += other.begun;
-        self.listed += other.listed;
-        self.before += other.before;
+        add_count(&mut self.begun, other.begun);
+        add_count(&mut self.listed, other.listed);
+        add_count(&mut self.before, other.before);
         for (cause, count) in &other.lost {
             self.lose(cause, *count);
         }
         for (note, count) in &other.notes {
             self.note(note, *count);
         }
-        self.process += other.process;
+        add_time(&mut self.process, other.process);
         self.bpf = match (self.bpf, other.bpf) {
             (Some(mine), Some(others)) => Some(mine + others),
             (mine, others) => mine.or(others),

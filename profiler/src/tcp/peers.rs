@@ -1,5 +1,6 @@
 //! Connections grouped by whom they are with, and what their number and lives say. Pure.
 
+use crate::sums::add_count;
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -75,17 +76,17 @@ impl Peer {
 
     /// Adds those with another peer, or of another process.
     pub(super) fn merge(&mut self, other: Self) {
-        self.begun += other.begun;
-        self.failed += other.failed;
-        self.reset += other.reset;
-        self.open += other.open;
-        self.connections += other.connections;
+        add_count(&mut self.begun, other.begun);
+        add_count(&mut self.failed, other.failed);
+        add_count(&mut self.reset, other.reset);
+        add_count(&mut self.open, other.open);
+        add_count(&mut self.connections, other.connections);
         self.lives.merge(other.lives);
         self.connects.merge(other.connects);
-        self.sent += other.sent;
-        self.received += other.received;
-        self.retransmits += other.retransmits;
-        self.exchanges += other.exchanges;
+        add_count(&mut self.sent, other.sent);
+        add_count(&mut self.received, other.received);
+        add_count(&mut self.retransmits, other.retransmits);
+        add_count(&mut self.exchanges, other.exchanges);
     }
 
     /// With times that take little room.

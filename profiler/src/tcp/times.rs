@@ -1,5 +1,6 @@
 //! Times by how often: exact while they are taken, to a sixteenth where they were stored. Pure.
 
+use crate::sums::add_count;
 use std::collections::BTreeMap;
 
 use profiler_common::syscalls::{bucket, bucket_begin};
@@ -16,7 +17,7 @@ impl Times {
 
     pub(super) fn merge(&mut self, other: Self) {
         for (ns, count) in other.0 {
-            *self.0.entry(ns).or_default() += count;
+            add_count(self.0.entry(ns).or_default(), count);
         }
     }
 
@@ -26,7 +27,7 @@ impl Times {
         for (ns, count) in self.0 {
             let index = bucket(ns) as usize;
             let middle = u64::midpoint(bucket_begin(index), bucket_begin(index + 1) - 1);
-            *coarse.0.entry(middle).or_default() += count;
+            add_count(coarse.0.entry(middle).or_default(), count);
         }
         coarse
     }

@@ -3,6 +3,7 @@
 //!
 //! Connections are grouped by process, peer and side. One that lives on is in each window with what it carried in it.
 
+use crate::sums::{add_count, add_time};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -128,16 +129,16 @@ impl Window {
         let rest = groups.split_off(groups.len().min(KEPT_MAX));
         account.note(SUMMED, rest.len() as u64);
         account.note(FOUND_NO_ROOM, came.found_no_room);
-        account.before += came.found;
+        add_count(&mut account.before, came.found);
         let mut others: BTreeMap<Role, Group> = BTreeMap::new();
         for group in rest {
             let role = group.peer.role;
             let empty = || Group::empty(0, role, OTHERS);
             let sum = others.entry(role).or_insert_with(empty);
             sum.peer.merge(group.peer);
-            sum.carried += group.carried;
+            add_count(&mut sum.carried, group.carried);
             for (end, count) in group.ends {
-                *sum.ends.entry(end).or_default() += count;
+                add_count(sum.ends.entry(end).or_default(), count);
             }
         }
         groups.extend(others.into_values());
@@ -235,7 +236,7 @@ impl Sum {
         if !is_next {
             self.keep_open();
             // Nobody else has told of them.
-            self.account.before += window.sum(|group| group.carried);
+            add_count(&mut self.account.before, window.sum(|group| group.carried));
         }
         let mut open = Open::new();
         let mut left_out = 0;
@@ -249,27 +250,30 @@ impl Sum {
                 ends,
             } = group;
             let Some(is_wanted) = who.has(pid, &comm, &cgroup) else {
-                left_out += peer.connections;
+                add_count(&mut left_out, peer.connections);
                 continue;
             };
             if !is_wanted {
                 continue;
             }
             let key = (peer.role, peer.name.clone());
-            *open.entry(key.clone()).or_default() += std::mem::take(&mut peer.open);
+            add_count(
+                open.entry(key.clone()).or_default(),
+                std::mem::take(&mut peer.open),
+            );
             if is_next {
                 peer.connections = peer.connections.saturating_sub(carried);
             }
             let empty = || Peer::empty(peer.name.clone(), peer.role);
             self.peers.entry(key).or_insert_with(empty).merge(peer);
             for (end, count) in ends {
-                *self.ends.entry(end).or_default() += count;
+                add_count(self.ends.entry(end).or_default(), count);
             }
         }
         self.last = Some((window.link, open));
         self.account.merge(&window.account);
         self.account.note(LEFT_OUT, left_out);
-        self.duration += window.duration;
+        add_time(&mut self.duration, window.duration);
         self.titles.insert(window.title);
     }
 
@@ -283,7 +287,7 @@ impl Sum {
     fn keep_open(&mut self) {
         for (key, open) in self.last.take().into_iter().flat_map(|(_, open)| open) {
             if let Some(peer) = self.peers.get_mut(&key) {
-                peer.open += open;
+                add_count(&mut peer.open, open);
             }
         }
     }
