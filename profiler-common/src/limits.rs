@@ -22,7 +22,7 @@ pub const PYTHON_WALK_MAX: usize = 1024;
 pub const PYTHON_STEPS_MAX: usize = 2 * PYTHON_WALK_MAX;
 
 /// Interpreters and thread states that the kernel side looks through for the one of a thread, all together, where its
-/// thread-specific data does not tell: each costs a read. User space finds the others.
+/// thread-specific data does not say: each costs a read. User space finds the others.
 pub const PYTHON_THREADS_MAX: usize = 512;
 
 /// Interpreters and thread states that user space looks through, all together.

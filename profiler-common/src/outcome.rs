@@ -78,7 +78,7 @@ closed_enum! {
         Replaced = 20 => "code was replaced, walked with the old tables",
         /// The native stack is whole; of the Python stack the middle or the outer part is left out.
         PythonLeftOut = 21 => "Python stack longer than is kept",
-        /// A uretprobe has put its own address there, and the kernel does not tell what it has taken away.
+        /// A uretprobe has put its own address there, and the kernel does not say what it has taken away.
         Probed = 22 => "return address replaced by a probe of another tracer",
     }
 }

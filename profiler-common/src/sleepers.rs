@@ -1,4 +1,4 @@
-//! A thread that waits, as the list of tasks tells of it.
+//! A thread that waits, as the list of tasks shows it.
 
 use crate::unwind::Registers;
 

@@ -1,5 +1,5 @@
-//! The registers with which every thread of a process entered the kernel: run over the list of tasks by whoever
-//! reads it, for threads that wait. Nothing of the process runs meanwhile on our account.
+//! The registers with which every thread of a process entered the kernel: run over the list of tasks as user
+//! space reads it, for threads that wait. The process does not notice.
 
 use core::ffi::c_void;
 
@@ -15,7 +15,7 @@ pub(crate) struct Context {
     task: *mut task_struct,
 }
 
-/// `struct bpf_iter_meta` of include/linux/bpf.h, as far as it is wanted.
+/// `struct bpf_iter_meta` of include/linux/bpf.h, as far as it is read.
 #[repr(C)]
 struct Meta {
     file: *mut c_void,

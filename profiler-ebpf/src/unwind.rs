@@ -248,9 +248,15 @@ fn interrupted(walk: &mut Walk) -> Result<(), StopReason> {
 #[inline(always)]
 fn by_frame_pointer(walk: &mut Walk) -> Result<(), StopReason> {
     if walk.how & (LEAF | INTERRUPTED) == 0
-        && read_words(walk.frame.pc).is_some_and(arch::is_sigreturn)
+        && let Some(code) = read_words(walk.frame.pc)
     {
-        return interrupted(walk);
+        if arch::is_sigreturn(code) {
+            return interrupted(walk);
+        }
+        if let Some(rule) = arch::epilogue(code) {
+            walk.rule = rule;
+            return by_rule(walk);
+        }
     }
     let (how, address) = (walk.how, &raw mut walk.address);
     let read = |at| {

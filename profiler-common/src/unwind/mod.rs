@@ -5,11 +5,13 @@
 //! [`step_frame_pointer`] is for code that no rule covers. [`table`] is the form in which the kernel
 //! side holds the rules of files and the mappings of processes, and its searches.
 
+mod epilogue;
 mod frame_pointer;
 mod rule;
 mod signal;
 pub mod table;
 
+pub use epilogue::epilogue_x86_64;
 pub use frame_pointer::step_frame_pointer;
 pub use rule::{Bp, Cfa, Return, Rule, step};
 pub use signal::{LINK_REGISTER, SIGRETURN_AARCH64, SIGRETURN_X86_64, SignalFrame};

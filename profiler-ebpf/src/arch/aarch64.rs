@@ -1,7 +1,7 @@
 //! AArch64.
 
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
-use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_AARCH64, SignalFrame};
+use profiler_common::unwind::{LEAF_REGISTERS, Registers, Rule, SIGRETURN_AARCH64, SignalFrame};
 
 use super::ReturningCall;
 use crate::{task::read_at, wire::Transfer};
@@ -71,6 +71,12 @@ pub(crate) fn leaf_registers(registers: &pt_regs, leaf: &mut [u64; LEAF_REGISTER
 #[inline(always)]
 pub(crate) fn is_volatile(register: usize) -> bool {
     register < 18
+}
+
+/// The rule that code says itself, at a return address: none is known here.
+#[inline(always)]
+pub(crate) fn epilogue(_code: [u64; 2]) -> Option<Rule> {
+    None
 }
 
 /// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.

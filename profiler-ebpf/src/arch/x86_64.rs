@@ -1,7 +1,9 @@
 //! x86-64.
 
 use aya_ebpf::{bindings::pt_regs, programs::PerfEventContext};
-use profiler_common::unwind::{LEAF_REGISTERS, Registers, SIGRETURN_X86_64, SignalFrame};
+use profiler_common::unwind::{
+    LEAF_REGISTERS, Registers, Rule, SIGRETURN_X86_64, SignalFrame, epilogue_x86_64,
+};
 
 use super::ReturningCall;
 use crate::{task::read_at, wire::Transfer};
@@ -86,6 +88,12 @@ pub(crate) fn leaf_registers(registers: &pt_regs, leaf: &mut [u64; LEAF_REGISTER
 pub(crate) fn is_volatile(register: usize) -> bool {
     // rax, rdx, rcx, rsi, rdi, r8 to r11
     register < 16 && 0x0f37 & (1 << register) != 0
+}
+
+/// The rule that code says itself, at a return address.
+#[inline(always)]
+pub(crate) fn epilogue(code: [u64; 2]) -> Option<Rule> {
+    epilogue_x86_64(code)
 }
 
 /// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.

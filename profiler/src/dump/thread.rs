@@ -33,7 +33,7 @@ const STACK_BYTES_MAX: usize = 1 << 20;
 const THREADS_MAX: usize = 8192;
 /// What a thread does that may not be looked at.
 const NOT_READABLE: &str = "not readable";
-/// Why a stack is cut where the kernel did not tell the registers.
+/// Why a stack is cut where the kernel did not give the registers.
 const FRAME_POINTER_UNKNOWN: &str =
     "the thread's frame pointer is not known: it takes root, or CAP_BPF and CAP_PERFMON";
 /// What is copied at once.
@@ -280,7 +280,7 @@ impl Native {
 }
 
 /// The native stack of a thread that waits in a system call; `None` of one that does not. `registers` are those that
-/// the kernel told, of which the frame pointer is not in `/proc`.
+/// the kernel gave, of which the frame pointer is not in `/proc`.
 fn native(
     unwinder: &Unwinder<Tables>,
     pid: u32,

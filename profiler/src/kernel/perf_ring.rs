@@ -35,7 +35,7 @@ impl PerfRing {
     pub(super) fn open(attributes: &mut perf_event_attr, cpu: u32) -> io::Result<Self> {
         let cpu = i32::try_from(cpu).unwrap_or(i32::MAX);
         let attributes: *mut perf_event_attr = attributes;
-        // SAFETY: the attributes live as long as the call and tell their own size.
+        // SAFETY: the attributes live as long as the call and hold their own size.
         let fd =
             unsafe { libc::syscall(libc::SYS_perf_event_open, attributes, -1, cpu, -1, CLOEXEC) };
         let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0);

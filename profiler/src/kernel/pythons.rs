@@ -35,7 +35,7 @@ impl PythonMap {
         self.interpreters.insert(pid, Value(interpreter), 0).is_ok()
     }
 
-    /// Tells of a thread's state, which the kernel side checks whenever it uses it.
+    /// Sets a thread's state, which the kernel side checks whenever it uses it.
     pub fn set_thread(&mut self, tid: u32, state: u64) {
         // The least recently used makes room.
         let _ = self.threads.insert(tid, state, 0);

@@ -1,6 +1,6 @@
 //! Memory that processes make executable: what was known of those addresses holds no longer.
 //!
-//! A perf event that counts nothing is made to tell each such mapping (`PERF_RECORD_MMAP2`), with the clock of
+//! A perf event that counts nothing emits each such mapping (`PERF_RECORD_MMAP2`), with the clock of
 //! the samples. Its ring is emptied before a sample that may have come after it is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ pub struct Remap {
     pub file_offset: u64,
     /// Of the file, as `/proc/PID/maps` has it; zeros of memory without one.
     pub device: (i32, i32),
-    /// Likewise.
+    /// Of the file, as above.
     pub inode: u64,
 }
 
@@ -49,7 +49,7 @@ pub struct Remaps {
 
 impl Remaps {
     /// Begins to listen on every CPU, also on those that came since the last call. Where the kernel does not
-    /// let us, nothing is told, and the first error is given.
+    /// let us, nothing is emitted, and the first error is given.
     pub fn listen(&mut self) -> std::io::Result<()> {
         let online = online_cpus().map_err(std::io::Error::other)?;
         let (came, went) = diff_cpus(&self.rings.keys().copied().collect(), &online);
@@ -83,7 +83,7 @@ impl Remaps {
             .collect()
     }
 
-    /// How many mappings were not told since the last call: any process may have made them.
+    /// How many mappings were dropped since the last call: any process may have made them.
     pub fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }

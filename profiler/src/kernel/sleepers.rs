@@ -1,4 +1,4 @@
-//! The registers of a process's threads that wait, which `/proc` tells in part only: the frame pointer is missing
+//! The registers of a process's threads that wait, which `/proc` shows in part only: the frame pointer is missing
 //! there. A program is run over the list of tasks and unloaded.
 
 use std::{collections::HashMap, io::Read};

@@ -24,7 +24,7 @@ impl Processes {
             .looks
             .may(Instant::now())
             .then(|| read_mappings(remap.pid, &process.mappings, &mut process.looks, files));
-        // By now the process may have gone on to map something else there, of which the kernel tells later.
+        // By now the process may have gone on to map something else there, which the kernel emits later.
         let new = looked.flatten().filter(|new| new.has(remap));
         let new = new.unwrap_or_else(|| {
             let mut lists = process.replaced.lists().chain([&process.mappings]);

@@ -314,6 +314,7 @@ impl Scan {
         let mut found = Vec::new();
         let mut run = AnonymousRun::default();
         let mut head: Option<MemoryMap> = None;
+        let mut files: Vec<(MemoryMap, &[u8])> = Vec::new();
         for (map, name) in text.split(|&byte| byte == b'\n').filter_map(parse) {
             if is_anonymous(name) {
                 found.extend(run.add(&map).map(Found::Plain));
@@ -324,14 +325,57 @@ impl Scan {
             if found.len() >= room {
                 break;
             }
+            if is_file(Path::new(OsStr::from_bytes(name))) && files.len() < MEMORY_MAX {
+                files.push((map.clone(), name));
+            }
             if map.offset == 0 {
                 head = Some(map);
             }
         }
         let is_cut = !is_whole || found.len() >= room;
         found.extend(run.end().map(Found::Plain));
+        for each in &mut found {
+            if let Found::Plain(copied) = each
+                && copied.backing == Backing::Anonymous
+                && let Some(file) = copied_file(pid, copied, &files, before)
+            {
+                *each = file;
+            }
+        }
         Some(Self { found, is_cut })
     }
+}
+
+/// The file that a copy in memory is of: programs move their code onto large pages, in its own place. What lies right
+/// before it and right behind it is the same file, as far apart as in there.
+fn copied_file(
+    pid: u32,
+    copied: &Mapping,
+    files: &[(MemoryMap, &[u8])],
+    before: &Mappings,
+) -> Option<Found> {
+    let behind = files.partition_point(|(map, _)| map.address.0 < copied.end);
+    let (first, name) = files.get(behind.checked_sub(1)?)?;
+    let (last, _) = files.get(behind)?;
+    let adjoins = first.address.1 == copied.start && last.address.0 == copied.end;
+    let from_start = |map: &MemoryMap| map.offset.wrapping_sub(map.address.0);
+    if !adjoins || !is_same_file(first, last) || from_start(first) != from_start(last) {
+        return None;
+    }
+    let line = Line {
+        start: copied.start,
+        end: copied.end,
+        file_offset: first.offset + (copied.start - first.address.0),
+        device: first.dev,
+        inode: first.inode,
+    };
+    if let Some(known) = before.known(&line) {
+        return Some(Found::File(line, Seen::Before(known)));
+    }
+    let path = without_mark(Path::new(OsStr::from_bytes(name)));
+    let file = find_mapped(&mapped(pid, first, path, None));
+    file.is_ok()
+        .then(|| Found::File(line, Seen::Now(path.to_owned(), file)))
 }
 
 fn is_same_file(one: &MemoryMap, other: &MemoryMap) -> bool {

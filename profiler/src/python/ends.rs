@@ -1,14 +1,14 @@
 //! Both ends of a Python stack that is longer than a record. Pure.
 //!
 //! A record keeps its innermost frames in their order; the others go round in the rest of the room, so that at the
-//! end the outermost ones are there. Where the oldest of those is, is told by how many were left out.
+//! end the outermost ones are there. Where the oldest of those is follows from how many were left out.
 
 /// A stack's parts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ends<T> {
     /// Innermost first.
     pub(super) inner: Vec<T>,
-    /// Likewise, up to the outermost one.
+    /// Innermost first, up to the outermost one.
     pub(super) outer: Vec<T>,
 }
 

@@ -7,7 +7,7 @@ use profiler_common::python::{
 use super::{code::Memory, image::Image, memory::ProcessMemory};
 
 /// Proves how strings are read on the name of a function that is running: it has changed between releases of a minor
-/// version, and no table tells it.
+/// version, and no table says it.
 pub(super) fn prove(
     memory: &ProcessMemory,
     image: &Image,

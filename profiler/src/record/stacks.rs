@@ -27,7 +27,7 @@ pub(crate) struct Stacks {
     pythons: Pythons,
     python_map: PythonMap,
     remaps: Remaps,
-    /// Whether the kernel does not tell of mappings.
+    /// Whether the kernel emits no mappings.
     is_deaf: bool,
     remaps_lost: u64,
     no_room: u64,
@@ -207,11 +207,11 @@ impl Stacks {
             ),
             ("Python not followed, table full", self.no_room),
             (
-                "mappings not told by the kernel, replaced code keeps its old names",
+                "kernel emits no mappings, replaced code keeps its old names",
                 u64::from(self.is_deaf),
             ),
             (
-                "mapping not told, ring full, all processes looked at",
+                "mapping dropped, ring full, all processes read again",
                 self.remaps_lost,
             ),
         ]);

@@ -6,7 +6,7 @@ use profiler_common::{
     outcome::StopReason,
     sample::Rest,
     unwind::{
-        Cfa, Registers, Rule, SIGRETURN_X86_64, SignalFrame,
+        Cfa, Registers, Rule, SIGRETURN_X86_64, SignalFrame, epilogue_x86_64,
         how::{BY_FRAME_POINTER, INTERRUPTED, LEAF, RETURN},
         step, step_frame_pointer,
         table::{Bounds, Mapping, PAGE_BITS, row, rule_of, search},
@@ -97,10 +97,14 @@ impl StackCopy<'_> {
         } else if rule.cfa == Cfa::None as u8 {
             self.by_frame_pointer(code)
         } else {
-            self.frame = step(&rule, &self.frame, |_| None, |at| self.word(at))?;
-            self.how = RETURN;
-            Ok(())
+            self.by_rule(&rule)
         }
+    }
+
+    fn by_rule(&mut self, rule: &Rule) -> Result<(), StopReason> {
+        self.frame = step(rule, &self.frame, |_| None, |at| self.word(at))?;
+        self.how = RETURN;
+        Ok(())
     }
 
     fn interrupted(&mut self) -> Result<(), StopReason> {
@@ -124,8 +128,17 @@ impl StackCopy<'_> {
                 && first == SIGRETURN_X86_64[0]
                 && second & 0xff == SIGRETURN_X86_64[1]
         };
-        if self.how & (LEAF | INTERRUPTED) == 0 && code(self.frame.pc).is_some_and(is_sigreturn) {
-            return self.interrupted();
+        if self.how & (LEAF | INTERRUPTED) == 0
+            && let Some(code) = code(self.frame.pc)
+        {
+            if is_sigreturn(code) {
+                return self.interrupted();
+            }
+            if cfg!(target_arch = "x86_64")
+                && let Some(rule) = epilogue_x86_64(code)
+            {
+                return self.by_rule(&rule);
+            }
         }
         let words = |at: u64| Some([self.word(at)?, self.word(at + 8)?]);
         self.frame = step_frame_pointer(&self.frame, self.how, words)?;

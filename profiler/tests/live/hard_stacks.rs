@@ -7,7 +7,7 @@ use crate::bench::{Bench, Folded, Target, bench};
 
 /// Share of stacks that are whole, of all samples, by the account.
 #[track_caller]
-fn assert_whole(folded: &Folded, wanted: &str) {
+fn assert_whole(folded: &Folded, expected: &str) {
     let line = folded
         .text
         .lines()
@@ -16,8 +16,8 @@ fn assert_whole(folded: &Folded, wanted: &str) {
         .and_then(|line| line.rsplit_once(", ")?.1.strip_suffix(" %"))
         .and_then(|percent| percent.parse::<f64>().ok())
         .expect("an account");
-    let (named, all) = (folded.samples(wanted), folded.total());
-    println!("{percent} % whole, {named} of {all} with `{wanted}`");
+    let (named, all) = (folded.samples(expected), folded.total());
+    println!("{percent} % whole, {named} of {all} with `{expected}`");
     assert!(all > 50 && percent >= 99.5, "{}", folded.text);
     assert!(named * 1000 >= all * 990, "{}", folded.text);
 }
@@ -185,4 +185,60 @@ fn a_program_in_memory_is_a_file() {
     let Some(bench) = bench() else { return };
     let program = bench.compile("in_memory", IN_MEMORY, &["-O2", "-fomit-frame-pointer"]);
     assert_whole(&record(&bench, &program), "main;work;leaf");
+}
+
+/// Copies its code onto other pages and puts these in the place of the first, as programs do that want large ones.
+const MOVED: &str = r"
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+volatile uint64_t sink;
+extern char __executable_start, etext;
+__attribute__((noinline, aligned(4096))) void leaf(void) { for (int i = 0; i < 100000; i++) sink += i; }
+__attribute__((noinline)) void work(void) { leaf(); sink++; }
+__attribute__((noinline, aligned(4096))) void behind(void) { sink--; }
+int main(void) {
+    uintptr_t start = (uintptr_t)leaf & ~4095ul, size = ((uintptr_t)behind & ~4095ul) - start;
+    void *copy = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(copy, (void *)start, size);
+    mprotect(copy, size, PROT_READ | PROT_EXEC);
+    mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
+    for (;;) work();
+}
+";
+
+/// Code that was copied onto pages of its own is still its file's.
+#[test]
+fn code_on_other_pages_is_its_files() {
+    let Some(bench) = bench() else { return };
+    let flags = ["-O2", "-fomit-frame-pointer", "-fno-toplevel-reorder"];
+    let program = bench.compile("moved", MOVED, &flags);
+    assert_whole(&record(&bench, &program), "main;work;leaf");
+}
+
+/// Stubs that Python makes for other profilers, one for each function, are walked through.
+#[test]
+fn stubs_of_python_are_walked() {
+    const SPINS: &str = "\
+def spin():
+    while True:
+        for _ in range(1000): pass
+def middle(): spin()
+def outer(): middle()
+outer()";
+    let Some(bench) = bench() else { return };
+    let has_stubs = |version: &str| version.starts_with("3.12") || version.starts_with("3.13");
+    for (version, python) in crate::python::interpreters() {
+        if !has_stubs(&version) {
+            continue;
+        }
+        let mut python = Command::new(&python);
+        let target = Target::spawn(python.args(["-X", "perf", "-c", SPINS]));
+        let folded = bench.folded(&["-p", &target.pid(), "-d", "2s", "-F", "199"]);
+        println!("{version}");
+        // What the stubs are called, which Python leaves there.
+        let _ = fs::remove_file(format!("/tmp/perf-{}.map", target.pid()));
+        assert_whole(&folded, "outer");
+    }
 }

@@ -44,10 +44,10 @@ fn stacks_go_on_behind_a_uretprobe() {
     let Some(bench) = bench() else { return };
     let program = bench.compile("probed", PROBED, &["-O0"]);
     let mut target = Target::start(&program, &[]);
-    let mut told = [0; 7];
+    let mut said = [0; 7];
     let stdout = target.0.stdout.as_mut().expect("it is piped");
-    stdout.read_exact(&mut told).expect("it has told");
-    assert_eq!(&told, b"probed\n");
+    stdout.read_exact(&mut said).expect("it has begun");
+    assert_eq!(&said, b"probed\n");
     let folded = bench.folded(&["-p", &target.pid(), "-d", "2s"]);
     let (whole, all) = (
         folded.samples(

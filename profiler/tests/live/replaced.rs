@@ -11,7 +11,7 @@ __attribute__((noinline)) static void NAME(void) { for (unsigned long i = 0; i <
 void run(void) { NAME(); sink++; }
 ";
 
-/// Loads one library after the other, each in the place of the one before, and tells where they lie.
+/// Loads one library after the other, each in the place of the one before, and prints where they lie.
 const LOADER: &str = r#"
 #include <dlfcn.h>
 #include <stdio.h>
@@ -54,10 +54,12 @@ fn a_library_in_anothers_place_has_its_own_names() {
     let folded = bench.folded(&["-p", &target.pid(), "-d", "4s"]);
     let mut addresses = [0; 60];
     let stdout = target.0.stdout.as_mut().expect("it is piped");
-    stdout.read_exact(&mut addresses).expect("it has told some");
-    let told = String::from_utf8_lossy(&addresses).into_owned();
-    let distinct: BTreeSet<&str> = told.lines().take(3).collect();
-    assert_eq!(distinct.len(), 1, "one place for both: {told}");
+    stdout
+        .read_exact(&mut addresses)
+        .expect("it has printed some");
+    let printed = String::from_utf8_lossy(&addresses).into_owned();
+    let distinct: BTreeSet<&str> = printed.lines().take(3).collect();
+    assert_eq!(distinct.len(), 1, "one place for both: {printed}");
     let [alpha, beta] = ["work_of_alpha", "work_of_beta"].map(|name| folded.samples(name));
     println!("{alpha} alpha, {beta} beta of {}", folded.total());
     #[expect(clippy::cast_precision_loss, reason = "a few hundred samples")]

@@ -417,7 +417,7 @@ fn an_interrupted_count_is_written() {
     }
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert!(profiler.wait().expect("it is ours").success());
-    // Of a thread that is preempted within a program of ours, the kernel leaves out what comes on that processor meanwhile,
+    // Of a thread that is preempted within a program of ours, the kernel leaves out what comes on that processor until it goes on,
     // and counts it.
     let has = |text: &str| rest.iter().any(|line| line.contains(text));
     let is_explained = has("lost, system call whose return was not seen") && has(NOT_RUN);
