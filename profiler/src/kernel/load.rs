@@ -120,14 +120,8 @@ impl Kernel {
             .override_global("COMM_STEPS", comm.as_bytes(), true)
             .override_global("CALL_SETTINGS", wanted.calls.as_bytes(), true)
             .override_global("TCP_SETTINGS", wanted.tcp.as_bytes(), true)
-            .override_global("WIRE_SETTINGS", wanted.wire.as_bytes(), true)
-            .map_max_entries("THREADS", threads)
-            .map_max_entries("LEFT", threads);
-        let sizes = calls::sizes(&wanted.calls).into_iter();
-        let sizes = sizes.chain(tcp::sizes(&wanted.tcp));
-        for (map, entries) in sizes.chain(wire::sizes(&wanted.wire)) {
-            loader.map_max_entries(map, entries);
-        }
+            .override_global("WIRE_SETTINGS", wanted.wire.as_bytes(), true);
+        size_maps(&mut loader, wanted, threads);
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|source| KernelError::Object(Box::new(source)))?;
@@ -251,6 +245,18 @@ impl Kernel {
 /// that is not allowed (it wants `CAP_SYS_ADMIN`).
 pub fn keep_statistics() -> Option<OwnedFd> {
     aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()
+}
+
+/// Makes the maps as large as what is wanted needs them, and those of nothing small.
+pub(super) fn size_maps(loader: &mut EbpfLoader<'_>, wanted: &Wanted, threads: u32) {
+    let sizes = calls::sizes(&wanted.calls).into_iter();
+    let sizes = sizes
+        .chain(tcp::sizes(&wanted.tcp))
+        .chain(wire::sizes(&wanted.wire));
+    let by_thread = ["THREADS", "LEFT"].map(|map| (map, threads));
+    for (map, entries) in sizes.chain(by_thread) {
+        loader.map_max_entries(map, entries);
+    }
 }
 
 fn load_programs(

@@ -8,11 +8,9 @@ use profiler_common::{config::Settings, sleepers::Sleeper, unwind::Registers};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    KernelError, calls, kernel_offsets,
-    load::{OBJECT, failed, program},
-    tcp, wire,
+    KernelError, kernel_offsets,
+    load::{OBJECT, Wanted, failed, program, size_maps},
 };
-use profiler_common::{syscalls::CallSettings, tcp::TcpSettings, wire::WireSettings};
 
 const PROGRAM: &str = "task_registers";
 /// Most bytes of the answer: more threads than any process may have.
@@ -31,12 +29,7 @@ pub fn sleepers(tgid: u32) -> Result<HashMap<u32, Registers>, KernelError> {
     };
     let mut loader = EbpfLoader::new();
     loader.override_global("SETTINGS", settings.as_bytes(), true);
-    let sizes = calls::sizes(&CallSettings::UNSET).into_iter();
-    let sizes = sizes.chain(tcp::sizes(&TcpSettings::UNSET));
-    let none = ["THREADS", "LEFT"].map(|map| (map, 1));
-    for (map, entries) in sizes.chain(wire::sizes(&WireSettings::UNSET)).chain(none) {
-        loader.map_max_entries(map, entries);
-    }
+    size_maps(&mut loader, &Wanted::default(), 1);
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|source| KernelError::Object(Box::new(source)))?;

@@ -17,7 +17,7 @@ use iced_x86::{
 };
 use profiler_common::unwind::{Bp, Cfa, Return, Rule, SIGRETURN_X86_64};
 
-use super::{elf::ROWS_MAX, rows::Builder};
+use super::{elf::ROWS_MAX, ranges::holds, rows::Builder};
 
 /// Most bytes of one file that are analysed.
 const BYTES_MAX: usize = 8 << 20;
@@ -35,8 +35,8 @@ pub(super) struct CodeSection<F> {
     pub(super) read: F,
 }
 
-/// Adds functions that begin at `symbols` (with their sizes, 0 where not known) or are called from there and that no function of the builder
-/// covers. The one at `entry` is where the process begins.
+/// Adds functions that begin at `symbols` (with their sizes, 0 where not known) or are called from there and that no
+/// function of the builder covers. The one at `entry` is where the process begins.
 pub(super) fn add_functions<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
     sections: &[CodeSection<F>],
     symbols: &BTreeMap<u64, u64>,
@@ -154,12 +154,7 @@ fn add_references<'a, F: Fn(u64, u64) -> Option<&'a [u8]>>(
     let is_code = |address: u64| {
         let inside =
             |section: &CodeSection<F>| address.wrapping_sub(section.address) < section.size;
-        let after = covered.partition_point(|&(begin, _)| begin <= address);
-        let is_covered = after
-            .checked_sub(1)
-            .and_then(|last| covered.get(last))
-            .is_some_and(|&(_, end)| address < end);
-        !is_covered && sections.iter().any(inside)
+        !holds(covered, address) && sections.iter().any(inside)
     };
     let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
     let mut instruction = Instruction::default();
@@ -194,15 +189,14 @@ struct Analysis<'s, F> {
 impl<'a, F: Fn(u64, u64) -> Option<&'a [u8]>> Analysis<'_, F> {
     /// The code of a function, up to where another one begins; `None` if it is covered or no code.
     fn code_at(&self, start: u64, starts: &BTreeSet<u64>) -> Option<&'a [u8]> {
-        let after = self.covered.partition_point(|&(begin, _)| begin <= start);
-        let before = after.checked_sub(1).and_then(|last| self.covered.get(last));
-        if before.is_some_and(|&(_, end)| start < end) {
+        if holds(self.covered, start) {
             return None;
         }
-        let holds = |section: &&CodeSection<F>| {
+        let after = self.covered.partition_point(|&(begin, _)| begin <= start);
+        let is_in = |section: &&CodeSection<F>| {
             start >= section.address && start - section.address < section.size
         };
-        let section = self.sections.iter().find(holds)?;
+        let section = self.sections.iter().find(is_in)?;
         let mut end = section.address.checked_add(section.size)?;
         if let Some(&(begin, _)) = self.covered.get(after) {
             end = end.min(begin);

@@ -17,6 +17,7 @@ use profiler_common::unwind::{Cfa, Rule};
 use super::{
     analysis::{self, CodeSection},
     headers,
+    ranges::holds,
     rows::{Builder, Table},
     rules::{Arch, Rules},
 };
@@ -174,11 +175,7 @@ fn table<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) 
             builder: &mut builder,
             instruction_bytes: 0,
         };
-        reading.read(|start| {
-            let after = covered.partition_point(|&(begin, _)| begin <= start);
-            let last = after.checked_sub(1).and_then(|last| covered.get(last));
-            last.is_none_or(|&(_, end)| start >= end)
-        });
+        reading.read(|start| !holds(&covered, start));
     }
     if arch == Arch::X86_64 && !is_go {
         analyse_rest(data, object, &mut builder);

@@ -10,6 +10,7 @@ mod arena;
 mod elf;
 mod headers;
 mod parts;
+mod ranges;
 mod rows;
 mod rules;
 mod store;
@@ -22,6 +23,7 @@ use profiler_common::unwind::{
     Rule,
     table::{Mapping, Page, Space},
 };
+pub(crate) use ranges::holds;
 pub use rows::Table;
 pub use rules::Arch;
 pub use unwinder::{Stats, Unwinder};
