@@ -46,7 +46,7 @@ impl<'a> Part<'a> {
 pub fn build(machine: Machine, parts: &[Part<'_>]) -> Vec<u8> {
     let mut names = b"\0.shstrtab\0".to_vec();
     let begin = HEADER_BYTES + PROGRAM_BYTES;
-    let mut body = Vec::new();
+    let mut body: Vec<u8> = Vec::new();
     let mut headers = Vec::new();
     put(&mut headers, 8, &[0; SECTION_BYTES / 8]);
     for part in parts {

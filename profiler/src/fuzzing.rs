@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     daemon::config,
-    output, postgres,
+    go, output, postgres,
     process::scan,
     python, sockets,
     store::Who,
@@ -129,6 +129,11 @@ pub fn elf(file: File, offset: u64) {
 /// The name of its debug file, as it is looked for below a folder.
 pub fn debug_link(file: File) -> Option<OsString> {
     symbols::debug_link(file.into())
+}
+
+/// Go's table of functions: how many functions are at their ends. The table stands in for what their data are in, too.
+pub fn go_table(table: &[u8], text: u64) -> usize {
+    go::fuzzing::names(table, text, table)
 }
 
 /// A perf map: what it says of an address.

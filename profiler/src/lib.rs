@@ -25,6 +25,7 @@
 //! - [`syscalls`] counts system calls: another one-way street, from sums that the kernel side keeps to a table.
 //!   [`tcp`] lists TCP connections, from events and what the kernel lists. [`postgres`] reads what goes through
 //!   sockets and makes a table of queries of it; `tls` finds where encrypted connections pass what they carry.
+//! - `go` reads the tables that every Go program has of its own code, for names and for unwinding.
 //! - `sockets` lists what sockets there are and whose they are. [`wait`] says what a thread that left the CPU waited for.
 //! - [`record`] is the loop: records in, a bounded table of distinct stacks, at the end a profile. Only
 //!   it, the other capabilities' sessions, `daemon` and `main` know about time, signals and tokio.
@@ -63,6 +64,7 @@ pub mod export;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
+mod go;
 pub mod kernel;
 pub mod output;
 pub mod postgres;

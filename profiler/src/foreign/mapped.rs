@@ -56,7 +56,8 @@ pub(crate) fn find_mapped(mapped: &Mapped<'_>) -> Result<Regular, Refused> {
 /// The file of that name. Its inode number is not given to another file while it is mapped; its device number may be
 /// called otherwise, then the contents decide.
 fn find_by_name(mapped: &Mapped<'_>) -> Result<Regular, Refused> {
-    let found = Root::of(mapped.pid)?.find(mapped.path)?;
+    let root = Root::of(mapped.pid)?;
+    let found = root.find(&root.inside(mapped.path))?;
     if found.inode() != mapped.inode {
         return Err(Refused::Replaced);
     }

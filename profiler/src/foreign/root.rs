@@ -1,6 +1,11 @@
 //! The root directory of a target, below which its paths are looked up.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{
+    borrow::Cow,
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2},
@@ -14,22 +19,42 @@ const TRIES: usize = 8;
 
 /// A root directory.
 #[derive(Debug)]
-pub(crate) struct Root(OwnedFd);
+pub(crate) struct Root {
+    descriptor: OwnedFd,
+    /// How we see it: `/` where it is ours, or another mount namespace's.
+    seen: PathBuf,
+}
 
 impl Root {
     /// That of a process, as long as it lives.
     pub(crate) fn of(pid: u32) -> Result<Self, Refused> {
-        Self::at(Path::new(&format!("/proc/{pid}/root")))
+        let link = format!("/proc/{pid}/root");
+        Ok(Self {
+            seen: fs::read_link(&link).unwrap_or_default(),
+            ..Self::at(Path::new(&link))?
+        })
     }
 
     fn at(path: &Path) -> Result<Self, Refused> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(open(path, flags, Mode::empty())?))
+        Ok(Self {
+            descriptor: open(path, flags, Mode::empty())?,
+            seen: PathBuf::new(),
+        })
+    }
+
+    /// A path of `/proc/PID/maps` as the target sees it: where only its root was changed, the kernel writes there how we
+    /// see it.
+    pub(crate) fn inside<'a>(&self, path: &'a Path) -> Cow<'a, Path> {
+        match path.strip_prefix(&self.seen) {
+            Ok(rest) if rest.is_relative() => Path::new("/").join(rest).into(),
+            _ => path.into(),
+        }
     }
 
     /// Device and inode number, by which those of several processes are known to be one.
     pub(crate) fn device_and_inode(&self) -> Option<(u64, u64)> {
-        let stat = fstat(&self.0).ok()?;
+        let stat = fstat(&self.descriptor).ok()?;
         Some((stat.st_dev, stat.st_ino))
     }
 
@@ -42,7 +67,7 @@ impl Root {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..TRIES {
-            match openat2(&self.0, path, flags, Mode::empty(), resolve) {
+            match openat2(&self.descriptor, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) => {}
                 found => return Ok(found?),
             }
@@ -88,6 +113,20 @@ mod tests {
             file.read_to_string(&mut text).unwrap();
             assert_eq!(text, "inside", "{path}");
         }
+    }
+
+    /// Where only the root was changed, paths begin with how we see it.
+    #[test]
+    fn paths_are_those_of_the_target() {
+        let (folder, root) = root();
+        let seen = |seen: &Path| Root {
+            seen: seen.to_owned(),
+            descriptor: root.descriptor.try_clone().unwrap(),
+        };
+        let below = folder.path().join("f");
+        assert_eq!(seen(folder.path()).inside(&below), Path::new("/f"));
+        assert_eq!(seen(Path::new("/")).inside(&below), below);
+        assert_eq!(seen(Path::new("/other")).inside(&below), below);
     }
 
     /// What waits or acts when it is opened is not opened.

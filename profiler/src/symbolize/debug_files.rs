@@ -4,13 +4,15 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fmt::Write,
     fs::File,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Component, Path, PathBuf},
 };
 
-use super::wire::{FILES_MAX, Links};
+use super::{
+    hints::hexadecimal,
+    wire::{FILES_MAX, Links},
+};
 use crate::{
     foreign::{Refused, Root},
     process::PinnedFile,
@@ -41,9 +43,11 @@ pub(super) fn candidates(pinned: &PinnedFile, links: &Links, host: Option<&Root>
     };
     let by_build_id = by_build_id(&links.build_id);
     let name = links.debug_link.as_deref().and_then(plain_name);
-    let beside = name.map_or_else(Vec::new, |name| beside(&pinned.path, name));
-    let global = name.map_or_else(Vec::new, |name| global(&pinned.path, name));
-    let own = pinned.root.as_deref().into_iter().flat_map(|root| {
+    let root = pinned.root.as_deref();
+    let path = root.map_or_else(|| (&*pinned.path).into(), |root| root.inside(&pinned.path));
+    let beside = name.map_or_else(Vec::new, |name| beside(&path, name));
+    let global = name.map_or_else(Vec::new, |name| global(&path, name));
+    let own = root.into_iter().flat_map(|root| {
         let paths = by_build_id.iter().chain(&beside).chain(&global);
         paths.map(move |path| (root, path))
     });
@@ -80,11 +84,7 @@ fn by_build_id(build_id: &[u8]) -> Vec<PathBuf> {
     if !BUILD_ID.contains(&build_id.len()) {
         return Vec::new();
     }
-    let hexadecimal = build_id.iter().fold(String::new(), |mut text, byte| {
-        // A string takes whatever is written.
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let hexadecimal = hexadecimal(build_id);
     let (first, rest) = hexadecimal.split_at(2);
     DIRECTORIES
         .map(|directory| PathBuf::from(format!("{directory}/.build-id/{first}/{rest}.debug")))

@@ -14,6 +14,7 @@ mod budget;
 mod cache;
 pub(crate) mod child;
 mod debug_files;
+mod hints;
 mod launch;
 mod limits;
 mod mangling;

@@ -13,8 +13,9 @@ use std::{
 use super::{
     Limits, Named, Resolved, Sources, blaze,
     budget::Budget,
-    debug_files::{Candidates, candidates},
-    wire::{Answer, At, Detail, FileNames, Function, JitNames, Links, Question},
+    debug_files::{Candidates, candidates, plain_name},
+    hints::{self, Unnamed},
+    wire::{Answer, At, DebugInformation, Detail, FileNames, Function, JitNames, Links, Question},
     worker::{Failed, Worker},
 };
 use crate::{
@@ -142,7 +143,7 @@ impl Names {
         }
     }
 
-    /// Gives one sentence for all files whose functions had to be named by address.
+    /// Gives a sentence for each file whose functions had to be named by address.
     fn files(
         &mut self,
         places: &[Place],
@@ -158,37 +159,52 @@ impl Names {
                 offsets.push(offset);
             }
         }
-        let mut stripped = Vec::new();
+        let mut unnamed = Vec::new();
         for (id, (positions, offsets)) in by_file {
             let Some(pinned) = sources.files.get(id.index()) else {
                 continue;
             };
-            let (build_id, names) = self.file(id, pinned, &offsets, budget);
-            let module = module(pinned, build_id);
-            let is_symbol = |at: &At| matches!(at, At::Symbol(_));
-            if names.is_elf && !names.named.iter().all(is_symbol) {
-                stripped.push(module.path.clone());
-            }
+            let (links, names) = self.file(id, pinned, &offsets, budget);
+            let module = module(pinned, links.build_id.clone());
+            unnamed.extend(self.unnamed(&module.path, pinned, links, &names));
             fill(named, &positions, &offsets, names.named, &module);
         }
-        if stripped.is_empty() {
-            return Vec::new();
-        }
-        let files = stripped.join(", ");
-        vec![format!(
-            "stripped, so some functions are named by address: {files}; debug symbol packages (-dbgsym, -debuginfo) name them"
-        )]
+        hints::sentences(unnamed)
     }
 
-    /// The build id of a file, and what is at offsets of it.
+    /// What is to be said of a file that has no names for some of its code and no debug file.
+    fn unnamed(
+        &self,
+        path: &str,
+        pinned: &PinnedFile,
+        links: Links,
+        names: &FileNames,
+    ) -> Option<Unnamed> {
+        let is_symbol = |at: &&At| matches!(at, At::Symbol(_));
+        let places = names.named.len() - names.named.iter().filter(is_symbol).count();
+        if !names.is_elf || names.debug == DebugInformation::Apart || places == 0 {
+            return None;
+        }
+        let number = |root: Option<&Root>| root.and_then(Root::device_and_inode);
+        let debug_link = links.debug_link.as_deref().and_then(plain_name);
+        Some(Unnamed {
+            path: path.to_owned(),
+            debug_link: debug_link.map(|name| name.to_string_lossy().into_owned()),
+            build_id: links.build_id,
+            is_elsewhere: number(pinned.root.as_deref()) != number(self.host.as_ref()),
+            places,
+        })
+    }
+
+    /// What a file says of its debug information, and what is at offsets of it.
     fn file(
         &mut self,
         id: FileId,
         pinned: &PinnedFile,
         offsets: &[u64],
         budget: &mut Budget,
-    ) -> (Vec<u8>, FileNames) {
-        let nothing = (Vec::new(), FileNames::default());
+    ) -> (Links, FileNames) {
+        let nothing = (Links::default(), FileNames::default());
         let Some(file) = &pinned.file else {
             return nothing;
         };
@@ -213,7 +229,7 @@ impl Names {
                     }
                     if !names.is_elf {
                         self.note(NOT_ELF);
-                    } else if names.debug_unusable || self.plain.contains(&id) {
+                    } else if names.is_debug_unusable || self.plain.contains(&id) {
                         self.note(NO_DEBUG_INFO);
                     }
                     return answer;
@@ -239,7 +255,7 @@ impl Names {
         pinned: &PinnedFile,
         offsets: &[u64],
         detail: Detail,
-    ) -> Result<(Vec<u8>, FileNames), Failed> {
+    ) -> Result<(Links, FileNames), Failed> {
         // One of its own: descriptors that are passed on share their position, and others read this file, too.
         let file = reopen(file).map_err(|_| Failed::Broken)?;
         let Answer::Links(links) = self.worker.ask(&Question::Links, &[file.as_fd()])? else {
@@ -257,8 +273,7 @@ impl Names {
             .map(AsFd::as_fd)
             .collect();
         let names = self.ask_names(&files, offsets, detail)?;
-        let Links { build_id, .. } = links;
-        Ok((build_id, names))
+        Ok((links, names))
     }
 
     fn ask_names(

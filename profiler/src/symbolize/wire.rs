@@ -73,12 +73,24 @@ pub(super) struct Links {
 pub(super) struct FileNames {
     /// Whether it is an ELF file at all.
     pub(super) is_elf: bool,
+    /// Where its debug information is.
+    pub(super) debug: DebugInformation,
     /// Whether there was debug information that could not be used.
-    pub(super) debug_unusable: bool,
+    pub(super) is_debug_unusable: bool,
     /// Whether the child may not read the file, and it is too long to be copied.
     pub(super) uncopied: bool,
     /// One for each offset, in their order; empty where it is no ELF file.
     pub(super) named: Vec<At>,
+}
+
+/// Where debug information is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum DebugInformation {
+    /// In the file itself, or nowhere.
+    #[default]
+    Own,
+    /// In another file.
+    Apart,
 }
 
 /// What is at an offset.

@@ -16,15 +16,15 @@ use profiler_common::unwind::{Cfa, Rule};
 
 use super::{
     analysis::{self, CodeSection},
-    headers,
+    code_of_go, headers,
     ranges::holds,
     rows::{Builder, Table},
     rules::{Arch, Rules},
 };
-use crate::foreign::plain;
+use crate::{foreign::plain, go};
 
 /// Most functions of one file; libLLVM has 160,000. While it is read, one takes 32 bytes.
-const FUNCTIONS_MAX: usize = 1_000_000;
+pub(super) const FUNCTIONS_MAX: usize = 1_000_000;
 /// Most rows of one file; libLLVM has 1.5 million. While it is read, one takes 32 bytes.
 pub(super) const ROWS_MAX: usize = 3_000_000;
 /// Most bytes of instructions that are run through for one file, those in common once for each function.
@@ -163,7 +163,7 @@ fn table<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) 
     }
     // Go has this section too, without the rules of the frame pointer that it keeps: there the frame
     // pointer itself is better.
-    let is_go = object.section_by_name(".gopclntab").is_some();
+    let is_go = go::is_go(object);
     if let Some(data) = section(".debug_frame").filter(|_| !is_go) {
         let covered = builder.extents();
         let mut debug_frame = DebugFrame::new(data, LittleEndian);
@@ -177,7 +177,9 @@ fn table<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) 
         };
         reading.read(|start| !holds(&covered, start));
     }
-    if arch == Arch::X86_64 && !is_go {
+    if is_go {
+        code_of_go::add_functions(object, arch, &mut builder);
+    } else if arch == Arch::X86_64 {
         analyse_rest(data, object, &mut builder);
     }
     builder.finish()

@@ -7,6 +7,7 @@
 
 mod analysis;
 mod arena;
+mod code_of_go;
 mod elf;
 mod headers;
 mod parts;

@@ -205,6 +205,19 @@ impl Folded {
         100.0 * self.samples(piece) as f64 / self.total() as f64
     }
 
+    /// Nearly all stacks are whole, by the account.
+    #[track_caller]
+    pub(crate) fn assert_whole(&self) {
+        let mut lines = self.text.lines();
+        let line = lines.find(|line| line.starts_with("# complete stacks: "));
+        let percent = line
+            .and_then(|line| line.rsplit_once(", ")?.1.strip_suffix(" %"))
+            .and_then(|percent| percent.parse::<f64>().ok())
+            .expect("an account");
+        println!("{percent} % whole");
+        assert!(self.total() > 50 && percent >= 99.5, "{}", self.text);
+    }
+
     #[track_caller]
     pub(crate) fn assert_has(&self, piece: &str) {
         assert!(

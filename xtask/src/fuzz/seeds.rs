@@ -27,9 +27,18 @@ const REQUESTS: [&[u8]; 3] = [
 const ANSWERS: [&[u8]; 3] = [
     br#"{"Links":{"build_id":[1,2],"debug_link":[97]}}"#,
     br#"{"PerfMap":{"names":["a",null],"malformed":1,"beyond":0}}"#,
-    br#"{"Names":{"is_elf":true,"debug_unusable":false,"named":["Nothing",{"Function":9},
+    br#"{"Names":{"is_elf":true,"debug":"Own","is_debug_unusable":false,"uncopied":false,"named":["Nothing",{"Function":9},
         {"Section":".plt"},{"Symbol":[{"name":"f","file":"a.c","line":3}]}]}}"#,
 ];
+
+/// Go's table of two functions, behind where their code begins.
+const GO_TABLE: &str = "\
+    0000001000000000f1ffffff0000010802000000000000000200000000000000000000100000000048000000000000006700\
+    0000000000006f000000000000007c000000000000009900000000000000006d61696e2e6d61696e006d61696e2e6c656166\
+    006d61696e2e6c617374000000000005000000612e676f006c6561662e676f00000208020801100016080d08101000000802\
+    08011000020430182f04000000000014000000200000005c0000003000000000000000010000000000000000000000160000\
+    0001000000080000000300000000000000090000000000000400000000000000000f000000ffffffffffffffffffffffff04\
+    0000002000000015000000000000000000000016000000010000000800000000000000000000000900000000000000";
 
 /// A target and its first inputs.
 type Seeds = (&'static str, Vec<Vec<u8>>);
@@ -71,7 +80,14 @@ pub(super) fn texts() -> Result<Vec<Seeds>> {
         ("symbols", vec![SYMBOLS.to_vec()]),
         ("perf_map", vec![PERF_MAP.to_vec()]),
         ("answer", ANSWERS.map(<[u8]>::to_vec).to_vec()),
+        ("go_table", vec![bytes_of(GO_TABLE)]),
     ])
+}
+
+fn bytes_of(hexadecimal: &str) -> Vec<u8> {
+    let digits = hexadecimal.as_bytes().as_chunks::<2>().0.iter();
+    let byte = |digits: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    digits.filter_map(byte).collect()
 }
 
 /// Two messages about sockets, without anything in them, and the end.

@@ -6,12 +6,15 @@ use std::{fs::File, os::fd::OwnedFd};
 use object::{Object, ObjectSection, ObjectSegment, ReadCache};
 
 use super::functions::Functions;
+use crate::go;
 
 /// Facts of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Elf {
     /// Ranges of functions.
     pub(crate) functions: Functions,
+    /// Go's own tables, if it is a Go program.
+    pub(crate) go: Option<go::Image<'static>>,
     segments: Vec<Segment>,
     sections: Vec<(u64, u64, String)>,
 }
@@ -51,6 +54,7 @@ impl Elf {
             segments: segments.collect(),
             sections: sections.collect(),
             functions: Functions::read(&object),
+            go: go::Image::keep(&object),
         })
     }
 

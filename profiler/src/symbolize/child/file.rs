@@ -3,9 +3,12 @@
 use std::os::fd::OwnedFd;
 
 use super::{debug_file, elf::Elf, readable::Readable};
-use crate::symbolize::{
-    blaze::{self, Symbol, Where},
-    wire::{At, Detail, FileNames},
+use crate::{
+    go,
+    symbolize::{
+        blaze::{self, Symbol, Where},
+        wire::{At, DebugInformation, Detail, FileNames, Function},
+    },
 };
 
 /// What was found so far, one for each offset.
@@ -21,17 +24,20 @@ pub(super) fn names(
     let Some(elf) = Elf::read(file) else {
         return FileNames::default();
     };
-    let mut symbols: Symbols = offsets.iter().map(|_| None).collect();
-    let mut debug_unusable = false;
-    let mut all_is_read = false;
+    let mut symbols = of_go(&elf, offsets);
+    let mut is_debug_unusable = false;
+    // Go's table has all that debug information has.
+    let mut all_is_read = symbols.iter().all(Option::is_some);
+    let mut debug = DebugInformation::Own;
     let own = Readable::of(file);
     let of_own = |detail| blaze::look_up(&own.as_ref().ok()?.path, Where::Offsets(offsets), detail);
-    if detail == Detail::DebugInformation {
+    if detail == Detail::DebugInformation && !all_is_read {
         if let Some(debug_file) = debug_file::find(file, candidates) {
-            debug_unusable = !of_debug_file(debug_file, &elf, offsets, &mut symbols);
+            debug = DebugInformation::Apart;
+            is_debug_unusable = !of_debug_file(debug_file, &elf, offsets, &mut symbols);
         } else {
             all_is_read = add(&mut symbols, of_own(detail));
-            debug_unusable = !candidates.is_empty() || (own.is_ok() && !all_is_read);
+            is_debug_unusable = !candidates.is_empty() || (own.is_ok() && !all_is_read);
         }
     }
     if !all_is_read && symbols.iter().any(Option::is_none) {
@@ -43,9 +49,39 @@ pub(super) fn names(
         .map(|(symbol, &offset)| at(symbol, offset, &elf));
     FileNames {
         is_elf: true,
-        debug_unusable,
+        debug,
+        is_debug_unusable,
         uncopied: own.is_err(),
         named: named.collect(),
+    }
+}
+
+/// What Go's own table knows of its program's code.
+fn of_go(elf: &Elf, offsets: &[u64]) -> Symbols {
+    let image = elf.go.as_ref();
+    let Some((image, table)) = image.and_then(|image| Some((image, image.table()?))) else {
+        return offsets.iter().map(|_| None).collect();
+    };
+    let symbol = |&offset: &u64| {
+        let address = elf.address_of(offset)?;
+        let places = image.places(&table, address);
+        let lines: Vec<Function> = places.into_iter().map(Function::from).collect();
+        (!lines.is_empty()).then_some(Symbol {
+            address,
+            covers: true,
+            lines,
+        })
+    };
+    offsets.iter().map(symbol).collect()
+}
+
+impl From<go::Place<'_>> for Function {
+    fn from(place: go::Place<'_>) -> Self {
+        Self {
+            name: place.name.to_owned(),
+            file: place.line.map(|(file, _)| file.to_owned()),
+            line: place.line.map(|(_, line)| line),
+        }
     }
 }
 
