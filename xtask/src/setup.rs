@@ -24,9 +24,10 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-19";
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Programs that the tests run, with the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 18] = [
+const TEST_PROGRAMS: [(&str, &str); 19] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
+    ("gdb", "gdb"),
     ("musl-gcc", "musl-tools"),
     ("node", "nodejs"),
     ("strip", "binutils"),

@@ -80,10 +80,11 @@ fn read(
 ) -> Result<Versioned, Refusal> {
     let version = u32::try_from(version).map_err(|_| Refusal::Version)?;
     let minor = Version::from_hex(version).map(|version| version.minor);
+    let minor = minor.ok_or(Refusal::Version)?;
     let at = match minor {
-        Some(13) => V3_13,
-        Some(14) => V3_14,
-        Some(15) => V3_15,
+        13 => V3_13,
+        14 => V3_14,
+        15 => V3_15,
         _ => return Err(Refusal::Version),
     };
     let group = |first: usize| Group {
@@ -131,7 +132,11 @@ fn read(
     }
     let groups = [&code, &unicode, &bytes];
     let code = code_layout(groups, free_threaded)?;
-    Ok(Versioned { layout, code })
+    Ok(Versioned {
+        minor,
+        layout,
+        code,
+    })
 }
 
 /// What user space needs, out of the groups of code objects, strings and bytes.

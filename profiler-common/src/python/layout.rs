@@ -111,6 +111,8 @@ pub struct CodeLayout {
 /// Everything of one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versioned {
+    /// 11 of 3.11.
+    pub minor: u8,
     /// For the kernel side.
     pub layout: Layout,
     /// For user space.
@@ -178,6 +180,7 @@ impl Version {
 }
 
 const V3_8: Versioned = Versioned {
+    minor: 8,
     layout: Layout {
         activation: Activation::Frame as u32,
         interpreters: 32,
@@ -220,6 +223,7 @@ const V3_8: Versioned = Versioned {
 };
 
 const V3_9: Versioned = Versioned {
+    minor: 9,
     layout: Layout {
         thread_key: 584,
         current_thread: 568,
@@ -229,6 +233,7 @@ const V3_9: Versioned = Versioned {
 };
 
 const V3_10: Versioned = Versioned {
+    minor: 10,
     layout: Layout {
         frame_instruction: 96,
         instruction_bytes: 2,
@@ -241,6 +246,7 @@ const V3_10: Versioned = Versioned {
 };
 
 const V3_11: Versioned = Versioned {
+    minor: 11,
     layout: Layout {
         activation: Activation::Entry as u32,
         interpreters: 40,
@@ -271,6 +277,7 @@ const V3_11: Versioned = Versioned {
 };
 
 const V3_12: Versioned = Versioned {
+    minor: 12,
     layout: Layout {
         activation: Activation::Shim as u32,
         thread_key: 1544,

@@ -168,7 +168,9 @@ impl Dumper {
             return Some(Raw::unread(tid, comm_text(&header.comm)));
         }
         header.origin = ORIGIN_SYSCALL;
-        let walked = pythons.walk(*pid, process::own_id(*pid, tid), states);
+        let own_id = process::own_id(*pid, tid);
+        let walked = pythons.walk(*pid, own_id, states);
+        let name = pythons.thread_name(*pid, own_id, states);
         let frames = walked.iter().flat_map(|walked| &walked.frames);
         let words: Vec<[u64; 2]> = frames.map(|frame| frame.words()).collect();
         let registers = registers.as_ref().and_then(|known| known.get(&tid));
@@ -204,7 +206,7 @@ impl Dumper {
         Some(Raw {
             thread: Dumped {
                 tid,
-                name: comm_text(&header.comm),
+                name: name.unwrap_or_else(|| comm_text(&header.comm)),
                 doing,
                 has_gil: walked.is_some_and(|walked| walked.holds_gil),
                 stack: Vec::new(),

@@ -44,6 +44,12 @@ pub fn comm(pid: u32) -> Option<String> {
     Some(comm.trim_end_matches('\n').to_owned())
 }
 
+/// Name of a thread.
+pub(crate) fn thread_comm(pid: u32, tid: u32) -> Option<String> {
+    let comm = proc_facts(pid, &format!("task/{tid}/comm"))?;
+    Some(comm.trim_end_matches('\n').to_owned())
+}
+
 /// Its command line, words separated by blanks: nothing else of ours ever holds more of it.
 pub(super) fn command_line(pid: u32, kept: CommandLines) -> Option<String> {
     // The words are in its own memory.

@@ -84,6 +84,15 @@ pub fn read(
     Ok(code)
 }
 
+/// Reads a `str`.
+pub(super) fn read_text(
+    memory: &(impl Memory + ?Sized),
+    layout: &CodeLayout,
+    address: u64,
+) -> Result<String, Failure> {
+    Reader { memory, layout }.text(address)
+}
+
 struct Reader<'a, M: ?Sized> {
     memory: &'a M,
     layout: &'a CodeLayout,

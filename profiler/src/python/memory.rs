@@ -2,10 +2,11 @@
 
 use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
-use profiler_common::python::{CodeLayout, Interpreter, PythonFrame};
+use profiler_common::python::{CodeLayout, Interpreter, PythonFrame, Versioned};
 
 use super::{
     code::{self, Code, Failure, Memory},
+    thread_names,
     walk::{self, States, Walked},
 };
 use crate::foreign::ask;
@@ -46,6 +47,17 @@ impl ProcessMemory {
     pub(super) fn walk(&self, interpreter: &Interpreter, tid: u32, state: u64) -> Option<Walked> {
         let interpreter = *interpreter;
         self.ask(move |memory| walk::walk(memory, &interpreter, tid, state))?
+    }
+
+    /// What `threading` calls a thread with this state.
+    pub(super) fn thread_name(
+        &self,
+        interpreter: &Interpreter,
+        versioned: &Versioned,
+        thread: (u32, u64),
+    ) -> Option<String> {
+        let (interpreter, versioned) = (*interpreter, *versioned);
+        self.ask(move |memory| thread_names::name(memory, &interpreter, &versioned, thread))?
     }
 
     /// Several reads at once cost one question.

@@ -14,6 +14,7 @@ pub mod lines;
 mod memory;
 mod module;
 mod stitch;
+mod thread_names;
 mod threads;
 mod version;
 mod walk;
@@ -342,6 +343,15 @@ impl Pythons {
     pub fn walk(&self, pid: u32, tid: u32, states: &States) -> Option<Walked> {
         let (known, state) = (self.known.get(&pid)?, states.get(&tid)?);
         known.memory.walk(&known.interpreter, tid, *state)
+    }
+
+    /// What Python's `threading` calls a thread; `tid` is the id that the thread itself sees.
+    pub fn thread_name(&self, pid: u32, tid: u32, states: &States) -> Option<String> {
+        let (known, state) = (self.known.get(&pid)?, states.get(&tid)?);
+        let thread = (tid, *state);
+        known
+            .memory
+            .thread_name(&known.interpreter, &known.versioned, thread)
     }
 
     /// The state of a thread that the kernel side did not find, if it has one.

@@ -45,13 +45,14 @@ pub(super) fn walk(
     if !walker.ids(state).contains(&Some(tid)) {
         return None;
     }
-    let mut frames = Vec::new();
-    let stop = walker.frames(state, &mut frames);
-    Some(Walked {
-        frames,
-        stop,
+    let mut walked = Walked {
+        frames: Vec::new(),
+        outermost: None,
+        stop: PythonStop::TooDeep,
         holds_gil: walker.holder(state) == Some(state),
-    })
+    };
+    walked.stop = walker.frames(state, &mut walked);
+    Some(walked)
 }
 
 /// A thread's Python stack.
@@ -59,6 +60,8 @@ pub(super) fn walk(
 pub struct Walked {
     /// Innermost first.
     pub frames: Vec<PythonFrame>,
+    /// The address of the outermost frame, if the walk came to it.
+    pub outermost: Option<u64>,
     /// Why it ended.
     pub stop: PythonStop,
     /// Whether the thread held its interpreter's lock.
@@ -120,7 +123,7 @@ impl<M: Memory> Walker<'_, M> {
         is_locked.then(|| self.word(gil, layout.gil_holder))?
     }
 
-    fn frames(&self, state: u64, frames: &mut Vec<PythonFrame>) -> PythonStop {
+    fn frames(&self, state: u64, walked: &mut Walked) -> PythonStop {
         let layout = &self.interpreter.layout;
         let pointer = self.word(state, layout.thread_frame);
         let innermost = match pointer {
@@ -133,14 +136,19 @@ impl<M: Memory> Walker<'_, M> {
             return PythonStop::Unreadable;
         };
         let mut is_first = true;
+        let mut last = None;
         for _ in 0..PYTHON_STEPS_MAX {
             if frame == 0 {
+                walked.outermost = last;
                 return PythonStop::Outermost;
             }
             let Some(words) = self.frame_words(frame) else {
                 return PythonStop::Unreadable;
             };
             let step = step(layout, &words);
+            if !step.is_shim {
+                last = Some(frame);
+            }
             frame = step.back;
             let pushed = if step.is_shim {
                 is_first.then_some(PythonFrame {
@@ -163,9 +171,9 @@ impl<M: Memory> Walker<'_, M> {
                     checksum: checksum(&words),
                 })
             };
-            frames.extend(pushed);
+            walked.frames.extend(pushed);
             is_first = step.is_last;
-            if frames.len() >= PYTHON_WALK_MAX {
+            if walked.frames.len() >= PYTHON_WALK_MAX {
                 break;
             }
         }

@@ -24,6 +24,7 @@ pub(crate) mod signals;
 pub(crate) mod stacks;
 pub(crate) mod state;
 pub(crate) mod targets;
+mod thread_names;
 
 pub(crate) use captured::Captured;
 pub(crate) use sampler::{How, Sampler, Scope};

@@ -26,6 +26,7 @@ use super::{
     stacks::Stacks,
     state::State,
     targets,
+    thread_names::Which,
 };
 use crate::{
     command_line::CommandLines,
@@ -136,6 +137,7 @@ impl Sampler {
                 aggregate: Aggregate::new(Timeline::Drop),
                 alive: BTreeSet::new(),
                 malformed: 0,
+                named: 0,
                 carry: Carry::default(),
             },
             clock,
@@ -215,6 +217,7 @@ impl Sampler {
     pub(crate) fn keep_house(&mut self) -> Result<(), Error> {
         self.kernel.follow_cpus()?;
         self.state.stacks.keep_house();
+        self.state.name_threads(Which::New);
         if !self.gone.is_empty() {
             let gone = mem::take(&mut self.gone);
             for times in self.kernel.forget_threads(&gone) {
@@ -255,6 +258,8 @@ impl Sampler {
         let ended_at = now();
         let duration = Duration::from_nanos(ended_at.1.saturating_sub(self.started_at.1));
         self.close_spans(ended_at.1, sampling)?;
+        self.state.name_threads(Which::All);
+        self.state.named = 0;
         let aggregate = mem::replace(&mut self.state.aggregate, Aggregate::new(Timeline::Drop));
         let account = self.account(&counters, &aggregate, sampling);
         let captured = Captured {

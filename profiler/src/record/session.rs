@@ -21,6 +21,7 @@ use super::{
     stacks::Stacks,
     state::State,
     targets,
+    thread_names::Which,
 };
 use crate::{
     artifact::Artifact,
@@ -145,6 +146,7 @@ impl Session {
                 aggregate: Aggregate::new(timeline),
                 alive,
                 malformed: 0,
+                named: 0,
                 carry: Carry::default(),
             },
             held,
@@ -276,6 +278,7 @@ impl Session {
     fn keep_house(&mut self) -> Result<(), Error> {
         self.kernel.follow_cpus()?;
         self.state.stacks.keep_house();
+        self.state.name_threads(Which::New);
         // The kernel side tells every exit; should the ring have been full, a look helps.
         targets::forget_ended(&mut self.state.alive);
         Ok(())
@@ -293,6 +296,7 @@ impl Session {
         set_nice(self.nice_before);
         self.drain()?;
         let open_spans = self.close_spans(end_ns);
+        self.state.name_threads(Which::All);
         let pids = &self.config.targets.pids;
         let target_cpu = (!pids.is_empty())
             .then(|| targets::cpu_time(pids.iter().copied()).saturating_sub(self.cpu_before));

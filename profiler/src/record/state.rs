@@ -39,6 +39,8 @@ pub(crate) struct State {
     /// Named targets, and followers, that live.
     pub(crate) alive: BTreeSet<u32>,
     pub(crate) malformed: u64,
+    /// So many threads of the table have been looked at for their names.
+    pub(crate) named: usize,
     /// Time off the CPU that windows before this one have told.
     pub(crate) carry: Carry,
 }

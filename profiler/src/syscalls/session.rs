@@ -97,6 +97,7 @@ impl Session {
                 alive,
                 threads: PythonThreads::All,
                 malformed: 0,
+                named: 0,
                 carry: Carry::default(),
             },
             held,
