@@ -1,8 +1,7 @@
 //! `cargo xtask test`: the whole ladder. CI runs exactly this.
 //!
-//! Everything is built once; what does not load both processors goes on beside it. The tests run
-//! when all is built: first those that do not disturb each other, then the live ones, one at a time
-//! on a quiet machine.
+//! The live tests are built first and take the longest. What needs no quiet machine (lints, the other builds) goes on
+//! beside them, on processors that have nothing else to do.
 
 mod aside;
 mod live;
@@ -11,9 +10,7 @@ mod programs;
 mod tally;
 mod without;
 
-use std::thread;
-
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{
     check, compile, setup,
@@ -22,48 +19,45 @@ use crate::{
 };
 
 use aside::Aside;
+pub(crate) use aside::Rungs;
 use programs::Programs;
 use tally::{Counts, Tally, skips};
-
-/// The hidden verb of [`aside()`].
-const ASIDE: &str = "aside";
 
 /// Runs the verb.
 pub(crate) fn run() -> Result<()> {
     rung("what building needs", setup::toolchain)?;
-    let aside = Aside::start(ASIDE)?;
-    check::quick()?;
-    rung("without a BPF toolchain", without::toolchain)?;
-    let programs = rung("building", Programs::build)?;
-    aside.end()?;
+    let installs = Aside::start(Rungs::Installs)?;
+    let mut checks = Aside::start(Rungs::Checks)?;
+    let programs = rung("building the live tests", Programs::live)?;
+    installs.end()?;
     let mut tally = Tally::default();
-    rung("unit, property, golden, format, command line", || {
-        thread::scope(|scope| {
-            // It counts below, where it is run once more.
-            let installs = scope.spawn(|| live::install(&programs));
-            // The linker takes one processor for some seconds.
-            let compiled = scope.spawn(other_processor);
-            others(&programs, &mut tally)?;
-            compiled.join().map_err(|_| anyhow!("it panicked"))??;
-            println!("beside: the BPF programs compile for aarch64");
-            let installed = installs.join().map_err(|_| anyhow!("it panicked"))??;
-            let seconds = installed.time.as_secs_f64();
-            println!("{seconds:6.1} s  beside: {}", live::INSTALLS);
-            Ok(())
-        })
+    rung("live tests", || {
+        live::run(&programs, &mut tally, &mut checks)
     })?;
-    rung("live tests", || live::run(&programs, &mut tally))?;
+    checks.end()?;
+    let programs = Programs::built()?;
+    rung("unit, property, golden, format, command line", || {
+        others(&programs, &mut tally)
+    })?;
     println!("{tally}");
     ensure!(!tally.has_failed(), "tests failed");
     println!("\nall rungs passed");
     Ok(())
 }
 
-/// The rungs beside the others: a verb of its own, so that what they print does not mix with
-/// theirs.
-pub(crate) fn aside() -> Result<()> {
-    rung("what the tests run", setup::tests)?;
-    rung("licences, bans, sources", licences)
+/// The rungs beside the others.
+pub(crate) fn aside(rungs: Rungs) -> Result<()> {
+    match rungs {
+        Rungs::Installs => rung("what the tests run", setup::tests),
+        Rungs::Checks => {
+            // First, as the lints may make it out of date.
+            rung("building the other tests", Programs::all)?;
+            check::quick()?;
+            rung("without a BPF toolchain", without::toolchain)?;
+            rung("the BPF programs compile for aarch64", other_processor)?;
+            rung("licences, bans, sources", licences)
+        }
+    }
 }
 
 /// The processor that no test here can run on: its BPF programs compile. In the folder of the others, so that the core

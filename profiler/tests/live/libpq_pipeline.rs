@@ -23,8 +23,11 @@ use crate::{
 /// A folder with the program and the traces, made once from Debian's source package. `None` where there is none.
 fn built() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libpq_pipeline-15");
+    fs::create_dir_all(&folder).expect("a folder");
+    // Tests run side by side: the first one makes it, the others wait.
+    let lock = fs::File::create(folder.join("lock")).expect("a file");
+    lock.lock().expect("it is ours");
     if !folder.join("libpq_pipeline").is_file() {
-        fs::create_dir_all(&folder).expect("a folder");
         let recipe = "tests/live/drivers/libpq_pipeline.sh";
         let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join(recipe);
         let output = Command::new("sh").arg(recipe).arg(&folder).output();

@@ -452,7 +452,7 @@ def worker():
     threading.Thread(target=work, daemon=True).start()
     work()
 
-time.sleep(1.5)
+time.sleep(1)
 for _ in range(3):
     if os.fork() == 0:
         worker()
@@ -463,7 +463,7 @@ time.sleep(60)
         let path = bench.path("shop.py");
         fs::write(&path, program).expect("the program can be written");
         let target = Target::spawn(Command::new(&python).arg(&path));
-        let folded = bench.folded(&["-p", &target.pid(), "-d", "4s", "--descendants"]);
+        let folded = bench.folded(&["-p", &target.pid(), "-d", "2500ms", "--descendants"]);
         for pid in text(
             &Command::new("pgrep")
                 .args(["-P", &target.pid()])

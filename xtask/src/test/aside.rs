@@ -1,5 +1,4 @@
-//! Rungs that go on beside others: they wait for the network or use one processor, and come before
-//! tests that are timed.
+//! Rungs that go on beside others, each group in a process of its own, so that what they print does not mix.
 
 use std::{
     fs::File,
@@ -10,9 +9,23 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use clap::ValueEnum;
+
 use crate::shell::command;
 
-/// A process of ours that runs such rungs, with the lowest priority.
+/// The hidden verb of [`super::aside()`].
+const VERB: &str = "aside";
+
+/// What goes on beside the others.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Rungs {
+    /// What the live tests need to be there: it waits for the network.
+    Installs,
+    /// What no live test needs.
+    Checks,
+}
+
+/// A process of ours that runs such rungs.
 pub(super) struct Aside {
     child: Child,
     /// What it prints, shown when it has ended.
@@ -21,18 +34,20 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    /// Starts a verb of ours.
-    pub(super) fn start(verb: &str) -> Result<Self> {
+    /// Starts them. They run only when a processor has nothing else to do: live tests do not see them.
+    pub(super) fn start(rungs: Rungs) -> Result<Self> {
         let program = std::env::current_exe()?;
         let talk = tempfile::tempfile()?;
-        let mut nice = command("nice", &["-n", "19"]);
-        let child = nice
+        let rungs = rungs.to_possible_value();
+        let rungs = rungs.as_ref().map_or("", |value| value.get_name());
+        let mut idle = command("chrt", &["--idle", "0"]);
+        let child = idle
             .arg(program)
-            .arg(verb)
+            .args([VERB, rungs])
             .stdout(talk.try_clone()?)
             .stderr(talk.try_clone()?)
             .spawn()
-            .context("cannot run `nice`")?;
+            .context("cannot run `chrt`: Debian's package is util-linux")?;
         Ok(Self {
             child,
             talk,
@@ -40,8 +55,21 @@ impl Aside {
         })
     }
 
-    /// Waits for its end, and shows what it printed.
+    /// An error if they have failed by now: the ladder need not go on.
+    pub(super) fn check(&mut self) -> Result<()> {
+        let failed = self
+            .child
+            .try_wait()?
+            .is_some_and(|status| !status.success());
+        if failed { self.show() } else { Ok(()) }
+    }
+
+    /// Waits for their end, and shows what they printed.
     pub(super) fn end(mut self) -> Result<()> {
+        self.show()
+    }
+
+    fn show(&mut self) -> Result<()> {
         let waits = Instant::now();
         let status = self.child.wait()?;
         let mut talk = Vec::new();

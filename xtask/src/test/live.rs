@@ -9,46 +9,56 @@ use std::{
 use anyhow::{Result, ensure};
 
 use super::{
+    aside::Aside,
     process::{self, Ended},
     programs::Programs,
     tally::{Counts, Tally, skips},
 };
 
-/// The test that installs what others run: it waits for the network, and nothing in it is timed.
-pub(super) const INSTALLS: &str = "packages::each_set_is_installed_once";
 /// How many tests run at a time of those that do not mind.
 const LANES: usize = 2;
-/// Files of tests that compare names and contents and wait most of their time: no load of another test is their finding.
-const SHARED: [&str; 12] = [
+/// Files of tests that compare names, contents and exact counts, in their order: no load of another test is their
+/// finding. The last ones run what the first one installs.
+const SHARED: [&str; 28] = [
+    "packages",
     "dumps",
     "hard_stacks",
-    "hostile_files",
     "hostile_symbols",
-    "libpq_pipeline",
+    "hostile_files",
+    "hostile_output",
+    "hostile_daemon",
     "names",
-    "packages",
+    "debug_files",
+    "golang",
+    "canaries",
+    "canary_secrets",
+    "daemon_tables",
+    "deep_python",
+    "filters",
+    "hard_cases",
+    "libpq_pipeline",
+    "lifecycle",
     "pgproto",
     "probed",
     "raw",
     "refusals",
     "secrets_sql",
+    "stacks",
+    "tls",
+    "witness",
+    "django",
+    "drivers",
 ];
 
-/// Runs the one that installs things.
-pub(super) fn install(programs: &Programs) -> Result<Ended> {
-    one(programs, INSTALLS)
-}
-
-/// Runs them all; one that failed is run once more, alone. What is installed is so by now.
-pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
+/// Runs them all; one that failed is run once more, alone. Stops if what goes on beside them fails.
+pub(super) fn run(programs: &Programs, tally: &mut Tally, beside: &mut Aside) -> Result<()> {
     let names = names(programs)?;
-    let (shared, quiet): (Vec<&str>, Vec<&str>) = names
-        .iter()
-        .map(String::as_str)
-        .partition(|name| is_shared(name));
+    let all = names.iter().map(String::as_str);
+    let (mut shared, quiet): (Vec<_>, Vec<_>) = all.partition(|name| place(name).is_some());
+    shared.sort_by_key(|name| place(name));
     let mut failed = Vec::new();
     let mut number = 0;
-    let mut take = |name: &str, ended: &Ended| {
+    let mut take = |name: &str, ended: &Ended| -> Result<()> {
         number += 1;
         let counts = counts(ended);
         let word = match counts {
@@ -68,10 +78,11 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
             println!("{}", ended.talk);
             failed.push(name.to_owned());
         }
+        beside.check()
     };
     in_lanes(programs, shared, &mut take)?;
     for name in quiet {
-        take(name, &one(programs, name)?);
+        take(name, &one(programs, name)?)?;
     }
     for name in &failed {
         println!("once more: {name}");
@@ -87,17 +98,17 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Whether a test leaves the machine to others.
-fn is_shared(name: &str) -> bool {
+/// The place of a test's file among those that run side by side; `None` if it runs alone.
+fn place(name: &str) -> Option<usize> {
     let file = name.split("::").next().unwrap_or(name);
-    SHARED.contains(&file)
+    SHARED.iter().position(|shared| *shared == file)
 }
 
 /// Runs tests several at a time, and takes each as it ends.
 fn in_lanes(
     programs: &Programs,
     names: Vec<&str>,
-    take: &mut impl FnMut(&str, &Ended),
+    take: &mut impl FnMut(&str, &Ended) -> Result<()>,
 ) -> Result<()> {
     let waiting = Mutex::new(names.into_iter());
     let next = || waiting.lock().ok()?.next();
@@ -114,7 +125,7 @@ fn in_lanes(
         }
         drop(ended);
         for (name, ended) in tests {
-            take(name, &ended?);
+            take(name, &ended?)?;
         }
         Ok(())
     })
@@ -158,12 +169,14 @@ fn names(programs: &Programs) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_shared;
+    use super::place;
 
-    /// Whole names of files count.
+    /// Whole names of files count, and what installs comes first.
     #[test]
-    fn files_are_told_apart() {
-        assert!(is_shared("names::counts") && is_shared("raw::shares"));
-        assert!(!is_shared("names_more::counts") && !is_shared("queries::raw"));
+    fn files_have_their_places() {
+        assert_eq!(place("packages::each_set_is_installed_once"), Some(0));
+        assert!(place("names::counts") < place("raw::shares"));
+        assert_eq!(place("names_more::counts"), None);
+        assert_eq!(place("queries::raw"), None);
     }
 }

@@ -1,7 +1,7 @@
-//! The programs with tests: built by one cargo, which tells where they are, so that nothing is
-//! built or run twice.
+//! The programs with tests: cargo builds them and says where they are, so that nothing is built or run twice.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -9,10 +9,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::shell::{cargo, command};
+use crate::shell::{self, cargo, command};
 
 /// What has tests of its own.
 const TESTED: [&str; 3] = ["--workspace", "--exclude", "profiler-ebpf"];
+/// What cargo says of all of them, kept from one process of ours for another.
+const BUILT: &str = "target/tests.json";
 /// The name of the live tests.
 const LIVE: &str = "live";
 
@@ -37,15 +39,31 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Builds them.
-    pub(super) fn build() -> Result<Self> {
+    /// Builds the live tests only.
+    pub(super) fn live() -> Result<Self> {
+        Self::read(&Self::talk(&["--test", LIVE])?)
+    }
+
+    /// Builds all of them, for [`built`](Self::built).
+    pub(super) fn all() -> Result<()> {
+        fs::write(shell::root().join(BUILT), Self::talk(&[])?)?;
+        Ok(())
+    }
+
+    /// Those that were built last.
+    pub(super) fn built() -> Result<Self> {
+        Self::read(&fs::read_to_string(shell::root().join(BUILT))?)
+    }
+
+    fn talk(which: &[&str]) -> Result<String> {
         let mut cargo = cargo(&["test", "--no-run", "--quiet"]);
         cargo
             .args(TESTED)
+            .args(which)
             .arg("--message-format=json-render-diagnostics");
         let output = cargo.stderr(Stdio::inherit()).output()?;
         ensure!(output.status.success(), "the tests do not build");
-        Self::read(&String::from_utf8_lossy(&output.stdout))
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Reads what cargo tells, a JSON object a line.
