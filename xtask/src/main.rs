@@ -23,6 +23,7 @@ mod shell;
 mod test;
 #[path = "../../profiler/build/toolchain.rs"]
 mod toolchain;
+mod trees;
 
 use std::process::ExitCode;
 
@@ -46,7 +47,7 @@ enum Verb {
     Test,
     /// What `test` runs beside its other rungs
     #[command(hide = true)]
-    Aside,
+    Aside { rungs: test::Rungs },
     /// Run the quick rungs: format, lints, docs, budgets, unit tests
     Check,
     /// Measure what profiling costs, beside perf
@@ -58,6 +59,8 @@ enum Verb {
     Package,
     /// Try the package on Debian's kernels, each in an emulated machine
     TestKernel(guest::Options),
+    /// Record programs of many versions, of newer systems too: names and whole stacks, in percent
+    TestTrees(trees::Options),
     /// Compare the gallery with what the renderer makes of its stacks
     Flamegraphs(flamegraphs::Options),
 }
@@ -67,12 +70,13 @@ fn main() -> ExitCode {
         Verb::Setup(options) => setup::run(&options),
         Verb::Demo => demo::run(),
         Verb::Test => test::run(),
-        Verb::Aside => test::aside(),
+        Verb::Aside { rungs } => test::aside(rungs),
         Verb::Check => check::run(),
         Verb::Bench(what) => bench::run(&what),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Package => package::run(),
         Verb::TestKernel(options) => guest::run(&options),
+        Verb::TestTrees(options) => trees::run(&options),
         Verb::Flamegraphs(options) => flamegraphs::run(&options),
     };
     match result {

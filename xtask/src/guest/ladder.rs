@@ -17,6 +17,12 @@ dropins=/etc/systemd/system/profiler.service.d
 queries=/etc/profiler/profiler.d/queries.toml
 folder=/var/lib/profiler/windows
 kept() { ls $folder | wc -l; }
+live() {
+  profiler=$(cat /host/live/where)
+  mkdir -p $(dirname $profiler)
+  cp /host/live/profiler $profiler
+  cp /host/live/test .
+}
 within() { for i in $(seq 40); do if eval \"$1\"; then return; fi; sleep 2; done; echo \"never: $1\"; exit 1; }
 trap 'test $? = 0 || journalctl --no-pager -n 40 -o short-monotonic' EXIT
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -322,11 +328,23 @@ refuse getent passwd profiler
         900,
         "mode=$(sed -n 's/.* preempt=//p' /proc/cmdline)
 test -z \"$mode\" || grep -w \"($mode)\" /sys/kernel/debug/sched/preempt
-cp /host/live/test .
+live
 CI=true timeout -k 5 800 ./test --exact preemption::no_record_holds_another_processs_bytes --show-output > canaries.txt 2>&1 ||
   failed=yes
 dmesg > kernel.txt
 keep canaries.txt kernel.txt
+test -z \"${failed-}\"
+",
+    ),
+    // Of the whole host, as only a machine of its own allows.
+    step(
+        "hostile",
+        &[],
+        1800,
+        "live
+PROFILER_HOST_WIDE=1 CI=true timeout -k 5 1700 ./test --exact --show-output \
+  hostile_symbols::the_daemon_goes_on_beside_hostile_files > hostile.txt 2>&1 || failed=yes
+keep hostile.txt
 test -z \"${failed-}\"
 ",
     ),
@@ -335,10 +353,7 @@ test -z \"${failed-}\"
         "live",
         &[],
         3600,
-        "profiler=$(cat /host/live/where)
-mkdir -p $(dirname $profiler)
-cp /host/live/profiler $profiler
-cp /host/live/test .
+        "live
 failed=
 for name in $(cat /host/live/names); do
   cut -d ' ' -f 1 /proc/uptime

@@ -52,7 +52,7 @@ pub(super) const TESTS: &[&str] = &[
 ];
 
 /// The steps that run them, or one of them.
-pub(super) const IN_STEPS: [&str; 2] = ["preemption", "live"];
+pub(super) const IN_STEPS: [&str; 3] = ["preemption", "hostile", "live"];
 
 /// Builds them and lays them out, with where the tests look for the profiler.
 pub(super) fn lay_out(share: &Path) -> Result<()> {
