@@ -52,6 +52,9 @@ pub(crate) enum What {
         /// Windows of 60 s that count, of each kind
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
         windows: u32,
+        /// This profiler instead, built from another commit
+        #[arg(long, value_name = "FILE")]
+        profiler: Option<PathBuf>,
     },
     /// The cost of recording a busy Python program, in turns with py-spy
     Python {
@@ -73,6 +76,9 @@ pub(crate) struct Options {
     /// Seconds of each recording [default: the profiler's own]
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..))]
     seconds: u32,
+    /// In turns with this profiler, built from an earlier commit, instead of perf
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
     /// Also write everything that was measured, machine-readable
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -85,7 +91,7 @@ pub(crate) fn run(what: &What) -> Result<()> {
         What::Syscalls { rounds } => syscalls::run(*rounds),
         What::Python { rounds, seconds } => python::run(*rounds, *seconds),
         What::Queries { rounds } => queries::run(*rounds),
-        What::Daemon { windows } => daemon::run(*windows),
+        What::Daemon { windows, profiler } => daemon::run(*windows, profiler.as_deref()),
         What::Tables => {
             setup::toolchain()?;
             figures::print_tables(&tables::measure()?);
@@ -98,6 +104,7 @@ fn record(options: &Options) -> Result<()> {
     let Options {
         rounds,
         seconds,
+        before,
         json,
     } = options;
     ensure!(
@@ -109,7 +116,10 @@ fn record(options: &Options) -> Result<()> {
     setup::tests()?;
     build()?;
     let mut recorders = vec![Recorder::None, Recorder::Ours];
-    if has("perf") {
+    if let Some(before) = before {
+        recorder::BEFORE.get_or_init(|| before.clone());
+        recorders.push(Recorder::Before);
+    } else if has("perf") {
         recorders.extend([Recorder::PerfDwarf, Recorder::PerfFramePointers]);
     } else {
         println!(

@@ -213,9 +213,9 @@ impl Script {
             let (told, names) = told(&output);
             for (side, report) in [("server", &at_server), ("client", &at_client)] {
                 let whose = format!("{} at the {side}, {host:?}", self.name);
+                report.assert_nothing_lost();
                 assert_same(&told, &seen(report, &names), &whose);
                 assert_counted(&postgres, report, &whose);
-                report.assert_nothing_lost();
                 assert_eq!(report.0["cancels"], 1, "{whose}");
                 let calls: u64 = told.values().map(|deed| deed.calls).sum();
                 println!("{whose}: {calls} calls of {} statements", told.len());

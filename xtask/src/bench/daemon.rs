@@ -53,14 +53,17 @@ fn start(command: &mut Command) -> Result<Running> {
 }
 
 /// Runs the bench: so many windows of each kind count.
-pub(super) fn run(windows: u32) -> Result<()> {
-    super::build()?;
+pub(super) fn run(windows: u32, profiler: Option<&Path>) -> Result<()> {
+    let ours = shell::root().join("target/release/profiler");
+    if profiler.is_none() {
+        super::build()?;
+    }
     let folder = tempfile::tempdir()?;
     let server = Postgres::start()?;
     let mut init = server.client("pgbench")?;
     init.args(["--initialize", "--scale=5", "--quiet"]);
     shell::run(init.stderr(Stdio::null()))?;
-    let daemon = daemon(folder.path())?;
+    let daemon = daemon(profiler.unwrap_or(&ours), folder.path())?;
     let socket = folder.path().join("web.sock");
     let pid = daemon.0.id();
     let alone = measure(pid, &socket, windows)?;
@@ -94,14 +97,14 @@ pub(super) fn run(windows: u32) -> Result<()> {
 }
 
 /// Starts it, for the whole host and without a budget that would slow it down.
-fn daemon(folder: &Path) -> Result<Running> {
+fn daemon(profiler: &Path, folder: &Path) -> Result<Running> {
     let configuration = folder.join("profiler.toml");
     let text = format!(
         "[state]\ndirectory = '{0}/state'\n[web]\nlisten = 'unix:{0}/web.sock'\n[overhead]\nmax = '100%'\n",
         folder.display()
     );
     fs::write(&configuration, text)?;
-    let mut command = Command::new(shell::root().join("target/release/profiler"));
+    let mut command = Command::new(profiler);
     start(command.args(["daemon", "--config"]).arg(configuration))
 }
 

@@ -4,8 +4,9 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -25,11 +26,16 @@ pub(super) enum Recorder {
     None,
     /// The profiler.
     Ours,
+    /// An earlier one, [`BEFORE`].
+    Before,
     /// `perf record --call-graph dwarf`, then `perf script`.
     PerfDwarf,
     /// `perf record -g`, then `perf script`.
     PerfFramePointers,
 }
+
+/// Where the earlier profiler is, if there is one.
+pub(super) static BEFORE: OnceLock<PathBuf> = OnceLock::new();
 
 /// What one recording took and gave.
 #[derive(Clone, Debug)]
@@ -57,6 +63,7 @@ impl Recorder {
         match self {
             Self::None => "nobody",
             Self::Ours => "profiler",
+            Self::Before => "profiler before",
             Self::PerfDwarf => "perf --call-graph dwarf",
             Self::PerfFramePointers => "perf -g",
         }
@@ -73,7 +80,14 @@ impl Recorder {
                 sleep.arg(seconds.to_string());
                 sleep
             }
-            Self::Ours => ours(&list.join(","), seconds, folder),
+            Self::Ours => {
+                let profiler = shell::root().join("target/release/profiler");
+                profiler_of(&profiler, &list.join(","), seconds, folder)
+            }
+            Self::Before => {
+                let profiler = BEFORE.get().context("no earlier profiler is named")?;
+                profiler_of(profiler, &list.join(","), seconds, folder)
+            }
             Self::PerfDwarf => perf(&["--call-graph", "dwarf"], &list.join(","), seconds, folder),
             Self::PerfFramePointers => perf(&["-g"], &list.join(","), seconds, folder),
         };
@@ -96,14 +110,14 @@ impl Recorder {
     pub(super) fn read_back(self, recording: &mut Recording, folder: &Path) -> Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Ours => read_ours(recording, folder),
+            Self::Ours | Self::Before => read_ours(recording, folder),
             Self::PerfDwarf | Self::PerfFramePointers => read_perf(recording, folder),
         }
     }
 }
 
-fn ours(pids: &str, seconds: u32, folder: &Path) -> Command {
-    let mut profiler = Command::new(shell::root().join("target/release/profiler"));
+fn profiler_of(profiler: &Path, pids: &str, seconds: u32, folder: &Path) -> Command {
+    let mut profiler = Command::new(profiler);
     profiler
         .args(["record", "-p", pids, "--descendants", "-d"])
         .arg(format!("{seconds}s"))

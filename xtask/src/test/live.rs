@@ -18,8 +18,8 @@ use super::{
 /// How many tests run at a time of those that do not mind.
 const LANES: usize = 2;
 /// Files of tests that compare names, contents and exact counts, in their order: no load of another test is their
-/// finding. The last ones run what the first one installs.
-const SHARED: [&str; 28] = [
+/// finding. The last one runs what the first one installs.
+const SHARED: [&str; 27] = [
     "packages",
     "dumps",
     "hard_stacks",
@@ -47,7 +47,6 @@ const SHARED: [&str; 28] = [
     "tls",
     "witness",
     "django",
-    "drivers",
 ];
 
 /// Runs them all; one that failed is run once more, alone. Stops if what goes on beside them fails.
