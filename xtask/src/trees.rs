@@ -49,8 +49,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     interrupt::watch()?;
     setup::tests()?;
-    shell::run(&mut cargo(&["build", "--package", "profiler"]))?;
-    let ours = shell::root().join("target/debug/profiler");
+    shell::run(&mut cargo(&["build", "--release", "--package", "profiler"]))?;
+    let ours = shell::root().join("target/release/profiler");
     let folder = shell::root().join(FOLDER);
     let programs = programs::all(&folder, options.only.as_deref())?;
     println!("\n{:44} {:>15} {:>15}", "program", "names, %", "whole, %");

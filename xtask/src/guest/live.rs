@@ -76,8 +76,10 @@ pub(super) fn lay_out(share: &Path) -> Result<()> {
 fn built() -> Result<(PathBuf, PathBuf)> {
     let arguments = [
         "test",
-        "--package",
-        "profiler",
+        // As the ladder builds them: with other features all would be built once more.
+        "--workspace",
+        "--exclude",
+        "profiler-ebpf",
         "--test",
         "live",
         "--no-run",
