@@ -132,7 +132,19 @@ impl Table {
     }
 }
 
+/// Where functions begin and end, as far as unwind tables or an analysis of the code say so, sorted.
+pub(crate) fn functions<'a, R: ReadRef<'a>>(
+    data: R,
+    object: &object::File<'a, R>,
+) -> Vec<(u64, u64)> {
+    builder(data, object, Arch::X86_64).extents()
+}
+
 fn table<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) -> Table {
+    builder(data, object, arch).finish()
+}
+
+fn builder<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) -> Builder {
     let mut builder = Builder::new();
     let address = |name| {
         object
@@ -182,7 +194,7 @@ fn table<'a, R: ReadRef<'a>>(data: R, object: &object::File<'a, R>, arch: Arch) 
     } else if arch == Arch::X86_64 {
         analyse_rest(data, object, &mut builder);
     }
-    builder.finish()
+    builder
 }
 
 /// Follows the instructions of functions that nothing covers.

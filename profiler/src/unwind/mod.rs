@@ -18,6 +18,7 @@ mod store;
 mod unwinder;
 mod walk;
 
+pub(crate) use elf::functions;
 pub use elf::{Malformed, Segments, Use};
 pub(crate) use parts::add_parts;
 use profiler_common::unwind::{

@@ -149,10 +149,16 @@ impl Builder {
         table
     }
 
+    fn is_trampoline(&self, rule: u16) -> bool {
+        let rule = self.rules.get(usize::from(rule));
+        rule.is_some_and(|rule| rule.cfa == Cfa::Signal as u8)
+    }
+
     /// Rows of all functions by address, without repetitions, with the rule `None` in the gaps.
     fn sorted_rows(&self) -> Vec<(u64, u16)> {
         let mut sorted: Vec<(u64, u16)> = Vec::with_capacity(self.rows.len());
         let mut push = |address, rule| {
+            sorted.pop_if(|&mut (last, _)| last == address);
             if sorted.last().is_none_or(|&(_, last)| last != rule) {
                 sorted.push((address, rule));
             }
@@ -165,7 +171,11 @@ impl Builder {
             // Of two functions that overlap, the one that begins first is believed.
             let rows = &self.rows[function.first_row..function.first_row + function.rows];
             for &(address, rule) in rows {
-                if address >= end && address < function.end {
+                // A signal's trampoline is looked up by the byte before it. Where that is another function's, there
+                // is no rule: then the kernel side looks at the code.
+                if address + 1 == end && self.is_trampoline(rule) {
+                    push(address, 0);
+                } else if address >= end && address < function.end {
                     push(address, rule);
                 }
             }
@@ -236,6 +246,27 @@ mod tests {
             }
         }
         builder.finish()
+    }
+
+    /// The byte before a signal's trampoline has the trampoline's rule, but where it is another function's: then none.
+    #[test]
+    fn trampolines_are_known_by_the_byte_before() {
+        let at = |start: u64, address: u64| {
+            let mut builder = Builder::new();
+            builder.function(0x1000, 0x1010);
+            builder.row(0x1000, rule(8));
+            builder.function(start - 1, start + 9);
+            builder.row(start - 1, Rule::only(Cfa::Signal));
+            builder.finish().rule_at(address).map(|rule| rule.cfa)
+        };
+        let (plain, signal) = (Some(Cfa::Sp as u8), Some(Cfa::Signal as u8));
+        assert_eq!(at(0x1011, 0x100f), plain);
+        assert_eq!(at(0x1011, 0x1010), signal);
+        assert_eq!(at(0x1010, 0x100e), plain);
+        assert_eq!(
+            [0x100f, 0x1010, 0x1018].map(|address| at(0x1010, address)),
+            [None; 3]
+        );
     }
 
     /// Gaps of 16 bytes and more are not covered, smaller ones are padding, the end is an end.

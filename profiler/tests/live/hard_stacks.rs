@@ -129,7 +129,25 @@ fn a_dynamic_musl_is_walked() {
     let mut gcc = Command::new("musl-gcc");
     gcc.args(["-O2", "-o"]).arg(&program).arg(&source);
     assert!(gcc.status().expect("musl-gcc runs").success());
-    assert_whole(&record(&bench, &program), "main;handle;sort_rows");
+    let folded = record(&bench, &program);
+    assert_whole(&folded, "main;handle;sort_rows");
+    // Functions that only the library itself knows are named by where they begin.
+    folded.assert_has(";libc.so+0x");
+    assert!(!folded.text.contains("[.text]"), "{}", folded.text);
+}
+
+/// Signal handlers of a static program without rules: what they return to stands right behind another function.
+#[test]
+fn handlers_of_a_static_musl_are_walked() {
+    let Some(bench) = bench() else { return };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/trees/sorted.c");
+    let program = bench.path("sorted");
+    let mut gcc = Command::new("musl-gcc");
+    gcc.args(["-O2", "-static", "-o"]).arg(&program).arg(source);
+    assert!(gcc.status().expect("musl-gcc runs").success());
+    let folded = record(&bench, &program);
+    assert_whole(&folded, "main;");
+    folded.assert_has("handler");
 }
 
 /// Assembly that keeps its frame's address in a register that its callee leaves alone.

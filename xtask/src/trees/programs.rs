@@ -39,7 +39,7 @@ const SPLIT: [(&str, &[&str]); 3] = [
         &["rustc", "-O", "-g", "-Cpanic=abort"],
     ),
 ];
-const PYTHON_FUNCTIONS: &[&str] = &["<module>", "main", "down", "leaf"];
+const PYTHON_FUNCTIONS: &[&str] = &["<module>", "main"];
 
 /// A program to be recorded.
 pub(super) struct Program {

@@ -7,13 +7,7 @@ use anyhow::{Result, ensure};
 use super::programs::Program;
 
 /// What stands for a name that is not known.
-const NAMELESS: [&str; 5] = [
-    "[.text]",
-    "[unmapped]",
-    "[anonymous code]",
-    "<python code",
-    "Python evaluator",
-];
+const NAMELESS: [&str; 4] = ["[.text]", "[unmapped]", "<python code", "Python evaluator"];
 
 /// Folded stacks, with the account.
 pub(super) struct Recorded {

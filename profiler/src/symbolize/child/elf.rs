@@ -3,10 +3,13 @@
 
 use std::{fs::File, os::fd::OwnedFd};
 
-use object::{Object, ObjectSection, ObjectSegment, ReadCache};
+use object::{Architecture, Object, ObjectSection, ObjectSegment, ReadCache};
 
 use super::functions::Functions;
-use crate::go;
+use crate::{go, unwind};
+
+/// Most code that is analysed for the sake of names: a second of it would cost others theirs.
+const ANALYSED_MAX: u64 = 8 << 20;
 
 /// Facts of one file.
 #[derive(Debug, Default)]
@@ -55,6 +58,33 @@ impl Elf {
             sections: sections.collect(),
             functions: Functions::read(&object),
             go: go::Image::keep(&object),
+        })
+    }
+
+    /// Looks for functions that no unwind table covers, as those of a C library without any.
+    pub(super) fn analyse(&mut self, file: &OwnedFd) {
+        let code: u64 = self
+            .sections
+            .iter()
+            .map(|(start, end, _)| end.saturating_sub(*start))
+            .sum();
+        let Ok(file) = file.try_clone() else { return };
+        let cache = ReadCache::new(File::from(file));
+        if let Ok(object) = object::File::parse(&cache)
+            && object.architecture() == Architecture::X86_64
+            && code <= ANALYSED_MAX
+        {
+            self.functions = Functions::new(unwind::functions(&cache, &object));
+        }
+    }
+
+    /// Whether nothing says which function an offset of code is in.
+    pub(super) fn is_unknown(&self, offset: u64) -> bool {
+        let address = self.address_of(offset);
+        address.is_some_and(|address| {
+            let section = self.section_of(address);
+            section.is_some_and(|name| !name.starts_with(".plt"))
+                && self.functions.find(address).is_none()
         })
     }
 

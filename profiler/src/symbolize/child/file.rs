@@ -21,7 +21,7 @@ pub(super) fn names(
     offsets: &[u64],
     detail: Detail,
 ) -> FileNames {
-    let Some(elf) = Elf::read(file) else {
+    let Some(mut elf) = Elf::read(file) else {
         return FileNames::default();
     };
     let mut symbols = of_go(&elf, offsets);
@@ -42,6 +42,10 @@ pub(super) fn names(
     }
     if !all_is_read && symbols.iter().any(Option::is_none) {
         add(&mut symbols, of_own(Detail::Symbols));
+    }
+    let mut places = symbols.iter().zip(offsets);
+    if places.any(|(symbol, &offset)| symbol.is_none() && elf.is_unknown(offset)) {
+        elf.analyse(file);
     }
     let named = symbols
         .into_iter()

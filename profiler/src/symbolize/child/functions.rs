@@ -36,7 +36,8 @@ impl Functions {
         Self::new(ranges(&eh_frame, &bases))
     }
 
-    fn new(mut ranges: Vec<(u64, u64)>) -> Self {
+    /// Those that an analysis of the code finds, too.
+    pub(super) fn new(mut ranges: Vec<(u64, u64)>) -> Self {
         ranges.sort_unstable();
         Self { sorted: ranges }
     }
