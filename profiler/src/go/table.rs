@@ -70,11 +70,11 @@ impl<'a> Table<'a> {
 
     /// The function that holds an address.
     pub(crate) fn find(&'a self, address: u64) -> Option<Function<'a>> {
-        let wanted = u32::try_from(address.checked_sub(self.text)?).ok()?;
+        let inside = u32::try_from(address.checked_sub(self.text)?).ok()?;
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = usize::midpoint(low, high);
-            if self.entry(middle)? <= wanted {
+            if self.entry(middle)? <= inside {
                 low = middle + 1;
             } else {
                 high = middle;

@@ -19,7 +19,7 @@ use super::{
 const LANES: usize = 2;
 /// Files of tests that compare names, contents and exact counts, in their order: no load of another test is their
 /// finding. The last one runs what the first one installs.
-const SHARED: [&str; 27] = [
+const SHARED: [&str; 25] = [
     "packages",
     "dumps",
     "hard_stacks",
@@ -30,7 +30,6 @@ const SHARED: [&str; 27] = [
     "names",
     "debug_files",
     "golang",
-    "canaries",
     "canary_secrets",
     "daemon_tables",
     "deep_python",
@@ -43,7 +42,6 @@ const SHARED: [&str; 27] = [
     "raw",
     "refusals",
     "secrets_sql",
-    "stacks",
     "tls",
     "witness",
     "django",

@@ -77,12 +77,12 @@ impl Program {
 pub(super) fn all(folder: &Path, only: Option<&str>) -> Result<Vec<Program>> {
     fs::create_dir_all(folder)?;
     let mut programs = Vec::new();
-    let wanted =
+    let is_chosen =
         |kind: &str| only.is_none_or(|only| only.starts_with(kind) || kind.starts_with(only));
-    if wanted("python") {
+    if is_chosen("python") {
         pythons(folder, &mut programs)?;
     }
-    if wanted("go") {
+    if is_chosen("go") {
         for version in GO {
             let named = format!("go {version}");
             if only.is_none_or(|only| named.starts_with(only)) {
@@ -90,17 +90,17 @@ pub(super) fn all(folder: &Path, only: Option<&str>) -> Result<Vec<Program>> {
             }
         }
     }
-    if wanted("musl") {
+    if is_chosen("musl") {
         for (kind, flags) in [("dynamic", &[][..]), ("static", &["-static"])] {
             programs.push(musl(folder, kind, flags)?);
         }
     }
     for (name, compiler) in SPLIT {
-        if wanted(name) {
+        if is_chosen(name) {
             programs.push(split(folder, name, compiler)?);
         }
     }
-    if wanted("openssl") {
+    if is_chosen("openssl") {
         programs.extend(OPENSSL.map(openssl));
     }
     programs.retain(|program| only.is_none_or(|only| program.name.starts_with(only)));
