@@ -15,6 +15,7 @@ mod flamegraphs;
 mod foreign;
 mod fuzz;
 mod guest;
+mod interpreters;
 mod interrupt;
 mod package;
 mod postgres;

@@ -21,6 +21,7 @@ use crate::{
 use aside::Aside;
 pub(crate) use aside::Rungs;
 use programs::Programs;
+pub(crate) use programs::TESTED;
 use tally::{Counts, Tally, skips};
 
 /// Runs the verb.

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use self::{programs::Program, recorded::Recorded};
+use self::recorded::Recorded;
 use crate::{
     interrupt, setup,
     shell::{self, cargo},
@@ -61,16 +61,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let record = |profiler: &Path| Recorded::of(profiler, running.0.id(), options.seconds);
         let before = options.before.as_deref().map(record).transpose()?;
         let after = record(&ours)?;
-        let column = |share: fn(&Recorded, &Program) -> f64| {
-            let after = format!("{:.1}", share(&after, &program));
+        let column = |share: &dyn Fn(&Recorded) -> f64| {
+            let after = format!("{:.1}", share(&after));
             before.as_ref().map_or_else(
                 || after.clone(),
-                |before| format!("{:.1} → {after}", share(before, &program)),
+                |before| format!("{:.1} → {after}", share(before)),
             )
         };
-        let (names, whole) = (column(Recorded::named), column(Recorded::whole));
+        let (names, whole) = (
+            column(&|recorded| recorded.named(&program)),
+            column(&|recorded| recorded.whole),
+        );
         println!("{:44} {names:>15} {whole:>15}", program.name);
-        is_short |= after.named(&program) < 99.0 || after.whole(&program) < 99.5;
+        is_short |= after.named(&program) < 99.0 || after.whole < 99.5;
     }
     if is_short {
         println!("\nshort of 99 % of names or 99.5 % of whole stacks: see above");

@@ -168,9 +168,10 @@ impl Dumper {
             return Some(Raw::unread(tid, comm_text(&header.comm)));
         }
         header.origin = ORIGIN_SYSCALL;
-        let own_id = process::own_id(*pid, tid);
-        let walked = pythons.walk(*pid, own_id, states);
-        let name = pythons.thread_name(*pid, own_id, states);
+        let walked = pythons.walk(*pid, process::own_id(*pid, tid), states);
+        let name = walked
+            .as_ref()
+            .and_then(|walked| pythons.thread_name(*pid, walked));
         let frames = walked.iter().flat_map(|walked| &walked.frames);
         let words: Vec<[u64; 2]> = frames.map(|frame| frame.words()).collect();
         let registers = registers.as_ref().and_then(|known| known.get(&tid));

@@ -9,6 +9,7 @@ use super::{
     inlined::{self, is_whole},
     table::{HEADER, word8},
 };
+use crate::foreign::plain;
 
 /// Names of the section with the table: the second one where the program can lie anywhere.
 const TABLES: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
@@ -50,11 +51,9 @@ impl Image<'static> {
         let data = begins
             .take(DATA_WORDS.count())
             .filter_map(|begin| at(object, *begin));
-        let data = data
-            .filter(|data| image.has_trees(data))
-            .map(<[u8]>::to_vec);
+        let mut data = data.filter(|data| image.has_trees(data));
         Some(Self {
-            data: { data }.next().unwrap_or_default().into(),
+            data: data.next().unwrap_or_default().to_vec().into(),
             table: bytes.to_vec().into(),
             text: image.text,
         })
@@ -132,8 +131,7 @@ fn table<'a, R: ReadRef<'a>>(object: &object::File<'a, R>) -> Option<(u64, &'a [
 
 /// What a section has in the file. What is compressed is not Go's.
 fn bytes<'a>(section: &impl ObjectSection<'a>) -> Option<&'a [u8]> {
-    (section.size() <= SECTION_MAX).then_some(())?;
-    section.data().ok()
+    (section.size() <= SECTION_MAX).then(|| plain(section))?
 }
 
 /// What is in the file from an address to the end of its section.

@@ -49,15 +49,12 @@ impl ProcessMemory {
         self.ask(move |memory| walk::walk(memory, &interpreter, tid, state))?
     }
 
-    /// What `threading` calls a thread with this state.
-    pub(super) fn thread_name(
-        &self,
-        interpreter: &Interpreter,
-        versioned: &Versioned,
-        thread: (u32, u64),
-    ) -> Option<String> {
-        let (interpreter, versioned) = (*interpreter, *versioned);
-        self.ask(move |memory| thread_names::name(memory, &interpreter, &versioned, thread))?
+    /// What `threading` calls the thread with this stack.
+    pub(super) fn thread_name(&self, versioned: &Versioned, walked: &Walked) -> Option<String> {
+        let versioned = *versioned;
+        let outermost = *walked.frames.iter().rfind(|frame| frame.code != 0)?;
+        let outermost = (outermost, walked.outermost?);
+        self.ask(move |memory| thread_names::name(memory, &versioned, outermost))?
     }
 
     /// Several reads at once cost one question.

@@ -345,13 +345,10 @@ impl Pythons {
         known.memory.walk(&known.interpreter, tid, *state)
     }
 
-    /// What Python's `threading` calls a thread; `tid` is the id that the thread itself sees.
-    pub fn thread_name(&self, pid: u32, tid: u32, states: &States) -> Option<String> {
-        let (known, state) = (self.known.get(&pid)?, states.get(&tid)?);
-        let thread = (tid, *state);
-        known
-            .memory
-            .thread_name(&known.interpreter, &known.versioned, thread)
+    /// What Python's `threading` calls the thread with this stack.
+    pub fn thread_name(&self, pid: u32, walked: &Walked) -> Option<String> {
+        let known = self.known.get(&pid)?;
+        known.memory.thread_name(&known.versioned, walked)
     }
 
     /// The state of a thread that the kernel side did not find, if it has one.

@@ -1,12 +1,9 @@
 //! What Python's `threading` calls a thread: the attribute `_name` of the `Thread` that its outermost function,
 //! `_bootstrap`, has as its first argument.
 
-use profiler_common::python::{Interpreter, Versioned};
+use profiler_common::python::{PythonFrame, Versioned};
 
-use super::{
-    code::{Memory, read_text},
-    walk::walk,
-};
+use super::code::{Memory, read_text};
 
 /// The outermost function of a thread, and before 3.11, which knows no qualified names.
 const BOOTSTRAP: [&str; 2] = ["Thread._bootstrap", "_bootstrap"];
@@ -35,16 +32,13 @@ struct Table {
     values: Option<u64>,
 }
 
-/// The name of a thread with this state.
+/// The name of a thread by its outermost function and the address of that one's frame.
 pub(super) fn name(
     memory: &impl Memory,
-    interpreter: &Interpreter,
     versioned: &Versioned,
-    (tid, state): (u32, u64),
+    (outermost, frame): (PythonFrame, u64),
 ) -> Option<String> {
-    let walked = walk(memory, interpreter, tid, state)?;
-    let outermost = walked.frames.iter().rfind(|frame| frame.code != 0)?;
-    let code = memory.code(&versioned.code, outermost).ok()?;
+    let code = memory.code(&versioned.code, &outermost).ok()?;
     if !BOOTSTRAP.contains(&code.name.as_str()) {
         return None;
     }
@@ -55,7 +49,7 @@ pub(super) fn name(
         _ => 72,
     };
     // From 3.14 on the lowest bits say who owns a local.
-    let thread = reader.word(walked.outermost?.wrapping_add(locals))? & !7;
+    let thread = reader.word(frame.wrapping_add(locals))? & !7;
     let name = reader.attribute(&reader.attributes(thread)?)?;
     let is_plain = !name.is_empty() && name.chars().count() <= NAME_MAX;
     is_plain.then_some(name)

@@ -35,8 +35,9 @@ impl State {
             }
             let states = states.entry(pid).or_insert_with(|| pythons.states(pid));
             let by_python = (!states.is_empty())
-                .then(|| pythons.thread_name(pid, own_id(pid, tid), states))
-                .flatten();
+                .then(|| pythons.walk(pid, own_id(pid, tid), states))
+                .flatten()
+                .and_then(|walked| pythons.thread_name(pid, &walked));
             if let Some(name) = by_python.or_else(|| process::thread_comm(pid, tid)) {
                 thread.name = name;
             }

@@ -9,17 +9,15 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{
-    hints::hexadecimal,
-    wire::{FILES_MAX, Links},
-};
+use super::wire::{FILES_MAX, Links};
 use crate::{
     foreign::{Refused, Root},
+    output::figures::hexadecimal,
     process::PinnedFile,
 };
 
 /// Where distributions put separate debug information.
-const DIRECTORIES: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
+pub(super) const DIRECTORIES: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
 /// A check sum is soon forged, so it is no proof of who wrote a file.
 const ANOTHER_USERS: &str = "debug file not used, another user owns it";
 /// A build id of fewer bytes is none, one of more is made up.
@@ -84,11 +82,16 @@ fn by_build_id(build_id: &[u8]) -> Vec<PathBuf> {
     if !BUILD_ID.contains(&build_id.len()) {
         return Vec::new();
     }
-    let hexadecimal = hexadecimal(build_id);
-    let (first, rest) = hexadecimal.split_at(2);
     DIRECTORIES
-        .map(|directory| PathBuf::from(format!("{directory}/.build-id/{first}/{rest}.debug")))
+        .map(|directory| build_id_path(directory, build_id).into())
         .into()
+}
+
+/// Where a debug file is by a build id, which is not empty.
+pub(super) fn build_id_path(directory: &str, build_id: &[u8]) -> String {
+    let digits = hexadecimal(build_id);
+    let (first, rest) = digits.split_at(2);
+    format!("{directory}/.build-id/{first}/{rest}.debug")
 }
 
 fn beside(path: &Path, name: &OsStr) -> Vec<PathBuf> {

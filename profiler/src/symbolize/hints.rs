@@ -1,7 +1,7 @@
 //! What would give more names: which file has none for some of its functions, what is missing, and where it is looked
 //! for.
 
-use std::fmt::Write;
+use super::debug_files::{DIRECTORIES, build_id_path};
 
 /// Files that have a sentence of their own.
 const FILES_MAX: usize = 5;
@@ -62,9 +62,7 @@ impl Unnamed {
         };
         let mut missing = Vec::new();
         if !build_id.is_empty() {
-            let id = hexadecimal(build_id);
-            let (folder, file) = id.split_at(2.min(id.len()));
-            missing.push(format!("/usr/lib/debug/.build-id/{folder}/{file}.debug"));
+            missing.push(build_id_path(DIRECTORIES[0], build_id));
         }
         missing.extend(debug_link.clone());
         let missing = if missing.is_empty() {
@@ -77,14 +75,6 @@ impl Unnamed {
         };
         format!("some functions of {path}{whose} are named by address; {missing}")
     }
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // A string takes whatever is written.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -45,12 +45,6 @@ fn number(text: &str) -> Option<u32> {
     (words.count() == 8).then_some(number)
 }
 
-/// The name of a thread.
-pub(super) fn thread_name(pid: u32, tid: u32) -> Option<String> {
-    let text = proc_facts(pid, &format!("task/{tid}/comm"))?;
-    Some(text.trim_end_matches('\n').to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::number;

@@ -10,14 +10,14 @@ use profiler_common::{
     syscalls::{Call, CallerEvent, KIND_DESCRIPTOR, state},
 };
 
-use super::{names, seed};
+use super::names;
 use crate::{
     artifact::{Artifact, Destination},
     config::{self, Interpreter, Mode, PythonThreads, Targets},
     error::Error,
     kernel::Kernel,
     output::{Format, Options},
-    process::Place,
+    process::{self, Place},
     record::{Recorded, Single, aggregate::Aggregate, finish, state::State},
 };
 
@@ -64,7 +64,7 @@ pub(super) fn add_rest(aggregate: &mut Aggregate<Place>, kernel: &Kernel, now_ns
             tid,
             ..ThreadTimes::default()
         };
-        let name = seed::thread_name(call.tgid, tid).unwrap_or_default();
+        let name = process::thread_comm(call.tgid, tid).unwrap_or_default();
         let bytes = name.bytes().take(times.comm.len() - 1);
         times
             .comm

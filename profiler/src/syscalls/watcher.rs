@@ -15,6 +15,7 @@ use super::{descriptors::Files, names, report::Named, seed, stacks, tally::Tally
 use crate::{
     error::Error,
     kernel::{Kernel, Record, Ring, SharedMaps, Wanted, call_offsets},
+    process,
     record::{aggregate::comm_text, ring_watch::RingWatch},
 };
 
@@ -107,7 +108,7 @@ impl Watcher {
         let callers = self.kernel.callers();
         let by_thread = self.wants(wanted::BY_THREAD);
         for (&tid, call) in &callers {
-            if by_thread && let Some(name) = seed::thread_name(call.tgid, tid) {
+            if by_thread && let Some(name) = process::thread_comm(call.tgid, tid) {
                 self.threads.insert(tid, name);
             }
             if !stacks::is_inside(call) {

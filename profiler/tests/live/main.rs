@@ -29,6 +29,8 @@ mod hostile_files;
 mod hostile_output;
 mod hostile_python;
 mod hostile_symbols;
+#[path = "../../../xtask/src/interpreters.rs"]
+mod interpreters;
 mod libpq_pipeline;
 mod lifecycle;
 mod names;

@@ -14,6 +14,7 @@ use std::{
 use serde_json::Value;
 
 use crate::bench::{Bench, Folded, Target, bench, text};
+pub(crate) use crate::interpreters::interpreters;
 
 /// What a program does at which line is known from its text: see [`line_of`]. Each kind of work takes its
 /// share of the time: what a sample in 250 sees is missed by a recording of seconds once in a while.
@@ -105,25 +106,6 @@ def main():
 
 main()
 ";
-
-/// Every interpreter of the machine: name and path.
-pub(crate) fn interpreters() -> Vec<(String, PathBuf)> {
-    let mut found = vec![("system".to_owned(), PathBuf::from("/usr/bin/python3"))];
-    let home = std::env::var("HOME").unwrap_or_default();
-    let versions = fs::read_dir(Path::new(&home).join(".pyenv/versions"));
-    for version in versions.into_iter().flatten().flatten() {
-        let name = version.file_name().to_string_lossy().into_owned();
-        let minor = name
-            .strip_prefix("3.")
-            .and_then(|rest| rest.split('.').next());
-        let minor = minor.and_then(|minor| minor.parse::<u32>().ok());
-        if minor.is_some_and(|minor| (8..=14).contains(&minor)) {
-            found.push((name, version.path().join("bin/python3")));
-        }
-    }
-    found.sort();
-    found
-}
 
 /// A program as a file, started by an interpreter.
 fn start(bench: &Bench, python: &Path, program: &str) -> Target {

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::shell::{self, cargo};
+use crate::{
+    shell::{self, cargo},
+    test::TESTED,
+};
 
 /// Those that an emulated processor can run. Of the others some compare times that are real only on a real one, or want
 /// more to happen within a second than happens there; some want what Debian's packages of 12 do not have (node, Java, Go,
@@ -75,18 +78,19 @@ pub(super) fn lay_out(share: &Path) -> Result<()> {
 /// Where cargo puts the tests' program and the profiler.
 fn built() -> Result<(PathBuf, PathBuf)> {
     let arguments = [
-        "test",
-        // As the ladder builds them: with other features all would be built once more.
-        "--workspace",
-        "--exclude",
-        "profiler-ebpf",
         "--test",
         "live",
         "--no-run",
         "--message-format",
         "json-render-diagnostics",
     ];
-    let output = cargo(&arguments).stderr(Stdio::inherit()).output()?;
+    // As the ladder builds them: with other features all would be built once more.
+    let mut cargo = cargo(&["test"]);
+    let output = cargo
+        .args(TESTED)
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()?;
     ensure!(output.status.success(), "the live tests do not build");
     let talk = String::from_utf8_lossy(&output.stdout);
     let program = |kind| program(&talk, kind).with_context(|| format!("cargo made no {kind}"));

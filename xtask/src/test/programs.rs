@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::shell::{self, cargo, command};
 
 /// What has tests of its own.
-const TESTED: [&str; 3] = ["--workspace", "--exclude", "profiler-ebpf"];
+pub(crate) const TESTED: [&str; 3] = ["--workspace", "--exclude", "profiler-ebpf"];
 /// What cargo says of all of them, kept from one process of ours for another.
 const BUILT: &str = "target/tests.json";
 /// The name of the live tests.

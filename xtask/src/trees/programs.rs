@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, bail, ensure};
 
 use super::tree;
-use crate::shell;
+use crate::{interpreters::interpreters, shell};
 
 /// Minor versions of `CPython` in the tree of Debian sid.
 const PYTHON_OF_TREE: [&str; 2] = ["3.14", "3.15"];
@@ -115,7 +115,7 @@ fn pythons(folder: &Path, programs: &mut Vec<Program>) -> Result<()> {
         command.args([deep, waiting]);
         programs.push(Program::new(name, command, PYTHON_FUNCTIONS));
     };
-    for (version, path) in interpreters()? {
+    for (version, path) in interpreters() {
         let mut command = Command::new(path);
         command.arg(&text);
         add(format!("python {version}"), command, "2", "0");
@@ -144,24 +144,6 @@ fn pythons(folder: &Path, programs: &mut Vec<Program>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The system's and pyenv's interpreters from 3.8 on.
-fn interpreters() -> Result<Vec<(String, PathBuf)>> {
-    let mut found = vec![("system".to_owned(), PathBuf::from("/usr/bin/python3"))];
-    let home = std::env::var("HOME")?;
-    let versions = fs::read_dir(Path::new(&home).join(".pyenv/versions"));
-    for version in versions.into_iter().flatten().flatten() {
-        let name = version.file_name().to_string_lossy().into_owned();
-        let minor = name
-            .strip_prefix("3.")
-            .and_then(|rest| rest.split('.').next());
-        if minor.and_then(|minor| minor.parse::<u32>().ok()) >= Some(8) {
-            found.push((name, version.path().join("bin/python3")));
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// Ciphers, signatures, text and the collector of garbage, stripped.

@@ -12,7 +12,8 @@ const NAMELESS: [&str; 4] = ["[.text]", "[unmapped]", "<python code", "Python ev
 /// Folded stacks, with the account.
 pub(super) struct Recorded {
     stacks: Vec<(String, f64)>,
-    whole: f64,
+    /// Share of whole stacks, percent, by the account.
+    pub(super) whole: f64,
 }
 
 impl Recorded {
@@ -54,11 +55,6 @@ impl Recorded {
             .filter(|(stack, _)| is_named(stack, program.functions));
         100.0 * named.map(|(_, count)| count).sum::<f64>() / all.max(1.0)
     }
-
-    /// Share of whole stacks, percent, by the account.
-    pub(super) fn whole(&self, _: &Program) -> f64 {
-        self.whole
-    }
 }
 
 fn is_named(stack: &str, functions: &[&str]) -> bool {
@@ -90,6 +86,6 @@ mod tests {
         };
         let recorded = Recorded::read(text);
         assert!((recorded.named(&program) - 60.0).abs() < 1e-9);
-        assert!((recorded.whole(&program) - 90.0).abs() < 1e-9);
+        assert!((recorded.whole - 90.0).abs() < 1e-9);
     }
 }
