@@ -24,7 +24,7 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-19";
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Programs that the tests run, with the Debian package of each.
-const TEST_PROGRAMS: [(&str, &str); 19] = [
+const TEST_PROGRAMS: [(&str, &str); 20] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("gdb", "gdb"),
@@ -43,6 +43,7 @@ const TEST_PROGRAMS: [(&str, &str); 19] = [
     ("javac", "default-jdk-headless"),
     ("pgbouncer", "pgbouncer"),
     ("pgproto", "pgpool2"),
+    ("pg_config", "libpq-dev"),
     ("systemd-analyze", "systemd"),
 ];
 

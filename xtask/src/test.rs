@@ -4,6 +4,7 @@
 //! beside them, on processors that have nothing else to do.
 
 mod aside;
+mod lanes;
 mod live;
 mod process;
 mod programs;
@@ -20,6 +21,7 @@ use crate::{
 
 use aside::Aside;
 pub(crate) use aside::Rungs;
+use lanes::in_lanes;
 use programs::Programs;
 pub(crate) use programs::TESTED;
 use tally::{Counts, Tally, skips};
@@ -98,12 +100,12 @@ fn licences() -> Result<()> {
     ]))
 }
 
-/// Programs whose tests do not disturb each other: one program after the other, as many tests at a
-/// time as there are processors.
+/// Programs whose tests do not disturb each other: as many tests of each at a time as there are processors, and two
+/// programs, as some have one test only.
 fn others(programs: &Programs, tally: &mut Tally) -> Result<()> {
-    for program in &programs.others {
-        let mut command = programs.command(program, &["--show-output"]);
-        let ended = process::run(&mut command)?;
+    let run = |program| process::run(&mut programs.command(program, &["--show-output"]));
+    in_lanes(programs.others.iter().collect(), run, |program, ended| {
+        let ended = ended?;
         let counts = Counts::read(&ended.talk).unwrap_or(Counts {
             failed: 1,
             ..Counts::default()
@@ -123,6 +125,6 @@ fn others(programs: &Programs, tally: &mut Tally) -> Result<()> {
             println!("{}", ended.talk);
         }
         tally.take(&program.name, counts, ended.time);
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -87,6 +87,10 @@ pub(crate) fn rust_program(source: &Path, dependencies: &[&str]) -> Option<PathB
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .args(["build", "--quiet", "--target-dir", "target"])
+        .envs([
+            ("CARGO_PROFILE_DEV_DEBUG", "none"),
+            ("CARGO_INCREMENTAL", "0"),
+        ])
         .current_dir(&folder);
     runs(&mut cargo).then(|| folder.join("target/debug").join(name))
 }

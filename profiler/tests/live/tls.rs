@@ -267,7 +267,8 @@ fn probes_come_and_go_under_load() {
     client.args([
         "--select-only",
         "--client=4",
-        "--time=14",
+        "--rate=1000",
+        "--time=20",
         "--no-vacuum",
         CONNECTION,
     ]);

@@ -1,25 +1,19 @@
 //! The live tests, each in a process of its own, so that each has its time and its bound: first those that compare counts
 //! and contents, several at a time, then those that measure, one at a time on a quiet machine.
 
-use std::{
-    sync::{Mutex, mpsc},
-    thread,
-};
-
 use anyhow::{Result, ensure};
 
 use super::{
     aside::Aside,
+    lanes::in_lanes,
     process::{self, Ended},
     programs::Programs,
     tally::{Counts, Tally, skips},
 };
 
-/// How many tests run at a time of those that do not mind.
-const LANES: usize = 2;
-/// Files of tests that compare names, contents and exact counts, in their order: no load of another test is their
+/// Files of tests, and single tests, that compare names, contents and exact counts, in their order: no load of another test is their
 /// finding. The last one runs what the first one installs.
-const SHARED: [&str; 25] = [
+const SHARED: [&str; 36] = [
     "packages",
     "dumps",
     "hard_stacks",
@@ -44,6 +38,17 @@ const SHARED: [&str; 25] = [
     "secrets_sql",
     "tls",
     "witness",
+    "daemon::disks_that_cannot_be_written",
+    "daemon::killed_daemon_loses_one_window_at_most",
+    "daemon::queries_are_kept",
+    "daemon::restarting_targets_are_followed",
+    "daemon::units_and_cgroups_are_followed",
+    "daemon::windows_are_read_back",
+    "python::forked_workers_have_python_frames",
+    "python::functions_are_one_frame_and_the_interpreter_can_be_shown",
+    "python::holders_of_the_gil_are_known",
+    "python::python_code_has_its_functions_and_lines",
+    "python_tools::dump_shows_every_thread",
     "django",
 ];
 
@@ -77,7 +82,11 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally, beside: &mut Aside) ->
         }
         beside.check()
     };
-    in_lanes(programs, shared, &mut take)?;
+    in_lanes(
+        shared,
+        |name| one(programs, name),
+        |name, ended| take(name, &ended?),
+    )?;
     for name in quiet {
         take(name, &one(programs, name)?)?;
     }
@@ -95,37 +104,11 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally, beside: &mut Aside) ->
     Ok(())
 }
 
-/// The place of a test's file among those that run side by side; `None` if it runs alone.
+/// The place of a test, or of its file, among those that run side by side; `None` if it runs alone.
 fn place(name: &str) -> Option<usize> {
-    let file = name.split("::").next().unwrap_or(name);
-    SHARED.iter().position(|shared| *shared == file)
-}
-
-/// Runs tests several at a time, and takes each as it ends.
-fn in_lanes(
-    programs: &Programs,
-    names: Vec<&str>,
-    take: &mut impl FnMut(&str, &Ended) -> Result<()>,
-) -> Result<()> {
-    let waiting = Mutex::new(names.into_iter());
-    let next = || waiting.lock().ok()?.next();
-    let (ended, tests) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..LANES {
-            let ended = ended.clone();
-            scope.spawn(move || {
-                while let Some(name) = next() {
-                    // Nobody listens any more where another one could not be run.
-                    let _ = ended.send((name, one(programs, name)));
-                }
-            });
-        }
-        drop(ended);
-        for (name, ended) in tests {
-            take(name, &ended?)?;
-        }
-        Ok(())
-    })
+    let file = name.split("::").next();
+    let is_it = |shared: &&str| *shared == name || Some(*shared) == file;
+    SHARED.iter().position(is_it)
 }
 
 /// How one test ended: one that was killed has failed, too.
@@ -175,5 +158,7 @@ mod tests {
         assert!(place("names::counts") < place("raw::shares"));
         assert_eq!(place("names_more::counts"), None);
         assert_eq!(place("queries::raw"), None);
+        assert!(place("daemon::queries_are_kept").is_some());
+        assert_eq!(place("daemon::memory_is_flat"), None);
     }
 }

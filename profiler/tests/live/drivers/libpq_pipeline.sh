@@ -12,15 +12,13 @@ apt() {
 }
 apt update
 apt --download-only source postgresql-15
-tar xf postgresql-15_*.orig.tar.bz2 -C source --strip-components 1
+# What it is made of, without the server; the library itself is the system's.
+tar xf postgresql-15_*.orig.tar.bz2 -C source --strip-components 1 --wildcards '*/src/test/modules/libpq_pipeline/*' \
+    '*/src/include/*' '*/src/backend/catalog/*_d.h' '*/src/common/*.c' '*/src/port/*.c'
 cd source
-./configure --quiet --without-readline --without-zlib
-make -s -C src/backend generated-headers
-make -s -C src/port libpgport.a
-make -s -C src/common libpgcommon.a
-make -s -C src/interfaces/libpq libpq.a
-gcc -O1 -Isrc/include -Isrc/interfaces/libpq src/test/modules/libpq_pipeline/libpq_pipeline.c \
-    src/interfaces/libpq/libpq.a src/common/libpgcommon.a src/port/libpgport.a -lm -o libpq_pipeline
+gcc -O1 -w -D_GNU_SOURCE -DFRONTEND -Isrc/include -Isrc/backend -I/usr/include/postgresql \
+    src/test/modules/libpq_pipeline/libpq_pipeline.c src/common/fe_memutils.c src/common/psprintf.c \
+    src/port/snprintf.c src/port/strerror.c -lpq -o libpq_pipeline
 cp -r src/test/modules/libpq_pipeline/traces ..
 # The last one: who finds it needs nothing else.
 mv libpq_pipeline ..
