@@ -154,7 +154,8 @@ fn entry(line: &[u8], at: usize) -> Option<Entry> {
     let length = number(words.next()?)?;
     start.checked_add(length)?;
     let name = words.next()?;
-    let is_empty = name.trim_ascii().is_empty();
+    // By what it is shown as: blanks that are no ASCII count, too.
+    let is_empty = String::from_utf8_lossy(name).trim().is_empty();
     let before = line.len() - name.len();
     (!is_empty).then_some(Entry {
         start,
@@ -178,12 +179,12 @@ mod tests {
     /// The last line written for an address holds; names may contain blanks.
     #[test]
     fn later_lines_override() {
-        let text = b"1000 100 LazyCompile:~a app.js:1\n1080 20 b\n0x2000 0x10 c\n1000 100 d e\r\nnonsense\n\n3000 10 half";
+        let text = b"1000 100 LazyCompile:~a app.js:1\n1080 20 b\n0x2000 0x10 c\n1000 100 d e\r\nnonsense\n4000 10 \x0b\n\n3000 10 half";
         let map = PerfMap::parse(text.to_vec());
         let names = map.find_all(&[0xfff, 0x1000, 0x1090, 0x1100, 0x200f, 0x3000]);
         let (older, newer) = (Some("c".to_owned()), Some("d e".to_owned()));
         assert_eq!(names, [None, newer.clone(), newer, None, older, None]);
-        assert_eq!(map.malformed, 1);
+        assert_eq!(map.malformed, 2);
     }
 
     /// A map of the shortest lines takes no more than three times the bytes that are read of it, and what is not
