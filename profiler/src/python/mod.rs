@@ -205,11 +205,9 @@ impl Pythons {
     }
 
     /// A process forked: its child begins with the same memory. Gives the child's interpreter.
-    pub fn forked(&mut self, parent: u32, child: u32) {
+    pub fn forked(&mut self, parent: u32, child: u32) -> Option<Interpreter> {
         self.forget(child);
-        let Some(known) = self.known.get(&parent) else {
-            return;
-        };
+        let known = self.known.get(&parent)?;
         let known = Known {
             file: known.file,
             image: Arc::clone(&known.image),
@@ -218,8 +216,10 @@ impl Pythons {
             threads: Threads::default(),
             ..*known
         };
+        let interpreter = known.interpreter;
         self.known.insert(child, known);
         self.codes.forked(parent, child);
+        Some(interpreter)
     }
 
     /// A process ended or executes another program.

@@ -148,6 +148,21 @@ impl Stacks {
         Ok(())
     }
 
+    /// A process forked. The kernel side copies what it knows of the parent, which may have been nothing yet.
+    pub(crate) fn forked(&mut self, parent: u32, child: u32) {
+        if let Some(interpreter) = self.pythons.forked(parent, child)
+            && !self.python_map.set(child, interpreter)
+        {
+            self.no_room += 1;
+        }
+    }
+
+    /// A process runs another program.
+    pub(crate) fn execed(&mut self, pid: u32) {
+        self.pythons.forget(pid);
+        self.python_map.remove(pid);
+    }
+
     pub(crate) fn forget(&mut self, pid: u32) {
         self.unwinder.forget(pid);
         self.pythons.forget(pid);

@@ -208,12 +208,12 @@ impl State {
             KIND_FORK => {
                 self.alive.insert(event.tgid);
                 self.processes.forked(event.parent, event.tgid, &comm);
-                self.stacks.pythons().forked(event.parent, event.tgid);
+                self.stacks.forked(event.parent, event.tgid);
                 self.aggregate.forget_process(event.tgid);
             }
             KIND_EXEC => {
                 self.processes.execed(event.tgid, &comm);
-                self.stacks.pythons().forget(event.tgid);
+                self.stacks.execed(event.tgid);
                 self.aggregate.forget_process(event.tgid);
             }
             KIND_EXIT => {
