@@ -91,6 +91,14 @@ pub mod family {
     pub const INET6: u8 = 10;
 }
 
+/// Why bytes are of no interest.
+pub mod passing {
+    /// They are within a long message.
+    pub const MESSAGE: u64 = 1;
+    /// They all go one way; once something goes the other way, all is of interest again.
+    pub const ONE_WAY: u64 = 2;
+}
+
 /// What user space wants of the traffic of a socket, by the address of its inode, or of a connection of a TLS library, by
 /// its number ([`WireHeader::socket`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,15 +115,17 @@ pub mod family {
 pub struct WireInterest {
     /// Inode number, which tells the socket from another one at the same address; see [`WireHeader::inode`].
     pub inode: u64,
-    /// Nonzero where nothing is wanted.
-    pub ignored: u64,
-    /// Nonzero where what is sent and received is within a long message of no interest.
+    /// Nonzero where nothing is wanted until nothing was carried for so long, ns.
+    pub quiet_ns: u64,
+    /// Since when, `CLOCK_MONOTONIC` ns.
+    pub since_ns: u64,
+    /// Nonzero where what is sent and received is of no interest for now: one of [`passing`].
     pub is_passing: [u64; 2],
-    /// Where that message ends: a position as in [`WireHeader::position`].
+    /// Where that ends: a position as in [`WireHeader::position`].
     pub passing: [u64; 2],
 }
 
-const _: () = assert!(size_of::<WireInterest>() == 48 && align_of::<WireInterest>() == 8);
+const _: () = assert!(size_of::<WireInterest>() == 56 && align_of::<WireInterest>() == 8);
 
 /// First field of a record on the ring: a call that carried bytes, which follow.
 pub const KIND_WIRE: u32 = 12;

@@ -232,6 +232,14 @@ pub(crate) struct WireSocket {
     pub(crate) remote_port: u16,
     /// One of [`profiler_common::wire::family`]; 0 of a socket that carries no stream.
     pub(crate) family: u32,
+    /// When it carried something last, ns.
+    pub(crate) seen_ns: u64,
+    /// When it did so last after a pause that ended its being ignored, ns.
+    pub(crate) woken_ns: u64,
+    /// When it did so last another way than before, ns.
+    pub(crate) turned_ns: u64,
+    /// [`SENT`](profiler_common::wire::SENT) or [`RECEIVED`](profiler_common::wire::RECEIVED): the last one.
+    pub(crate) direction: u64,
 }
 
 /// See [`TLS_CALLS`].

@@ -15,7 +15,7 @@ use profiler_common::{
     outcome::Counter,
     wire::{
         KIND_WIRE, PIECES_MAX, RECEIVED, SENT, TAIL_BYTES, VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES,
-        WIRE_HEADER_BYTES, WireHeader, WireInterest, family, source,
+        WIRE_HEADER_BYTES, WireHeader, WireInterest, family, passing, source,
     },
 };
 
@@ -199,6 +199,10 @@ fn met(file: SocketFile) -> Option<WireSocket> {
         local_port: 0,
         remote_port: 0,
         family: 0,
+        seen_ns: 0,
+        woken_ns: 0,
+        turned_ns: 0,
+        direction: 0,
     };
     let family: u16 = read_at(sock, tcp_setting!(family))?;
     match family as u8 {
@@ -220,7 +224,8 @@ fn met(file: SocketFile) -> Option<WireSocket> {
 fn tell(call: &Returned, socket: &mut WireSocket, arguments: &[u64; 4]) {
     tls::carried(call.target.tid, socket);
     let interest = interest(call.socket.inode, call.socket.number);
-    if interest.is_some_and(|interest| interest.ignored != 0) {
+    note(call, socket);
+    if is_ignored(interest, socket, call.times.1) {
         return;
     }
     let Some(position) = position(call, socket) else {
@@ -234,7 +239,8 @@ fn tell(call: &Returned, socket: &mut WireSocket, arguments: &[u64; 4]) {
     // In a full table its place may be another socket's by now.
     // SAFETY: a live map value. Volatile, as it is read for the second time.
     if unsafe { ptr::read_volatile(&raw const socket.inode) } == call.socket.number {
-        if !interest.is_some_and(|interest| is_passed(interest, &scratch.header)) {
+        let turned_ns = socket.turned_ns;
+        if !interest.is_some_and(|interest| is_passed(interest, &scratch.header, turned_ns)) {
             copy(call, arguments, (index, scratch));
         }
         send(scratch);
@@ -278,9 +284,38 @@ fn write_header(call: &Returned, socket: &WireSocket, position: u64, header: &mu
     (header.head, header.tail) = (0, 0);
 }
 
+/// Notes when the other end had its turn.
+#[inline(always)]
+fn note(call: &Returned, socket: &mut WireSocket) {
+    let direction = u64::from(call.transfer.direction);
+    if direction != socket.direction {
+        socket.direction = direction;
+        socket.turned_ns = call.times.1;
+    }
+}
+
+/// Whether nothing of a socket is wanted. It is again once it was silent for long enough: by then something else may
+/// come, and what comes is the beginning of it.
+#[inline(always)]
+fn is_ignored(interest: Option<&WireInterest>, socket: &mut WireSocket, now_ns: u64) -> bool {
+    let silent_ns = now_ns.saturating_sub(socket.seen_ns);
+    socket.seen_ns = now_ns;
+    let Some(interest) = interest else {
+        return false;
+    };
+    if interest.quiet_ns == 0 || socket.woken_ns > interest.since_ns {
+        return false;
+    }
+    if silent_ns < interest.quiet_ns {
+        return true;
+    }
+    socket.woken_ns = now_ns;
+    false
+}
+
 /// Whether all bytes of a call are within a long message of no interest.
 #[inline(always)]
-fn is_passed(interest: &WireInterest, header: &WireHeader) -> bool {
+fn is_passed(interest: &WireInterest, header: &WireHeader, turned_ns: u64) -> bool {
     let (is_passing, until) = if header.direction == SENT {
         (interest.is_passing[0], interest.passing[0])
     } else {
@@ -292,13 +327,14 @@ fn is_passed(interest: &WireInterest, header: &WireHeader) -> bool {
     } else {
         i64::from((until as u32).wrapping_sub(end as u32) as i32)
     };
-    is_passing != 0 && left >= 0
+    let is_over = is_passing == passing::ONE_WAY && turned_ns > interest.since_ns;
+    is_passing != 0 && left >= 0 && !is_over
 }
 
 /// Whether user space wants what goes through a connection of a TLS library.
 #[inline(always)]
 pub(crate) fn is_wanted(number: u64, connection: u64) -> bool {
-    !interest(number, connection).is_some_and(|interest| interest.ignored != 0)
+    !interest(number, connection).is_some_and(|interest| interest.quiet_ns != 0)
 }
 
 /// What user space wants of a socket, or of a connection of a TLS library: both as in [`WireHeader`].

@@ -121,23 +121,31 @@ impl Kernel {
         Ok(())
     }
 
-    /// Wants nothing more of a socket.
-    pub fn ignore_socket(&mut self, socket: u64, inode: u64) {
+    /// Wants nothing more of a socket since a time until it was silent for so long, ns.
+    pub fn ignore_socket(&mut self, (socket, inode): (u64, u64), since_ns: u64, quiet_ns: u64) {
         let interest = WireInterest {
             inode,
-            ignored: 1,
+            quiet_ns,
+            since_ns,
             ..WireInterest::default()
         };
         // Where that fails its traffic is taken, and left out here.
         let _ = self.interests.0.insert(socket, Interest(interest), 0);
     }
 
-    /// Wants no bytes of a socket before these positions of what it sends and receives: only how many they are.
-    pub fn pass_over(&mut self, (socket, inode): (u64, u64), until: [Option<u64>; 2]) {
+    /// Wants no bytes of a socket before these positions of what it sends and receives: only how many they are. `why` is one of
+    /// `profiler_common::wire::passing`, since a time, ns.
+    pub fn pass_over(
+        &mut self,
+        (socket, inode): (u64, u64),
+        until: [Option<u64>; 2],
+        (why, since_ns): (u64, u64),
+    ) {
         let interest = WireInterest {
             inode,
-            ignored: 0,
-            is_passing: until.map(|until| u64::from(until.is_some())),
+            quiet_ns: 0,
+            since_ns,
+            is_passing: until.map(|until| until.map_or(0, |_| why)),
             passing: until.map(Option::unwrap_or_default),
         };
         // Where that fails they are taken.

@@ -11,9 +11,17 @@ use std::{collections::VecDeque, fs::File, os::unix::fs::FileExt, sync::Arc};
 use object::{Object, ObjectSection, ObjectSymbol, ReadRef};
 use rustc_hash::FxHashMap;
 
-use super::{code::pointer_of, dialect::Parameters, encoding::Encoding, sql::Strings};
+use super::{
+    code::pointer_of,
+    dialect::Parameters,
+    encoding::Encoding,
+    readings::When,
+    sql::Strings,
+    status::{ACTIVITY_BYTES, STATUS_BYTES, Status, wait_class},
+};
 use crate::{
     foreign::{Contents, Identity, ask, find_program, proc_text},
+    process::own_id,
     record::finish::monotonic_ns,
     unwind::{Segments, Use},
 };
@@ -21,6 +29,8 @@ use crate::{
 const VARIABLE: &[u8] = b"debug_query_string";
 const CONFORMING: &[u8] = b"standard_conforming_strings";
 const ENCODING_NAME: &[u8] = b"pg_get_client_encoding_name";
+const STATUS: &[u8] = b"MyBEEntry";
+const WAIT_EVENT: &[u8] = b"my_wait_event_info";
 /// Longest name of an encoding, with the zero byte behind it.
 const NAME_MAX: usize = 32;
 /// Bytes of that function's code that are looked at.
@@ -57,6 +67,8 @@ pub(super) struct Backends {
 struct Backend {
     memory: Arc<File>,
     addresses: Addresses,
+    /// Its number, as we see it and as it does itself.
+    pids: [u32; 2],
 }
 
 /// Where the variables are, in a program or a process.
@@ -68,6 +80,10 @@ struct Addresses {
     conforming: Option<u64>,
     /// The pointer to the client's encoding, of which the name comes first; if it is found.
     encoding: Option<u64>,
+    /// The pointer to its [`Status`].
+    status: Option<u64>,
+    /// The pointer to what it waits for; not before Postgres 14.
+    wait: Option<u64>,
 }
 
 /// A server's program.
@@ -82,7 +98,8 @@ struct Executable {
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) pid: u32,
-    /// It ran it from before the first of these times to after the second, unless it ran something else meanwhile, ns.
+    pub(super) when: When,
+    /// That was so from before the first of these times to after the second, unless something else was meanwhile, ns.
     pub(super) between_ns: (u64, u64),
     pub(super) text: Vec<u8>,
     pub(super) is_whole: bool,
@@ -125,6 +142,15 @@ impl Backends {
         }
     }
 
+    /// What a backend tells of itself, and runs or has run last.
+    pub(super) fn ask(&mut self, pid: u32) -> (Option<Activity>, Option<Reading>) {
+        let asked = self
+            .backend(pid)
+            .map(|backend| (backend.activity(pid), backend.read(pid)));
+        self.close(pid);
+        asked.unwrap_or_default()
+    }
+
     /// By what a backend reads texts.
     pub(super) fn parameters(&mut self, pid: u32) -> Option<Parameters> {
         let backend = self.backend(pid)?;
@@ -134,12 +160,16 @@ impl Backends {
             strings: strings(&memory, addresses.conforming),
             since_ns: monotonic_ns(),
         })?;
-        // It is kept open only where texts are read too.
+        self.close(pid);
+        Some(parameters)
+    }
+
+    /// It is kept open only where texts are read too.
+    fn close(&mut self, pid: u32) {
         let is_wanted = self.wanted.iter().any(|(wanted, _)| *wanted == pid);
         if !is_wanted {
             self.known.remove(&pid);
         }
-        Some(parameters)
     }
 
     fn backend(&mut self, pid: u32) -> Option<&Backend> {
@@ -172,22 +202,98 @@ impl Backend {
                 .ok()?
                 .into(),
             addresses: executable.addresses.above(bias),
+            pids: [pid, ask(pid, move || own_id(pid, pid))?],
         })
     }
 
-    /// What it runs now, if it runs anything.
+    /// What it runs now, or else ran last.
     fn read(&self, pid: u32) -> Option<Reading> {
-        let (memory, addresses) = (Arc::clone(&self.memory), self.addresses);
-        ask(pid, move || read(pid, &memory, addresses))?
+        let (memory, addresses, pids) = (Arc::clone(&self.memory), self.addresses, self.pids);
+        ask(pid, move || {
+            read(pid, &memory, addresses).or_else(|| read_last(&memory, addresses, pids))
+        })?
     }
+
+    /// What it tells of itself.
+    fn activity(&self, pid: u32) -> Option<Activity> {
+        let (memory, addresses, pids) = (Arc::clone(&self.memory), self.addresses, self.pids);
+        ask(pid, move || activity(&memory, addresses, pids))?
+    }
+}
+
+/// What a backend tells of itself.
+#[derive(Debug)]
+pub(super) struct Activity {
+    pub(super) status: Status,
+    /// The name that its client gave itself.
+    pub(super) application: Vec<u8>,
+    /// The class of what it waits for.
+    pub(super) wait: Option<&'static str>,
+}
+
+fn activity(memory: &File, addresses: Addresses, pids: [u32; 2]) -> Option<Activity> {
+    let status = status(memory, addresses, pids)?;
+    let wait = addresses.wait.and_then(|wait| {
+        let mut event = [0; 4];
+        memory
+            .read_exact_at(&mut event, pointer(memory, wait)?)
+            .ok()?;
+        wait_class(u32::from_ne_bytes(event))
+    });
+    let (application, _) = string(memory, status.application, NAME_MAX)?;
+    Some(Activity {
+        status,
+        application,
+        wait,
+    })
+}
+
+fn status(memory: &File, addresses: Addresses, pids: [u32; 2]) -> Option<Status> {
+    let mut bytes = [0; STATUS_BYTES];
+    let at = pointer(memory, addresses.status?)?;
+    memory.read_exact_at(&mut bytes, at).ok()?;
+    Status::read(&bytes, &pids)
+}
+
+fn read_last(memory: &File, addresses: Addresses, pids: [u32; 2]) -> Option<Reading> {
+    let before_ns = monotonic_ns();
+    let first = status(memory, addresses, pids)?;
+    let (text, is_whole) = string(memory, first.text, TEXT_MAX)?;
+    let strings = strings(memory, addresses.conforming);
+    // It has begun nothing meanwhile.
+    let is_same =
+        status(memory, addresses, pids)? == first && pointer(memory, addresses.text).is_none();
+    (is_same && !text.is_empty()).then(|| Reading {
+        pid: pids[0],
+        when: When::Last,
+        between_ns: (before_ns, monotonic_ns()),
+        is_whole: is_whole && text.len() < ACTIVITY_BYTES - 1,
+        text,
+        strings,
+    })
 }
 
 fn read(pid: u32, memory: &File, addresses: Addresses) -> Option<Reading> {
     let before_ns = monotonic_ns();
     let at = pointer(memory, addresses.text)?;
+    let (text, is_whole) = string(memory, at, TEXT_MAX)?;
+    let strings = strings(memory, addresses.conforming);
+    let is_same = pointer(memory, addresses.text)? == at;
+    is_same.then(|| Reading {
+        pid,
+        when: When::Now,
+        between_ns: (before_ns, monotonic_ns()),
+        text,
+        is_whole,
+        strings,
+    })
+}
+
+/// The text that begins there, at most so much of it, and whether that is all.
+fn string(memory: &File, at: u64, bytes_max: usize) -> Option<(Vec<u8>, bool)> {
     let mut text = Vec::new();
     let mut is_whole = false;
-    while text.len() < TEXT_MAX && !is_whole {
+    while text.len() < bytes_max && !is_whole {
         // Up to the end of a page: the next one may not be there.
         let from = at.checked_add(text.len() as u64)?;
         let mut piece = [0; PIECE];
@@ -198,15 +304,7 @@ fn read(pid: u32, memory: &File, addresses: Addresses) -> Option<Reading> {
         is_whole = end.is_some();
         text.extend_from_slice(&piece[..end.unwrap_or(room)]);
     }
-    let strings = strings(memory, addresses.conforming);
-    let is_same = pointer(memory, addresses.text)? == at;
-    is_same.then(|| Reading {
-        pid,
-        between_ns: (before_ns, monotonic_ns()),
-        text,
-        is_whole,
-        strings,
-    })
+    Some((text, is_whole))
 }
 
 fn strings(memory: &File, conforming: Option<u64>) -> Strings {
@@ -241,6 +339,8 @@ impl Addresses {
             text: above(self.text),
             conforming: self.conforming.map(above),
             encoding: self.encoding.map(above),
+            status: self.status.map(above),
+            wait: self.wait.map(above),
         }
     }
 }
@@ -259,6 +359,8 @@ impl Executable {
         let addresses = Addresses {
             text: address(VARIABLE)?,
             conforming: address(CONFORMING),
+            status: address(STATUS),
+            wait: address(WAIT_EVENT),
             encoding: address(ENCODING_NAME).and_then(|start| {
                 let code = code_at(&object, start)?;
                 pointer_of(start, &code)

@@ -118,6 +118,7 @@ pub(super) fn with_report<T>(limit: usize, each: impl FnOnce(&Report<'_>) -> T) 
         rows,
         more,
         statistics: &statistics,
+        under_way: &[],
         account: Some(&account),
     })
 }

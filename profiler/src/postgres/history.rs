@@ -43,6 +43,7 @@ pub fn tell(history: &History) -> Result<Exit, Error> {
         rows,
         more,
         statistics: &sum.statistics,
+        under_way: &[],
         account: Some(&sum.account),
     };
     let text = match history.form {

@@ -7,13 +7,16 @@
 //! `total_ns`, `mean_ns`, `p50_ns`, `p95_ns`, `p99_ns`, `max_ns`, `first_row_ns` (mean), `wait_ns` (behind others of a
 //! pipeline), `ready_ns` (from the end to `ReadyForQuery`), `rows`, `sent`, `received` (bytes), `fetches`,
 //! `copied_in`, `copied_out`, `prepares`, `prepares_ns`, `prepares_failed` (by SQLSTATE);
-//! `transactions`, `connections`, `cancels`; `account`. What is not known is null.
+//! `under_way` (what runs at the end, or waits in a transaction: `statement`, `fingerprint`, `state`, `age_ns`, `at_least`
+//! where that is not all, `transaction_ns`, `wait` as in `pg_stat_activity`, `backend` and `client` (pids), `peer`,
+//! `database`, `user`, `application`); `transactions`, `connections`, `cancels`; `account`. What is not known is null.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::{
+    now::UnderWay,
     origin::side_text,
     report::{Report, Row},
     statistics::{Sessions, Transactions},
@@ -28,6 +31,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
         "title": report.title,
         "duration_ns": ns(report.duration),
         "statements": report.rows.iter().map(statement).collect::<Vec<_>>(),
+        "under_way": report.under_way.iter().map(under_way).collect::<Vec<_>>(),
         "transactions": transactions(&statistics.transactions),
         "connections": connections(&statistics.sessions),
         "terminated": by_code(&statistics.terminated),
@@ -53,6 +57,24 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
         })),
     });
     Ok(pretty_json(&value)?)
+}
+
+fn under_way(one: &UnderWay) -> Value {
+    json!({
+        "statement": one.statement,
+        "fingerprint": one.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        "state": one.state,
+        "age_ns": one.age_ns,
+        "at_least": one.is_at_least,
+        "transaction_ns": one.transaction_ns,
+        "wait": one.wait,
+        "backend": one.backend,
+        "client": one.client,
+        "peer": one.origin.peer.as_deref(),
+        "database": one.origin.database.as_deref(),
+        "user": one.origin.user.as_deref(),
+        "application": one.origin.application.as_deref(),
+    })
 }
 
 fn statement(row: &Row<'_>) -> Value {
@@ -102,6 +124,7 @@ fn transactions(all: &Transactions) -> Value {
         "committed": all.committed,
         "rolled_back": all.rolled_back,
         "other": all.other,
+        "disconnected": all.disconnected,
         "open": all.open,
         "mean_ns": all.total_ns.checked_div(all.timed),
         "idle_ns": all.idle_ns,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs::File,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -12,6 +13,7 @@ use profiler_common::wire::{WireHeader, family, source};
 
 use super::{
     encoding::legible,
+    idle::Served,
     origin::{Origin, Transport},
     protocol::Side,
 };
@@ -150,6 +152,34 @@ impl Peers {
     }
 }
 
+/// Who is served by a backend, by its title.
+pub(super) fn served_by(one: &Served) -> Origin {
+    let origin = Origin {
+        side: Side::Server,
+        transport: Transport::Tcp,
+        pid: one.pid,
+        peer: None,
+        database: None,
+        user: None,
+        application: None,
+        backend: Some(one.pid),
+    };
+    origin.with_title(&one.title)
+}
+
+/// Whether somebody has a socket open still, in one of these namespaces. What passes through a TLS library is of its
+/// process alone.
+pub(super) fn is_open(last: &WireHeader, namespaces: &BTreeMap<u32, File>) -> bool {
+    let local = sockets::tcp::address(last.local, last.local_port);
+    let remote = sockets::tcp::address(last.remote, last.remote_port);
+    let look = || match last.family {
+        family::UNIX => sockets::unix::is_open(last.inode),
+        _ => sockets::tcp::is_open(local, remote, last.inode),
+    };
+    last.source == source::SOCKET
+        && (namespaces.values()).any(|namespace| sockets::within(namespace, look).unwrap_or(false))
+}
+
 /// The number of the socket's inode; of TLS, of the one beneath.
 fn inode(header: &WireHeader) -> u64 {
     match header.source {
@@ -159,13 +189,13 @@ fn inode(header: &WireHeader) -> u64 {
 }
 
 /// Whether a process may be a backend: it has the name of the server's program.
-fn is_server(pid: u32) -> bool {
+pub(super) fn is_server(pid: u32) -> bool {
     let name = proc_text(pid, "comm", TITLE_MAX).unwrap_or_default();
     name.starts_with("post") || name.starts_with("edb-post")
 }
 
 /// What a process calls itself; empty if it is gone.
-fn title(pid: u32) -> String {
+pub(super) fn title(pid: u32) -> String {
     // It is in the process's own memory.
     let read = ask(pid, move || proc_bytes(pid, "cmdline", TITLE_MAX));
     let (bytes, _) = read.and_then(Result::ok).unwrap_or_default();

@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use super::{
     account::Account,
     figures::Figures,
+    now::UnderWay,
     protocol::{Side, Statement},
     sql::Fingerprint,
     statistics::{By, Statistics},
@@ -58,6 +59,8 @@ pub(super) struct Report<'a> {
     /// Rows that are not shown, since only so many are wanted.
     pub(super) more: usize,
     pub(super) statistics: &'a Statistics,
+    /// What connections are in the middle of at the end.
+    pub(super) under_way: &'a [UnderWay],
     /// What became of everything; not of an interval.
     pub(super) account: Option<&'a Account>,
 }
@@ -131,13 +134,23 @@ fn weight(figures: &Figures, sort: SortBy) -> u64 {
     }
 }
 
+/// A name that is one of a connection.
+pub(super) fn named(name: &str, connection: u32) -> String {
+    match connection {
+        0 => name.to_owned(),
+        number => format!("{name}, connection {number}"),
+    }
+}
+
 /// What to call a statement.
 pub(super) fn text(statement: Option<&Statement>, texts: &Texts) -> (String, Option<Fingerprint>) {
     let name = match statement {
         Some(Statement::Known(id)) => {
             return (texts.text(*id).to_owned(), texts.fingerprint(*id));
         }
-        Some(Statement::Named(name)) => format!("<prepared before attach: {name}>"),
+        Some(Statement::Named(name, connection)) => {
+            format!("<prepared before attach: {}>", named(name, *connection))
+        }
         Some(Statement::Function(oid)) => format!("<function call oid {oid}>"),
         Some(Statement::Empty) => "<empty query>".to_owned(),
         Some(Statement::Unknown) => "<statement not seen>".to_owned(),

@@ -8,6 +8,7 @@ use super::{
     Form, Tls,
     account::Account,
     csv, json,
+    now::UnderWay,
     report::{self, Report},
     statistics::Statistics,
     table,
@@ -162,7 +163,8 @@ impl Session {
     /// Shows what came since the last time; not so where nobody reads it any more.
     fn view(&mut self, duration: Duration) -> Result<bool, Error> {
         let recent = std::mem::take(&mut self.watcher.told.recent);
-        let text = table::render(&self.report(&recent, duration, None));
+        let under_way = self.watcher.under_way();
+        let text = table::render(&self.report(&recent, duration, &under_way, None));
         self.earlier.merge(recent);
         show_view(text)
     }
@@ -171,6 +173,7 @@ impl Session {
         &'a self,
         statistics: &'a Statistics,
         duration: Duration,
+        under_way: &'a [UnderWay],
         account: Option<&'a Account>,
     ) -> Report<'a> {
         let (rows, more) = report::rows(statistics, &self.watcher.texts, self.config.selection);
@@ -181,6 +184,7 @@ impl Session {
             rows,
             more,
             statistics,
+            under_way,
             account,
         }
     }
@@ -188,12 +192,13 @@ impl Session {
     /// Ends the watch and writes it.
     fn finish(mut self) -> Result<(), Error> {
         let duration = self.started.elapsed();
+        let under_way = self.watcher.under_way();
         self.watcher.end();
         self.flush()?;
         let mut statistics = std::mem::take(&mut self.earlier);
         statistics.merge(std::mem::take(&mut self.watcher.told.recent));
         let account = self.watcher.account(&statistics)?;
-        let report = self.report(&statistics, duration, Some(&account));
+        let report = self.report(&statistics, duration, &under_way, Some(&account));
         let text = match self.config.form {
             Form::Events => account
                 .lines()

@@ -49,7 +49,10 @@ pub(super) struct Transactions {
     pub(super) rolled_back: u64,
     /// Ended in another way, such as `PREPARE TRANSACTION`.
     pub(super) other: u64,
-    /// Open when the recording or their connection ended.
+    /// Ended with their connection, which undoes them.
+    #[serde(default)]
+    pub(super) disconnected: u64,
+    /// Open when the recording ended.
     pub(super) open: u64,
     /// Time from their beginning to their end, of those whose beginning was seen, ns, and how many those are.
     pub(super) total_ns: u64,
@@ -88,6 +91,8 @@ pub(super) struct Statistics {
     pub(super) calls: u64,
     /// Of those, calls that found no group of their own.
     pub(super) without_group: u64,
+    /// Names that became known, and what they are: what was counted before is renamed too.
+    pub(super) learned: Vec<(Statement, Statement)>,
 }
 
 /// Stretches of connections that were not understood.
@@ -116,6 +121,21 @@ impl Statistics {
                 *self.opaque.entry(opaque_text(*opaque).into()).or_default() += 1;
             }
             Event::Lost(lost) => self.lost(lost),
+            Event::Learned { named, known } => {
+                self.rename(named, known);
+                self.learned.push((named.clone(), known.clone()));
+            }
+        }
+    }
+
+    /// What was counted under a name is of a statement that is known by now.
+    fn rename(&mut self, named: &Statement, known: &Statement) {
+        let is_it = |key: &&Key| key.statement.as_ref() == Some(named);
+        let keys: Vec<Key> = self.groups.keys().filter(is_it).cloned().collect();
+        for mut key in keys {
+            let figures = self.groups.remove(&key).unwrap_or_default();
+            key.statement = Some(known.clone());
+            self.groups.entry(key).or_default().merge(figures);
         }
     }
 
@@ -154,6 +174,7 @@ impl Statistics {
             TransactionEnd::Committed => all.committed += 1,
             TransactionEnd::RolledBack => all.rolled_back += 1,
             TransactionEnd::Other => all.other += 1,
+            TransactionEnd::Disconnected => all.disconnected += 1,
             TransactionEnd::Open => all.open += 1,
         }
         if let Some(begin_ns) = transaction.begin_ns {
@@ -189,6 +210,9 @@ impl Statistics {
 
     /// Takes all of another one in.
     pub(super) fn merge(&mut self, other: Self) {
+        for (named, known) in &other.learned {
+            self.rename(named, known);
+        }
         for (mut key, figures) in other.groups {
             if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&key) {
                 add_count(&mut self.without_group, figures.all_calls());
@@ -220,13 +244,14 @@ impl Statistics {
 impl Transactions {
     /// However they ended.
     pub(super) fn count(&self) -> u64 {
-        self.committed + self.rolled_back + self.other + self.open
+        self.committed + self.rolled_back + self.other + self.disconnected + self.open
     }
 
     fn merge(&mut self, other: Self) {
         add_count(&mut self.committed, other.committed);
         add_count(&mut self.rolled_back, other.rolled_back);
         add_count(&mut self.other, other.other);
+        add_count(&mut self.disconnected, other.disconnected);
         add_count(&mut self.open, other.open);
         add_count(&mut self.total_ns, other.total_ns);
         add_count(&mut self.timed, other.timed);

@@ -2,19 +2,23 @@
 
 use std::{collections::hash_map::Entry, mem, sync::Arc};
 
-use profiler_common::wire::{SENT, WireHeader, family, source};
+use profiler_common::wire::{SENT, WireHeader, family, passing, source};
 use rustc_hash::FxHashMap;
 
 use super::{
     account::Sockets,
     dialect::{Dialect, Parameters, Speech},
     encrypted::Encrypted,
+    now::UnderWay,
     origin::Origin,
     protocol::{
-        Call, Connection, Direction, Ending, Event, Recognition, Side, Statement, recognise,
+        Call, Connection, Direction, Ending, Event, Now, Recognition, Side, Statement, StatementId,
+        TransactionState,
     },
+    report::text,
     texts::Texts,
     transfer::Transfer,
+    undecided::{Shown, Undecided, quiet_ns},
 };
 
 /// Bytes to come of a message from which on they need not be copied: what is under way already comes all the same.
@@ -26,8 +30,8 @@ const SOCKETS_MAX: usize = 50_000;
 /// What is to be done about a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
-    /// Nothing more of it is wanted: its address and inode number.
-    pub(super) ignore: Option<(u64, u64)>,
+    /// Nothing more of it is wanted.
+    pub(super) ignore: Option<Ignore>,
     /// It is encrypted.
     pub(super) is_encrypted: bool,
     /// It is within a long message, or no longer.
@@ -46,6 +50,31 @@ pub(super) struct Unknown {
     pub(super) backend: Option<u32>,
 }
 
+/// A socket of which nothing more is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ignore {
+    /// Address and inode number.
+    pub(super) socket: (u64, u64),
+    /// Since when, and until it was silent for how long, ns.
+    pub(super) since_ns: u64,
+    pub(super) quiet_ns: u64,
+}
+
+/// What is known of a connection that is met.
+pub(super) struct Met {
+    pub(super) origin: Origin,
+    /// By what the server reads it, if its beginning was not seen.
+    pub(super) parameters: Parameters,
+    /// The server waited for its client when the recording began: the state of the transaction.
+    pub(super) idle: Option<TransactionState>,
+    /// When the recording began, ns.
+    pub(super) since_ns: u64,
+    /// What ran then, and since when, ns.
+    pub(super) ran: Option<(StatementId, u64)>,
+    /// The server's process, if it is known.
+    pub(super) backend: Option<u32>,
+}
+
 /// Of which bytes of a socket nothing more is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Passing {
@@ -53,6 +82,18 @@ pub(super) struct Passing {
     pub(super) socket: (u64, u64),
     /// The position before which that is so, of what is sent and received.
     pub(super) until: [Option<u64>; 2],
+    /// One of [`passing`].
+    pub(super) why: u64,
+}
+
+/// What is asked of the rest of the system.
+pub(super) trait World {
+    /// Where a connection leads that is new; whether its beginning was seen.
+    fn meet(&mut self, header: &WireHeader, side: Side, is_begun: bool) -> Met;
+    /// Whether a process is one of a server.
+    fn is_server(&mut self, pid: u32) -> bool;
+    /// `CLOCK_MONOTONIC`, ns.
+    fn now_ns(&mut self) -> u64;
 }
 
 /// All sockets.
@@ -63,30 +104,34 @@ pub(super) struct Streams {
     sockets: Sockets,
     encrypted: Encrypted,
     events: Vec<Event>,
+    /// Connections of Postgres that were met.
+    met: u32,
 }
 
 #[derive(Debug)]
 struct Stream {
-    inode: u64,
-    /// Who used it last.
-    pid: u32,
+    /// Of what it carried last: who it is, and who used it.
+    last: WireHeader,
     what: What,
 }
 
 #[derive(Debug)]
 enum What {
-    /// What was carried so far.
-    Undecided(Vec<Transfer>),
+    /// Nothing so far.
+    Undecided(Undecided),
     Postgres(Box<Conversation>),
-    /// Something else, or its end was seen.
-    Other,
+    /// Something else, given up for the first time, the second, … at this time, ns.
+    Other {
+        tries: u32,
+        since_ns: u64,
+    },
 }
 
 /// Why nothing more of a socket is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// It does not speak Postgres.
-    Other,
+    /// It has not spoken Postgres up to now, ns.
+    Other(u64),
     /// It is encrypted; what is inside is not known.
     Encrypted,
     /// Postgres asked for it to be encrypted.
@@ -107,6 +152,10 @@ struct Conversation {
     backend: Option<u32>,
     /// A call without a text was told.
     is_unknown: bool,
+    /// The last call, if it had no text and nothing was asked since.
+    last: Option<Call>,
+    /// Texts that became known, to be told.
+    learned: Vec<Event>,
     dialect: Dialect,
 }
 
@@ -129,13 +178,12 @@ impl Streams {
         sockets
     }
 
-    /// Takes a transfer, in order. `find` says where a connection leads, of one that is new, and by what the server reads
-    /// it if its beginning was not seen.
+    /// Takes a transfer, in order. `world` says what is known of a connection that is new.
     pub(super) fn take(
         &mut self,
         transfer: Transfer,
         texts: &mut Texts,
-        find: impl FnOnce(&WireHeader, Side, bool) -> (Origin, Parameters),
+        world: &mut impl World,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) -> Told {
         self.sockets.records += 1;
@@ -152,45 +200,54 @@ impl Streams {
                 return Told::default();
             }
             Entry::Vacant(entry) => entry.insert(Stream {
-                inode: header.inode,
-                pid: header.tgid,
-                what: What::Undecided(Vec::new()),
+                last: header,
+                what: What::Undecided(Undecided::default()),
             }),
         };
-        stream.pid = header.tgid;
-        let ready = match &mut stream.what {
-            What::Other => return Told::default(),
-            What::Postgres(_) => vec![transfer],
-            What::Undecided(waiting) => {
-                waiting.push(transfer);
-                let buffers: Vec<_> = waiting.iter().map(|one| (one.flow(), one.head())).collect();
-                match recognise(&buffers) {
-                    // The library gave the connection up.
-                    Recognition::Undecided if header.length == 0 && is_within_tls(&header) => {
-                        self.close(header.socket, closed(&header), texts, tell);
-                        return Told::default();
-                    }
-                    Recognition::Undecided => return Told::default(),
-                    Recognition::Postgres(side) => {
-                        self.sockets.postgres += 1;
-                        let waiting = mem::take(waiting);
-                        let is_begun = begins(side, &waiting);
-                        let (origin, parameters) = find(&header, side, is_begun);
-                        let mut conversation = Conversation::new(side, Arc::new(origin));
-                        conversation.dialect.parameters = parameters;
-                        stream.what = What::Postgres(Box::new(conversation));
-                        waiting
-                    }
-                    Recognition::Tls if !is_within_tls(&header) => {
-                        return self.give_up(&header, Why::Encrypted);
-                    }
-                    Recognition::Tls | Recognition::Other => {
-                        return self.give_up(&header, Why::Other);
-                    }
-                }
+        stream.last = header;
+        if let What::Other { tries, since_ns } = stream.what {
+            // It was silent for long enough: else the kernel side would not tell it.
+            if header.exit_ns <= since_ns || is_within_tls(&header) {
+                return Told::default();
+            }
+            self.sockets.other = self.sockets.other.saturating_sub(1);
+            stream.what = What::Undecided(Undecided::again(tries));
+        }
+        let What::Undecided(undecided) = &mut stream.what else {
+            return self.hear(vec![transfer], texts, tell);
+        };
+        let Shown {
+            recognition,
+            passing,
+        } = undecided.take(transfer);
+        let told = match recognition {
+            // The library gave the connection up.
+            Recognition::Undecided if header.length == 0 && is_within_tls(&header) => {
+                self.close(header.socket, closed(&header), texts, tell);
+                Told::default()
+            }
+            Recognition::Undecided => Told::default(),
+            Recognition::Postgres(side) => {
+                self.sockets.postgres += 1;
+                let heard = undecided.heard();
+                self.met = self.met.wrapping_add(1).max(1);
+                let conversation = Conversation::meet((side, self.met), &header, &heard, world);
+                stream.what = What::Postgres(Box::new(conversation));
+                self.hear(heard, texts, tell)
+            }
+            Recognition::Tls if !is_within_tls(&header) => self.give_up(&header, Why::Encrypted),
+            Recognition::Other if world.is_server(header.tgid) => {
+                undecided.keep();
+                Told::default()
+            }
+            Recognition::Tls | Recognition::Other => {
+                self.give_up(&header, Why::Other(world.now_ns()))
             }
         };
-        self.hear(ready, texts, tell)
+        Told {
+            passing: told.passing.or(passing),
+            ..told
+        }
     }
 
     /// Takes what a connection with Postgres carried.
@@ -211,6 +268,11 @@ impl Streams {
             else {
                 break;
             };
+            conversation.used_by(header.tgid);
+            if conversation.direction(&header) == Direction::Frontend && header.length > 0 {
+                conversation.look_back(transfer.time_ns(), texts);
+                conversation.last = None;
+            }
             conversation.take(&transfer, texts, &mut self.events);
             told.passing = conversation.passing(&header).or(told.passing);
             // That is told of all that are encrypted together.
@@ -230,7 +292,7 @@ impl Streams {
     /// Wants nothing more of a socket.
     fn give_up(&mut self, header: &WireHeader, why: Why) -> Told {
         match why {
-            Why::Other => self.sockets.other += 1,
+            Why::Other(_) => self.sockets.other += 1,
             Why::Encrypted => self.encrypted.found(header, false),
             Why::PostgresEncrypted => {
                 self.sockets.postgres -= 1;
@@ -240,12 +302,27 @@ impl Streams {
         if is_within_tls(header) {
             // Its number is not given again.
             self.followed.remove(&header.socket);
-        } else if let Some(stream) = self.followed.get_mut(&header.socket) {
-            stream.what = What::Other;
+        }
+        // For good, as what is encrypted stays so.
+        let mut ignore = Ignore {
+            socket: (header.socket, header.inode),
+            since_ns: u64::MAX,
+            quiet_ns: u64::MAX,
+        };
+        if let Some(stream) = self.followed.get_mut(&header.socket) {
+            let mut tries = 0;
+            if let (Why::Other(now_ns), What::Undecided(undecided)) = (why, &stream.what) {
+                tries = undecided.tries();
+                (ignore.since_ns, ignore.quiet_ns) = (now_ns, quiet_ns(tries));
+            }
+            stream.what = What::Other {
+                tries,
+                since_ns: ignore.since_ns,
+            };
         }
         Told {
-            ignore: Some((header.socket, header.inode)),
-            is_encrypted: why != Why::Other,
+            ignore: Some(ignore),
+            is_encrypted: !matches!(why, Why::Other(_)),
             ..Told::default()
         }
     }
@@ -267,7 +344,7 @@ impl Streams {
         tell: &mut impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
         let known = self.followed.get(&header.socket);
-        if known.is_some_and(|stream| stream.inode != header.inode) {
+        if known.is_some_and(|stream| stream.last.inode != header.inode) {
             self.close(header.socket, closed(header), texts, tell);
         }
     }
@@ -288,23 +365,42 @@ impl Streams {
                 conversation.tell(&mut self.events, texts, &mut tell);
             }
             What::Undecided(_) => self.sockets.undecided += 1,
-            What::Other => {}
+            What::Other { .. } => {}
         }
     }
 
-    /// Ends the connections that a process used last, as it is gone or nothing more of it is wanted.
+    /// What a process used last, by what it carried then.
+    pub(super) fn used_by(&self, pid: u32) -> Vec<WireHeader> {
+        let all = self.followed.values().map(|stream| stream.last);
+        all.filter(|last| last.tgid == pid).collect()
+    }
+
+    /// Ends connections, as they are closed or nothing more of them is wanted.
     pub(super) fn leave(
         &mut self,
-        pid: u32,
+        sockets: &[WireHeader],
         ending: (Ending, u64),
         texts: &mut Texts,
         mut tell: impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
-        let of_it = self.followed.iter().filter(|(_, stream)| stream.pid == pid);
-        let sockets: Vec<u64> = of_it.map(|(socket, _)| *socket).collect();
-        for socket in sockets {
-            self.close(socket, ending, texts, &mut tell);
+        for header in sockets {
+            let stream = self.followed.get(&header.socket);
+            if stream.is_some_and(|stream| stream.last.inode == header.inode) {
+                self.close(header.socket, ending, texts, &mut tell);
+            }
         }
+    }
+
+    /// What connections are in the middle of by what was seen of them, with the inode number of each.
+    pub(super) fn under_way(&self, now_ns: u64, texts: &mut Texts) -> Vec<(u64, UnderWay)> {
+        let streams = self.followed.values();
+        let told = streams.filter_map(|stream| match &stream.what {
+            What::Postgres(conversation) => {
+                Some((stream.last.inode, conversation.now(now_ns, texts)?))
+            }
+            _ => None,
+        });
+        told.collect()
     }
 
     /// The recording is over.
@@ -325,17 +421,84 @@ impl Streams {
 }
 
 impl Conversation {
-    fn new(side: Side, origin: Arc<Origin>) -> Self {
+    /// One that was recognised by what was heard of it.
+    fn meet(
+        (side, number): (Side, u32),
+        header: &WireHeader,
+        heard: &[Transfer],
+        world: &mut impl World,
+    ) -> Self {
+        let is_clients =
+            |transfer: &&Transfer| (transfer.header.direction == SENT) == (side == Side::Client);
+        let first = heard.iter().find(is_clients);
+        // Its client's first byte is that of a length.
+        let is_begun = first.is_some_and(|first| first.head().first() == Some(&0));
+        let met = world.meet(header, side, is_begun);
+        let mut conversation = Self::new((side, number), Arc::new(met.origin));
+        conversation.dialect.parameters = met.parameters;
+        conversation.backend = met.backend;
+        // Else an answer came before.
+        let is_asked = heard.first().as_ref().is_some_and(is_clients) && heard.len() == 1;
+        if is_asked && !is_begun {
+            conversation
+                .connection
+                .begin_between(met.idle, met.since_ns);
+        } else if let Some((id, begin_ns)) = met.ran {
+            conversation.connection.begin_within(id, begin_ns);
+        }
+        conversation
+    }
+
+    fn new((side, number): (Side, u32), origin: Arc<Origin>) -> Self {
         Self {
             side,
             origin,
-            connection: Connection::new(side),
+            connection: Connection::numbered(side, number),
             positions: [None; 2],
             passing: [None; 2],
             backend: None,
             is_unknown: false,
+            last: None,
+            learned: Vec::new(),
             dialect: Dialect::default(),
         }
+    }
+
+    /// A process may use what another one has opened.
+    fn used_by(&mut self, pid: u32) {
+        if self.origin.pid != pid {
+            let mut origin = Origin::clone(&self.origin);
+            origin.pid = pid;
+            self.origin = Arc::new(origin);
+        }
+    }
+
+    /// What it is in the middle of.
+    fn now(&self, now_ns: u64, texts: &mut Texts) -> Option<UnderWay> {
+        let (state, statement, since_ns) = match self.connection.now()? {
+            Now::Working(statement, since_ns) => ("active", Some(statement), since_ns),
+            Now::Open(since_ns) => ("idle in transaction", None, since_ns),
+        };
+        if let Some(id) = self.connection.under_way(now_ns) {
+            texts.is_under_way(id);
+        }
+        let statement = statement.map(|statement| texts.canonical(statement));
+        let (text, fingerprint) = match &statement {
+            Some(statement) => text(Some(statement), texts),
+            None => (String::new(), None),
+        };
+        Some(UnderWay {
+            statement: text,
+            fingerprint,
+            state,
+            age_ns: now_ns.saturating_sub(since_ns),
+            is_at_least: false,
+            transaction_ns: None,
+            wait: None,
+            backend: self.origin.backend,
+            client: (self.side == Side::Client).then_some(self.origin.pid),
+            origin: Arc::clone(&self.origin),
+        })
     }
 
     /// Nothing more will come.
@@ -345,6 +508,7 @@ impl Conversation {
         texts: &mut Texts,
         events: &mut Vec<Event>,
     ) {
+        self.look_back(time_ns, texts);
         if let Some(id) = self.connection.under_way(time_ns) {
             texts.is_under_way(id);
         }
@@ -388,24 +552,45 @@ impl Conversation {
         Some(Passing {
             socket: (header.socket, header.inode),
             until: self.passing,
+            why: passing::MESSAGE,
         })
     }
 
     /// Finds out which statement a call was whose text was sent before the recording.
     fn recognise(&mut self, call: &mut Call, texts: &mut Texts) {
-        if !matches!(call.statement, Statement::Named(_)) {
+        if !matches!(call.statement, Statement::Named(..)) {
             return;
         }
         let id = self
             .backend
             .and_then(|backend| texts.of_call(backend, call));
-        match id {
-            Some(id) => {
-                self.connection.learn(&call.statement, id);
-                call.statement = Statement::Known(id);
-            }
-            None => self.is_unknown = true,
+        if let Some(id) = id {
+            self.learn(&call.statement, id, texts);
+            call.statement = Statement::Known(id);
+        } else {
+            self.is_unknown = true;
+            self.last = Some(call.clone());
         }
+    }
+
+    /// Finds out what the last call was, if the backend still says so: nothing was asked before that time, ns.
+    fn look_back(&mut self, until_ns: u64, texts: &mut Texts) {
+        let Some(call) = self.last.take() else {
+            return;
+        };
+        let backend = self.backend;
+        match backend.and_then(|backend| texts.of_last(backend, &call, until_ns)) {
+            Some(id) => self.learn(&call.statement, id, texts),
+            None => self.last = Some(call),
+        }
+    }
+
+    fn learn(&mut self, named: &Statement, id: StatementId, texts: &Texts) {
+        self.connection.learn(named, id);
+        self.learned.push(Event::Learned {
+            named: named.clone(),
+            known: texts.canonical(Statement::Known(id)),
+        });
     }
 
     fn unknown(&mut self, header: &WireHeader) -> Option<Unknown> {
@@ -431,6 +616,9 @@ impl Conversation {
         texts: &mut Texts,
         tell: &mut impl FnMut(&Event, &Arc<Origin>, &Texts),
     ) {
+        for event in self.learned.drain(..) {
+            tell(&event, &self.origin, texts);
+        }
         for mut event in events.drain(..) {
             match &mut event {
                 Event::Call(call) => {
@@ -452,14 +640,6 @@ impl Conversation {
 
 fn closed(header: &WireHeader) -> (Ending, u64) {
     (Ending::Closed, header.exit_ns)
-}
-
-/// Whether a connection begins with what was carried: its client's first byte is that of a length.
-fn begins(side: Side, carried: &[Transfer]) -> bool {
-    let is_clients =
-        |transfer: &&Transfer| (transfer.header.direction == SENT) == (side == Side::Client);
-    let first = carried.iter().find(is_clients);
-    first.is_some_and(|first| first.head().first() == Some(&0))
 }
 
 /// Whether it was seen within a TLS library.
@@ -502,7 +682,7 @@ mod tests {
     /// The kernel side is told once that a long message has begun, where it ends, and once that it is over.
     #[test]
     fn long_messages_are_told_once() {
-        let mut conversation = Conversation::new(Side::Server, Arc::new(origin()));
+        let mut conversation = Conversation::new((Side::Server, 1), Arc::new(origin()));
         let (mut texts, mut events) = (Texts::default(), Vec::new());
         let idle = b"Z\0\0\0\x05I".to_vec();
         let long = 2 * PASSING_MIN;

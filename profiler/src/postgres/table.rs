@@ -1,9 +1,10 @@
 //! The table for people, what stands below it, and the line of a call. Pure.
 
-use std::{fmt::Write, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
 
 use super::{
     figures::{Figures, Seen},
+    now::UnderWay,
     origin::{Origin, side_text},
     protocol::{Call, Outcome},
     report::{Report, Row},
@@ -54,6 +55,13 @@ pub(super) fn render(report: &Report<'_>) -> String {
         let _ = writeln!(text, " ({} more: --limit)", report.more);
     }
     text.push('\n');
+    if !report.under_way.is_empty() {
+        let _ = writeln!(
+            text,
+            "under way at the end:\n{}",
+            under_way(report.under_way)
+        );
+    }
     for line in summary(report) {
         let _ = writeln!(text, "{}", printable(&line));
     }
@@ -64,6 +72,39 @@ pub(super) fn render(report: &Report<'_>) -> String {
         }
     }
     text
+}
+
+/// What connections are in the middle of.
+fn under_way(all: &[UnderWay]) -> Columns {
+    let header = [
+        "state",
+        "for",
+        "transaction",
+        "wait",
+        "backend",
+        "client",
+        "database",
+        "user",
+        "statement",
+    ];
+    let mut table = Columns::new(header);
+    for one in all {
+        let least = if one.is_at_least { "> " } else { "" };
+        let number = |pid: Option<u32>| pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+        let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or("?").to_owned();
+        table.row([
+            one.state.to_owned(),
+            format!("{least}{}", time(Some(one.age_ns))),
+            time(one.transaction_ns),
+            one.wait.unwrap_or("-").to_owned(),
+            number(one.backend),
+            number(one.client),
+            name(&one.origin.database),
+            name(&one.origin.user),
+            shortened(&one.statement, TEXT_MAX).into_owned(),
+        ]);
+    }
+    table
 }
 
 fn by_text(by: By) -> &'static str {
@@ -123,10 +164,7 @@ fn errors(figures: &Figures) -> String {
     format!("{} ({})", errors.values().sum::<u64>(), codes.join(", "))
 }
 
-fn one_of(
-    seen: &Seen,
-    values: impl Fn(&Seen) -> &std::collections::BTreeSet<std::sync::Arc<str>>,
-) -> String {
+fn one_of(seen: &Seen, values: impl Fn(&Seen) -> &BTreeSet<Arc<str>>) -> String {
     let values = values(seen);
     match (values.first(), values.len()) {
         (None, _) => "?".to_owned(),
@@ -171,11 +209,12 @@ fn transactions(report: &Report<'_>) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = vec![format!(
-        "transactions of several round trips: {}, {} committed, {} rolled back, {} open at the end, {} on average; idle \
-         in transaction {}",
+        "transactions of several round trips: {}, {} committed, {} rolled back, {} ended by disconnecting, {} open at \
+         the end, {} on average; idle in transaction {}",
         all.count(),
         all.committed,
         all.rolled_back,
+        all.disconnected,
         all.open,
         time(all.total_ns.checked_div(all.timed)),
         time(Some(all.idle_ns)),
@@ -240,7 +279,7 @@ fn churn(opened: u64, calls: u64, duration: Duration) -> Option<String> {
 }
 
 fn who(origin: &Origin) -> String {
-    let known = |value: &Option<std::sync::Arc<str>>| value.as_deref().unwrap_or("?").to_owned();
+    let known = |value: &Option<Arc<str>>| value.as_deref().unwrap_or("?").to_owned();
     format!(
         "pid {} ({}), user {}, database {}, peer {}",
         origin.pid,

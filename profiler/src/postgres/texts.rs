@@ -57,7 +57,7 @@ impl Texts {
     }
 
     /// Takes what was read from the memory of a backend: it is in the encoding of the server, all of which are safe.
-    pub(super) fn read(&mut self, reading: &backends::Reading) {
+    pub(super) fn read(&mut self, reading: &backends::Reading) -> StatementId {
         let extent = if reading.is_whole {
             Extent::Whole
         } else {
@@ -66,7 +66,9 @@ impl Texts {
         let text = Encoding::Extended.decode(&reading.text);
         let (id, unanswered) = self.intern(&text, extent, reading.strings);
         let read = (id, unanswered);
-        self.readings.add(reading.pid, reading.between_ns, read);
+        let when = (reading.when, reading.between_ns);
+        self.readings.add(reading.pid, when, read);
+        id
     }
 
     /// A backend is gone.
@@ -77,6 +79,21 @@ impl Texts {
     /// What a backend ran in a call, if the server took that.
     pub(super) fn of_call(&mut self, backend: u32, call: &Call) -> Option<StatementId> {
         let id = self.readings.of(backend, call)?;
+        if call.outcome.is_of_accepted() {
+            self.accept(id);
+        }
+        let standing = self.interner.standing(self.statement(id));
+        (standing == Standing::Accepted).then_some(id)
+    }
+
+    /// What a backend ran in a call that was its last one up to that time, ns, if the server took that.
+    pub(super) fn of_last(
+        &mut self,
+        backend: u32,
+        call: &Call,
+        until_ns: u64,
+    ) -> Option<StatementId> {
+        let id = self.readings.of_last(backend, call, until_ns)?;
         if call.outcome.is_of_accepted() {
             self.accept(id);
         }

@@ -2,7 +2,7 @@
 //! of the rooms that understand them; `session` and `keeper` say when it begins and ends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,21 +11,25 @@ use profiler_common::{
     config::{Settings, target},
     event::{KIND_EXEC, KIND_EXIT, KIND_FORK},
     outcome::Counter,
-    wire::WireSettings,
+    wire::{WireHeader, WireSettings},
 };
+
+use rustc_hash::FxHashMap;
 
 use super::{
     Tls,
     account::{Account, Sockets, unexplained},
     backends::Backends,
     dialect::Parameters,
+    idle::{Idle, Served, served},
+    now::{Found, UnderWay},
     order::{HOLD_BACK_NS, Order},
     origin::Origin,
-    peers::Peers,
-    protocol::{Ending, Event},
+    peers::{self, Peers, is_server, title},
+    protocol::{Ending, Event, Side, StatementId},
     report,
     statistics::{By, Statistics},
-    streams::Streams,
+    streams::{Met, Streams, World},
     table,
     texts::Texts,
     transfer::Transfer,
@@ -38,8 +42,14 @@ use crate::{
         finish::{self, monotonic_ns},
         ring_watch::RingWatch,
     },
+    sockets,
     tls::Libraries,
 };
+
+/// How long after the end of a process it has closed what it had, ns: the end is told before.
+const SETTLE_NS: u64 = 50_000_000;
+/// Targets whose namespaces are looked in for a socket.
+const NAMESPACES_LOOK: usize = 16;
 
 /// A watch under way.
 pub(super) struct Watcher {
@@ -54,7 +64,14 @@ pub(super) struct Watcher {
     pub(super) texts: Texts,
     peers: Peers,
     backends: Backends,
+    idle: Idle,
+    /// What ran when the recording began, and since when, ns, by the inode numbers of both ends.
+    ran: FxHashMap<u64, (StatementId, u64)>,
     pub(super) told: Told,
+    /// Processes that have ended, at which time, ns, and whose connections are not ended so far.
+    leaving: VecDeque<(u32, u64)>,
+    /// What processes used last that are gone, and others have open.
+    inherited: Vec<WireHeader>,
     /// What is carried from then on is not told, ns.
     end_ns: u64,
     /// What was counted before the window under way.
@@ -79,6 +96,49 @@ struct Marks {
     overflows: u64,
     process: Duration,
     bpf: Option<Duration>,
+}
+
+/// What connections are met in.
+struct Around<'a> {
+    peers: &'a mut Peers,
+    backends: &'a mut Backends,
+    idle: &'a Idle,
+    ran: &'a mut FxHashMap<u64, (StatementId, u64)>,
+}
+
+impl World for Around<'_> {
+    fn meet(&mut self, header: &WireHeader, side: Side, is_begun: bool) -> Met {
+        let mut met = Met {
+            origin: self.peers.origin(header, side),
+            parameters: Parameters::default(),
+            idle: self.idle.state(header),
+            since_ns: self.idle.since_ns(),
+            ran: self.ran.remove(&header.inode),
+            backend: None,
+        };
+        if is_begun {
+            return met;
+        }
+        // By now the process may be gone that used it.
+        let known = self.idle.backend(header);
+        met.backend = known.or_else(|| self.peers.backend(header, side));
+        if let Some(backend) = met.backend {
+            met.parameters = self.backends.parameters(backend).unwrap_or_default();
+            if side == Side::Client {
+                met.origin = met.origin.with_title(&title(backend));
+                met.origin.backend = Some(backend);
+            }
+        }
+        met
+    }
+
+    fn is_server(&mut self, pid: u32) -> bool {
+        is_server(pid)
+    }
+
+    fn now_ns(&mut self) -> u64 {
+        monotonic_ns()
+    }
 }
 
 impl Told {
@@ -115,12 +175,16 @@ impl Watcher {
             texts: Texts::default(),
             peers: Peers::default(),
             backends: Backends::default(),
+            idle: Idle::default(),
+            ran: FxHashMap::default(),
             told: Told {
                 by: None,
                 recent: Statistics::default(),
                 lines: None,
                 started_ns: monotonic_ns(),
             },
+            leaving: VecDeque::new(),
+            inherited: Vec::new(),
             end_ns: u64::MAX,
             before: Marks::default(),
         })
@@ -147,7 +211,11 @@ impl Watcher {
             self.libraries.turn_on(&mut self.kernel);
         }
         self.kernel.attach_wire()?;
+        // From here on all is seen: who waits now was not in the middle of anything.
         self.told.started_ns = monotonic_ns();
+        let served = served();
+        self.idle = Idle::of(&served);
+        self.ran = self.runs(served);
         Ok(())
     }
 
@@ -159,10 +227,13 @@ impl Watcher {
     /// To be called every few ms.
     pub(super) fn tick(&mut self) {
         self.drain();
+        self.settle(monotonic_ns().saturating_sub(SETTLE_NS));
         let Self {
             backends, texts, ..
         } = self;
-        backends.look(|reading| texts.read(&reading));
+        backends.look(|reading| {
+            texts.read(&reading);
+        });
         self.libraries.look(Instant::now(), &mut self.kernel);
     }
 
@@ -176,9 +247,9 @@ impl Watcher {
             libraries,
             streams,
             backends,
+            leaving,
             ..
         } = self;
-        let mut ended = Vec::new();
         ring.drain(|record| match record {
             Record::Wire(wire) => {
                 libraries.meet(wire.header.tgid);
@@ -196,28 +267,45 @@ impl Watcher {
                 alive.remove(&event.tgid);
                 libraries.process_ended(event.tgid);
                 backends.forget(event.tgid);
-                ended.push((event.tgid, event.time_ns));
+                leaving.push_back((event.tgid, event.time_ns));
             }
             Record::Process(_) => {}
             _ => streams.malformed(),
         });
         self.tell(now_ns.saturating_sub(HOLD_BACK_NS));
-        for (pid, time_ns) in ended {
-            self.leave(pid, (Ending::Closed, time_ns));
+    }
+
+    /// Ends the connections of processes that had ended by then, unless others have them, too.
+    fn settle(&mut self, until_ns: u64) {
+        while let Some(&(pid, time_ns)) = self.leaving.front()
+            && time_ns <= until_ns
+        {
+            self.leaving.pop_front();
+            // What it sent last comes first.
+            self.tell(time_ns + 1);
+            let mut sockets = std::mem::take(&mut self.inherited);
+            sockets.extend(self.streams.used_by(pid));
+            if !sockets.is_empty() {
+                let others = self.alive.iter().copied().take(NAMESPACES_LOOK);
+                let namespaces = sockets::namespaces_of(others);
+                let is_open = |last: &WireHeader| peers::is_open(last, &namespaces);
+                let (open, closed): (Vec<_>, Vec<_>) = sockets.into_iter().partition(is_open);
+                self.inherited = open;
+                self.leave(&closed, (Ending::Closed, time_ns));
+            }
             self.texts.forget(pid);
         }
     }
 
-    /// Ends what a process has open, at a time; what it sent last is told first.
-    fn leave(&mut self, pid: u32, ending: (Ending, u64)) {
-        self.tell(ending.1 + 1);
+    /// Ends these connections, at a time.
+    fn leave(&mut self, sockets: &[WireHeader], ending: (Ending, u64)) {
         let Self {
             streams,
             texts,
             told,
             ..
         } = self;
-        streams.leave(pid, ending, texts, |event, origin, texts| {
+        streams.leave(sockets, ending, texts, |event, origin, texts| {
             told.take(event, origin, texts);
         });
     }
@@ -235,28 +323,26 @@ impl Watcher {
             libraries,
             tls,
             backends,
+            idle,
+            ran,
             ..
         } = self;
         while let Some(transfer) = order.next_before(time_ns.min(*end_ns)) {
-            let result = streams.take(
-                transfer,
-                texts,
-                |header, side, is_begun| {
-                    let origin = peers.origin(header, side);
-                    if is_begun {
-                        return (origin, Parameters::default());
-                    }
-                    let backend = peers.backend(header, side);
-                    let parameters = backend.and_then(|backend| backends.parameters(backend));
-                    (origin, parameters.unwrap_or_default())
-                },
-                |event, origin, texts| told.take(event, origin, texts),
-            );
-            if let Some((socket, inode)) = result.ignore {
-                kernel.ignore_socket(socket, inode);
+            let mut around = Around {
+                peers,
+                backends,
+                idle,
+                ran,
+            };
+            let result = streams.take(transfer, texts, &mut around, |event, origin, texts| {
+                told.take(event, origin, texts);
+            });
+            if let Some(ignore) = result.ignore {
+                kernel.ignore_socket(ignore.socket, ignore.since_ns, ignore.quiet_ns);
             }
             if let Some(passing) = result.passing {
-                kernel.pass_over(passing.socket, passing.until);
+                let why = (passing.why, monotonic_ns());
+                kernel.pass_over(passing.socket, passing.until, why);
             }
             if let Some(unknown) = result.unknown {
                 let backend = unknown
@@ -285,11 +371,73 @@ impl Watcher {
         self.kernel.remove_target(pid);
         let now_ns = monotonic_ns();
         self.drain();
-        self.leave(pid, (Ending::Recording, now_ns));
+        self.tell(now_ns + 1);
+        let sockets = self.streams.used_by(pid);
+        self.leave(&sockets, (Ending::Recording, now_ns));
         self.alive.remove(&pid);
         self.libraries.process_ended(pid);
         self.backends.forget(pid);
         self.texts.forget(pid);
+    }
+
+    /// Those of a list whose server or client is a target, with the client where that is one. Where nobody is named,
+    /// all.
+    fn of_targets(&self, served: Vec<Served>) -> Vec<(Served, Option<u32>)> {
+        let mut named = self.kernel.targets();
+        named.extend(&self.alive);
+        let owners = sockets::owners_of(named.iter().copied());
+        let is_all = named.is_empty();
+        let ours = served.into_iter().filter_map(|one| {
+            let client = owners.get(&one.client).copied();
+            let client = client.filter(|_| one.client != one.socket);
+            let is_ours = is_all || named.contains(&one.pid) || client.is_some();
+            is_ours.then_some((one, client))
+        });
+        ours.collect()
+    }
+
+    /// What a backend is in the middle of.
+    fn find(&mut self, one: &Served) -> Found {
+        let (activity, reading) = self.backends.ask(one.pid);
+        Found {
+            doing: one.doing(),
+            activity,
+            reading,
+            now_us: finish::now_us(),
+            watched_ns: monotonic_ns().saturating_sub(self.told.started_ns),
+        }
+    }
+
+    /// What runs as the recording begins, by the inode numbers of both ends.
+    fn runs(&mut self, served: Vec<Served>) -> FxHashMap<u64, (StatementId, u64)> {
+        let mut all = FxHashMap::default();
+        for (one, _) in self.of_targets(served) {
+            let found = self.find(&one);
+            if let Some((id, age_ns)) = found.runs(&mut self.texts) {
+                let begin_ns = monotonic_ns().saturating_sub(age_ns);
+                let ends = [one.socket, one.client].map(u64::from);
+                all.extend(ends.map(|inode| (inode, (id, begin_ns))));
+            }
+        }
+        all
+    }
+
+    /// What connections of targets are in the middle of, the oldest first: by their servers, and where those are
+    /// elsewhere by what was seen.
+    pub(super) fn under_way(&mut self) -> Vec<UnderWay> {
+        let mut all = Vec::new();
+        let mut known = BTreeSet::new();
+        for (one, client) in self.of_targets(served()) {
+            known.extend([one.socket, one.client].map(u64::from));
+            let found = self.find(&one);
+            let origin = peers::served_by(&one);
+            all.extend(found.told((one.pid, client), origin, &mut self.texts));
+        }
+        let seen = self.streams.under_way(monotonic_ns(), &mut self.texts);
+        let elsewhere = seen.into_iter().filter(|(inode, _)| !known.contains(inode));
+        all.extend(elsewhere.map(|(_, one)| one));
+        all.sort_by_key(|one| std::cmp::Reverse(one.age_ns));
+        all
     }
 
     /// Who is a target now, as the kernel side has it.
@@ -325,6 +473,7 @@ impl Watcher {
         self.end_ns = monotonic_ns();
         self.kernel.stop();
         self.drain();
+        self.settle(u64::MAX);
         self.tell(u64::MAX);
         self.streams.leave_out(self.order.len());
         let Self {

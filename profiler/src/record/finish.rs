@@ -304,6 +304,12 @@ pub(crate) fn monotonic_ns() -> u64 {
         + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
+/// The system's clock, microseconds since 1970.
+pub(crate) fn now_us() -> i64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+}
+
 /// Both clocks at once.
 pub(crate) fn now() -> (SystemTime, u64) {
     (SystemTime::now(), monotonic_ns())

@@ -213,9 +213,13 @@ impl Session {
         let mut progress = Progress::start(self.config.duration);
         let mut ending = Ending::watch(self.config.duration.map(|time| self.started + time))?;
         let end = loop {
+            // The end comes before records, however many there are.
             tokio::select! {
-                ready = ring.readable() => {
-                    ready?;
+                biased;
+                end = ending.reached(command.as_ref()) => break end,
+                _ = housekeeping.tick() => self.keep_house()?,
+                () = at(self.next_look()) => {
+                    self.state.processes.look_again(Instant::now());
                     self.drain()?;
                 }
                 _ = poll.tick() => {
@@ -225,12 +229,10 @@ impl Session {
                         break End::TargetsGone;
                     }
                 }
-                () = at(self.next_look()) => {
-                    self.state.processes.look_again(Instant::now());
+                ready = ring.readable() => {
+                    ready?;
                     self.drain()?;
                 }
-                _ = housekeeping.tick() => self.keep_house()?,
-                end = ending.reached(command.as_ref()) => break end,
             }
         };
         if end == End::Command

@@ -8,7 +8,8 @@ use rustix::net::{
 
 /// `SOCK_DIAG_BY_FAMILY`
 const BY_FAMILY: u16 = 20;
-/// `NLM_F_REQUEST | NLM_F_DUMP`
+/// `NLM_F_REQUEST`, and `NLM_F_DUMP` with it.
+const ONE: u16 = 0x1;
 const DUMP: u16 = 0x301;
 /// `NLMSG_ERROR` and `NLMSG_DONE`
 const ERROR: u16 = 2;
@@ -19,28 +20,46 @@ const HEADER: usize = 16;
 
 /// Asks for all sockets that a request of `man 7 sock_diag` means, and hands out each message about one.
 pub(super) fn dump(request: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    ask(request, DUMP, |bytes| take(bytes, each))
+}
+
+/// Asks for one socket, and hands out the message about it if it is there.
+pub(super) fn find(request: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let found = ask(request, ONE, |bytes| take(bytes, each).map(|_| true));
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        found => found,
+    }
+}
+
+/// Asks, and hands out the datagrams that come until one of them is the last.
+fn ask(
+    request: &[u8],
+    flags: u16,
+    mut each: impl FnMut(&[u8]) -> io::Result<bool>,
+) -> io::Result<()> {
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         Some(netlink::SOCK_DIAG),
     )?;
-    send(&socket, &with_header(request), SendFlags::empty())?;
+    send(&socket, &with_header(request, flags), SendFlags::empty())?;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-        if length == 0 || take(&buffer[..length], each)? {
+        if length == 0 || each(&buffer[..length])? {
             return Ok(());
         }
     }
 }
 
-fn with_header(request: &[u8]) -> Vec<u8> {
+fn with_header(request: &[u8], flags: u16) -> Vec<u8> {
     let length = u32::try_from(HEADER + request.len()).unwrap_or(0);
     let mut bytes = Vec::with_capacity(HEADER + request.len());
     bytes.extend(length.to_ne_bytes());
     bytes.extend(BY_FAMILY.to_ne_bytes());
-    bytes.extend(DUMP.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
     bytes.resize(HEADER, 0);
     bytes.extend(request);
     bytes

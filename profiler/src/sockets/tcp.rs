@@ -7,7 +7,7 @@ use std::{
 
 use profiler_common::tcp::{Figures, tcp_state};
 
-use super::netlink::{attribute, dump, u32_at};
+use super::netlink::{attribute, dump, find, u32_at};
 
 /// `IPPROTO_TCP`, `AF_INET`, `AF_INET6`
 const TCP: u8 = 6;
@@ -57,6 +57,27 @@ pub(crate) fn sockets(net: u32) -> io::Result<Vec<Found>> {
         })?;
     }
     Ok(found)
+}
+
+/// Whether a connection is there with this inode number, which it has as long as a process holds it.
+pub(crate) fn is_open(local: SocketAddr, remote: SocketAddr, inode: u64) -> io::Result<bool> {
+    let family = if local.is_ipv4() { INET } else { INET6 };
+    let mut bytes = request(family);
+    bytes[8..10].copy_from_slice(&local.port().to_be_bytes());
+    bytes[10..12].copy_from_slice(&remote.port().to_be_bytes());
+    for (at, address) in [(12, local.ip()), (28, remote.ip())] {
+        match address {
+            IpAddr::V4(address) => bytes[at..at + 4].copy_from_slice(&address.octets()),
+            IpAddr::V6(address) => bytes[at..at + 16].copy_from_slice(&address.octets()),
+        }
+    }
+    // `INET_DIAG_NOCOOKIE`
+    bytes[48..56].fill(0xff);
+    let mut is_open = false;
+    find(&bytes, &mut |message| {
+        is_open |= socket(message, 0).is_some_and(|found| u64::from(found.inode) == inode);
+    })?;
+    Ok(is_open)
 }
 
 fn request(family: u8) -> [u8; REQUEST] {
@@ -149,7 +170,7 @@ mod tests {
     use profiler_common::tcp::tcp_state;
     use proptest::prelude::*;
 
-    use super::{super::netlink::take, socket, sockets};
+    use super::{super::netlink::take, is_open, socket, sockets};
 
     /// A connection of this very process is listed with what it has sent, from both ends.
     #[test]
@@ -175,6 +196,11 @@ mod tests {
             all.iter()
                 .any(|found| found.listed.state == tcp_state::LISTEN)
         );
+        let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let is_open = |inode: u32| is_open(local, remote, inode.into()).unwrap();
+        assert!(is_open(sent.inode) && !is_open(sent.inode + 1));
+        drop(client);
+        assert!(!is_open(sent.inode));
     }
 
     proptest! {

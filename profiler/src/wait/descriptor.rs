@@ -1,6 +1,6 @@
 //! What a descriptor of a process is: a file's path, a pipe, a socket with its peer.
 
-use std::{collections::HashMap, fs, net::SocketAddr};
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, time::Instant};
 
 use procfs::{
     FromBufReadSI, current_system_info,
@@ -12,8 +12,12 @@ use crate::{
     sockets::{self, unix::UnixSockets},
 };
 
-/// Most sockets that are remembered.
-const SOCKETS_MAX: usize = 4096;
+/// Sockets from which on what is remembered is forgotten before more are.
+const SOCKETS_MAX: usize = 65_536;
+/// Network namespaces from which on that is so.
+const NAMESPACES_MAX: usize = 1024;
+/// The tables are read for one part in so many of the time.
+const LOOK_SHARE: u32 = 20;
 
 /// Longest table of sockets that is looked through: 50,000 sockets.
 const TABLE_BYTES_MAX: u64 = 8 << 20;
@@ -22,6 +26,8 @@ const TABLE_BYTES_MAX: u64 = 8 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
     sockets: HashMap<u64, String>,
+    /// By namespace, when its tables may be read again.
+    next: HashMap<u64, Instant>,
 }
 
 impl Descriptors {
@@ -48,59 +54,72 @@ impl Descriptors {
     }
 
     fn socket(&mut self, pid: u32, inode: u64) -> String {
-        if let Some(known) = self.sockets.get(&inode) {
-            return known.clone();
+        if !self.sockets.contains_key(&inode) {
+            self.list(pid);
         }
-        if self.sockets.len() >= SOCKETS_MAX {
+        let known = self.sockets.get(&inode).cloned();
+        known.unwrap_or_else(|| "socket".to_owned())
+    }
+
+    /// Reads the tables of a process's network namespace, unless that was done a moment ago: they are long where there are
+    /// many sockets, and a server of short connections has a new one all the time.
+    fn list(&mut self, pid: u32) {
+        let namespace = fs::metadata(format!("/proc/{pid}/ns/net")).map_or(0, |file| file.ino());
+        let began = Instant::now();
+        if self.next.get(&namespace).is_some_and(|next| *next > began) {
+            return;
+        }
+        if self.sockets.len() >= SOCKETS_MAX || self.next.len() >= NAMESPACES_MAX {
             self.sockets.clear();
+            self.next.clear();
         }
-        let text = look_up(pid, inode).unwrap_or_else(|| "socket".to_owned());
-        self.sockets.insert(inode, text.clone());
-        text
+        self.sockets.extend(names(pid));
+        let next = Instant::now() + LOOK_SHARE * began.elapsed();
+        self.next.insert(namespace, next);
     }
 }
 
-/// Looks through the tables of the process's network namespace.
-fn look_up(pid: u32, inode: u64) -> Option<String> {
+/// Every socket in the tables of a process's network namespace.
+fn names(pid: u32) -> HashMap<u64, String> {
+    let mut names = HashMap::new();
     let tcp = ["net/tcp", "net/tcp6"].map(|name| table::<TcpNetEntries>(pid, name));
-    let mut tcp = tcp.into_iter().flatten().flat_map(|table| table.0);
-    if let Some(entry) = tcp.find(|entry| entry.inode == inode) {
-        return Some(if entry.state == net::TcpState::Listen {
+    for entry in tcp.into_iter().flatten().flat_map(|table| table.0) {
+        let text = if entry.state == net::TcpState::Listen {
             format!("tcp listening on {}", entry.local_address)
         } else {
             format!("tcp {}", entry.remote_address)
-        });
+        };
+        names.insert(entry.inode, text);
     }
     let udp = ["net/udp", "net/udp6"].map(|name| table::<UdpNetEntries>(pid, name));
-    let mut udp = udp.into_iter().flatten().flat_map(|table| table.0);
-    if let Some(entry) = udp.find(|entry| entry.inode == inode) {
-        return Some(match entry.remote_address {
-            SocketAddr::V4(peer) if peer.port() != 0 => format!("udp {peer}"),
-            SocketAddr::V6(peer) if peer.port() != 0 => format!("udp {peer}"),
-            _ => format!("udp on {}", entry.local_address),
-        });
+    for entry in udp.into_iter().flatten().flat_map(|table| table.0) {
+        let text = match entry.remote_address.port() {
+            0 => format!("udp on {}", entry.local_address),
+            _ => format!("udp {}", entry.remote_address),
+        };
+        names.insert(entry.inode, text);
     }
-    let (unix, _) = whole_lines(pid, "net/unix", TABLE_BYTES_MAX).ok()?;
-    let unix = String::from_utf8_lossy(&unix);
+    let listed = sockets::namespaces_of([pid]).pop_first();
+    let unix =
+        listed.and_then(|(_, namespace)| sockets::within(&namespace, UnixSockets::list).ok());
+    let unix_name = |inode: u64| {
+        let name = unix.as_ref()?.name(u32::try_from(inode).ok()?)?;
+        Some(format!("unix {name}"))
+    };
+    let (text, _) = whole_lines(pid, "net/unix", TABLE_BYTES_MAX).unwrap_or_default();
     // The seventh word; what follows it is a name, which may be anything.
     let number = |line: &str| line.split_whitespace().nth(6)?.parse().ok();
-    unix.lines().find(|line| number(line) == Some(inode))?;
-    Some(
-        unix_name(pid, inode)
-            .map_or_else(|| "unix socket".to_owned(), |name| format!("unix {name}")),
-    )
+    for inode in String::from_utf8_lossy(&text).lines().filter_map(number) {
+        let name = unix_name(inode).unwrap_or_else(|| "unix socket".to_owned());
+        names.insert(inode, name);
+    }
+    // Of no use: those without an owner.
+    names.remove(&0);
+    names
 }
 
 /// A table of sockets of the process's network namespace; of a long one, its beginning.
 fn table<T: FromBufReadSI>(pid: u32, name: &str) -> Option<T> {
     let (text, _) = whole_lines(pid, name, TABLE_BYTES_MAX).ok()?;
     T::from_buf_read(text.as_slice(), current_system_info()).ok()
-}
-
-/// The path of a unix socket or of the one that it is connected to.
-fn unix_name(pid: u32, inode: u64) -> Option<String> {
-    let inode = u32::try_from(inode).ok()?;
-    let (_, namespace) = sockets::namespaces_of([pid]).pop_first()?;
-    let all = sockets::within(&namespace, UnixSockets::list).ok()?;
-    all.name(inode).map(str::to_owned)
 }

@@ -230,6 +230,17 @@ pub(crate) const PYTHON_MODULES: &str = "psycopg2, psycopg, psycopg_binary, asyn
 /// The unix socket, and TCP.
 const HOSTS: [Option<&str>; 2] = [None, Some("127.0.0.1")];
 
+/// JDBC's driver.
+pub(crate) fn jars() -> Option<&'static str> {
+    if PathBuf::from(JARS).exists() {
+        return Some(JARS);
+    }
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(!is_ci, "no {JARS}, and CI=true");
+    println!("skipped: no {JARS}: `cargo xtask setup --tests` installs it");
+    None
+}
+
 /// Runs one of the scripts for Python.
 fn python(name: &'static str) {
     let Some(venv) = venv(&PYTHON, PYTHON_MODULES) else {
@@ -287,13 +298,8 @@ fn tokio_postgres_is_counted_exactly() {
 /// JDBC sends BEGIN with what follows it, names statements from the fifth time on, and takes texts apart.
 #[test]
 fn jdbc_is_counted_exactly() {
-    if !PathBuf::from(JARS).exists() {
-        let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-        assert!(!is_ci, "no {JARS}, and CI=true");
-        println!("skipped: no {JARS}: `cargo xtask setup --tests` installs it");
-        return;
-    }
+    let Some(jars) = jars() else { return };
     let mut script = Script::new("java", "WithJdbc.java");
-    script.environment.push(("CLASSPATH", JARS.into()));
+    script.environment.push(("CLASSPATH", jars.into()));
     script.assert_seen(&HOSTS[1..]);
 }

@@ -33,6 +33,7 @@ mod hostile_symbols;
 mod interpreters;
 mod libpq_pipeline;
 mod lifecycle;
+mod middle;
 mod names;
 mod off_cpu;
 mod packages;

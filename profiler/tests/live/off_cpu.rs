@@ -4,15 +4,19 @@
 use std::{
     fs,
     path::Path,
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread::{scope, sleep},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    process::Signal,
+    time::{ClockId, clock_gettime},
+};
 use serde_json::Value;
 
-use crate::bench::{Bench, Target, bench, text};
+use crate::bench::{Bench, Folded, Target, bench, signal, text, until_watching};
 
 /// Threads that wait in known ways and note how long, ns, in a file of words: sleeping, on CPUs in turn;
 /// waiting for a lock; reading a pipe; waiting for a vforked child; burning CPU time.
@@ -326,4 +330,86 @@ int main(void) {
             .sum();
         assert_close("drawn of time off the CPU", share(drawn, off), 1.0, 0.01);
     }
+}
+
+/// Threads that accept, read and close, and threads that connect, wait a moment and write: each has a new socket all the
+/// time.
+const CONNECTIONS: &str = r#"
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <unistd.h>
+struct sockaddr_in place = { .sin_family = AF_INET };
+int listener;
+void *serve(void *a) { char c; for (;;) { int s = accept(listener, 0, 0); read(s, &c, 1); close(s); } }
+void *ask(void *a) { for (;;) { int s = socket(AF_INET, SOCK_STREAM, 0); connect(s, (void *)&place, sizeof place);
+  usleep(1500); write(s, "x", 1); struct linger now = { 1, 0 }; setsockopt(s, SOL_SOCKET, SO_LINGER, &now, sizeof now); close(s); } }
+int main(void) {
+  listener = socket(AF_INET, SOCK_STREAM, 0);
+  place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  bind(listener, (void *)&place, sizeof place);
+  socklen_t size = sizeof place;
+  getsockname(listener, (void *)&place, &size);
+  listen(listener, 128);
+  for (int i = 0; i < 8; i++) { pthread_t t; pthread_create(&t, 0, serve, 0); pthread_create(&t, 0, ask, 0); }
+  pause();
+}
+"#;
+
+/// A recording of thousands of new sockets a second ends when it is to end, and loses nothing.
+#[test]
+fn new_sockets_do_not_hold_the_end_up() {
+    let Some(bench) = bench() else { return };
+    let program = bench.compile("connections", CONNECTIONS, &["-pthread"]);
+    let target = Target::start(&program, &[]);
+    let arguments = [
+        "record",
+        "-p",
+        &target.pid(),
+        "-d",
+        "3s",
+        "--off-cpu",
+        "--min-block",
+        "0us",
+        "-f",
+        "folded",
+        "-o",
+        "-",
+    ];
+    let begun = Instant::now();
+    let output = bench.profiler(&arguments);
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let folded = Folded::parse(&text(&output.stdout));
+    println!("{seconds:.1} s for 3 s");
+    // Only a hang: it took 66 s.
+    assert!(seconds < 30.0, "{seconds:.1} s for 3 s");
+    folded.assert_has("[blocked: read, ");
+    let lost = folded
+        .text
+        .lines()
+        .filter(|line| line.starts_with("# lost"));
+    let lost: Vec<&str> = lost.filter(|line| !line.contains(": 0 ")).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    let mut recording = bench.command(&[
+        "record",
+        "-p",
+        &target.pid(),
+        "--off-cpu",
+        "--min-block",
+        "0us",
+        "-f",
+        "folded",
+        "-o",
+        "out",
+    ]);
+    let recording = recording.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let recording = recording.spawn().expect("the profiler runs");
+    until_watching(&recording);
+    sleep(Duration::from_secs(1));
+    let begun = Instant::now();
+    signal(&recording, Signal::INT);
+    let output = recording.wait_with_output().expect("it ends");
+    println!("{:.2} s after SIGINT", begun.elapsed().as_secs_f64());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }

@@ -27,7 +27,7 @@ fn expected() -> Value {
         "SELECT $1, $2": [1, 1, none, 0, 0],
         "<statement not seen>": [0, 0, { "26000": 1 }, 0, 0],
         // Of a name that was never given; closing it is a round trip all the same.
-        "<prepared before attach: nothing>": [0, 0, none, 0, 0],
+        "<prepared before attach: nothing, connection 1>": [0, 0, none, 0, 0],
     })
 }
 

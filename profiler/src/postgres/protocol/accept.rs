@@ -2,6 +2,7 @@
 //! would. What is under way for long is hardly one either.
 
 use super::{
+    connection::Now,
     event::{Outcome, SqlState, Statement, StatementId},
     exchange::{Context, Errors, Exchange, Stage},
     queue::What,
@@ -51,6 +52,17 @@ impl Exchange {
         match self.queue.iter().next().map(|head| &head.what) {
             Some(What::Parse { statement, .. }) => statement.clone(),
             _ => self.statement(),
+        }
+    }
+
+    /// What the server works at, or waits in.
+    pub(super) fn now(&self) -> Option<Now> {
+        match self.queue.iter().next() {
+            Some(head) => {
+                let since_ns = head.start_ns(self.side).max(self.calls.last_end_ns());
+                Some(Now::Working(self.asked(), since_ns))
+            }
+            None => self.transactions.idle_since_ns().map(Now::Open),
         }
     }
 

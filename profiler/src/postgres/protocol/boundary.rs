@@ -1,10 +1,10 @@
 //! Losing and finding the boundaries of messages.
 
 use super::{
-    anchor::Anchor,
+    anchor::{Anchor, command_before},
     chunk::{Direction, Stamp},
     connection::{Connection, Phase, Source},
-    event::{Cause, Event, Lost, TransactionState},
+    event::{Call, Cause, Event, Lost, Outcome, Statement, TransactionState},
     exchange::Context,
     framer::Form,
     gap::{Landed, Landing, unsee},
@@ -67,15 +67,45 @@ impl Connection {
     }
 
     /// Takes bytes that are not understood.
-    pub(super) fn pass<S>(&mut self, bytes: &[u8], source: Source, context: &mut Context<'_, S>) {
+    pub(super) fn pass<S: Statements>(
+        &mut self,
+        bytes: &[u8],
+        source: Source,
+        context: &mut Context<'_, S>,
+    ) {
         self.miss(bytes.len() as u64);
         if source.direction == Direction::Frontend {
             return;
         }
         let state = self.anchor.take(bytes);
         if let Some(state) = state.filter(|_| source.is_end) {
+            self.tell_before(bytes, source.stamp, context);
             self.enter(state, source.stamp, context);
         }
+    }
+
+    /// What ran when nothing had been seen has ended with these bytes: it took at least so long.
+    fn tell_before<S: Statements>(
+        &mut self,
+        bytes: &[u8],
+        end: Stamp,
+        context: &mut Context<'_, S>,
+    ) {
+        let Some((id, begin_ns)) = self.before.take() else {
+            return;
+        };
+        let mut call = Call::new(Statement::Known(id), end.tid, begin_ns);
+        call.fetches = 1;
+        match command_before(bytes) {
+            Some(command) => {
+                context.statements.accepted(id, true);
+                call.rows.tag = command.rows;
+                call.end_ns = Some(end.time_ns);
+                call.latency_ns = Some(end.time_ns.saturating_sub(begin_ns));
+            }
+            None => call.outcome = Outcome::Unseen,
+        }
+        context.events.push(Event::Call(call));
     }
 
     /// Takes bytes of an answer of which others were not copied.

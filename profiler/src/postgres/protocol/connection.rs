@@ -5,7 +5,9 @@ use super::{
     anchor::Anchor,
     answer::Answered,
     chunk::{Chunk, Direction, Fresh, Side, Stamp, Stream},
-    event::{Call, Cause, Ending, Event, Lost, Opaque, Outcome, Statement, StatementId},
+    event::{
+        Call, Cause, Ending, Event, Lost, Opaque, Outcome, Statement, StatementId, TransactionState,
+    },
     exchange::{Context, Errors, Exchange},
     failure::Abandoned,
     framer::{Form, Framed, Framer},
@@ -31,6 +33,17 @@ pub struct Connection {
     /// A call that is right unless requests are missing, which their next position will tell.
     pub(super) unproved: Option<Box<Call>>,
     pub(super) lost: Option<Lost>,
+    /// What ran when nothing had been seen, and since when, ns.
+    pub(super) before: Option<(StatementId, u64)>,
+}
+
+/// What a connection is in the middle of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Now {
+    /// The server works at this since a time, ns.
+    Working(Statement, u64),
+    /// A transaction is open, and the server has waited for its client since then, ns.
+    Open(u64),
 }
 
 /// One direction.
@@ -81,6 +94,11 @@ enum Step {
 impl Connection {
     /// A connection of which nothing has been seen.
     pub fn new(side: Side) -> Self {
+        Self::numbered(side, 0)
+    }
+
+    /// The same with a number that tells its statements from those of others with the same name.
+    pub fn numbered(side: Side, number: u32) -> Self {
         let half = |direction| Half {
             stream: Stream::default(),
             framer: Framer::new(direction),
@@ -90,13 +108,34 @@ impl Connection {
             phase: Phase::New,
             frontend: half(Direction::Frontend),
             backend: half(Direction::Backend),
-            exchange: Exchange::new(side),
+            exchange: Exchange::new(side, number),
             anchor: Anchor::default(),
             chunks: 0,
             blind_bytes: 0,
             unproved: None,
             lost: None,
+            before: None,
         }
+    }
+
+    /// Nothing was seen so far, and the server is busy with this since a time, ns.
+    pub fn begin_within(&mut self, id: StatementId, begin_ns: u64) {
+        self.before = Some((id, begin_ns));
+    }
+
+    /// What it is in the middle of, as far as that was seen.
+    pub fn now(&self) -> Option<Now> {
+        let is_known = matches!(self.phase, Phase::Running | Phase::Draining);
+        self.exchange.now().filter(|_| is_known)
+    }
+
+    /// Nothing was seen so far, and the client's next byte begins a message. Where the server was seen to wait for it,
+    /// `known` is the state of its transaction, and all that follows is certain; else nothing was seen since `since_ns`.
+    pub fn begin_between(&mut self, known: Option<TransactionState>, since_ns: u64) {
+        self.exchange.begin(known, since_ns);
+        self.phase = Phase::Running;
+        self.frontend.framer.restart(Form::Tagged);
+        self.backend.framer.restart(Form::Tagged);
     }
 
     /// Takes what a system call carried. Chunks come in the order of the times that count (see [`Side`]).
@@ -186,7 +225,7 @@ impl Connection {
         }
         self.exchange.preparation_ends(events);
         self.exchange.portals.clear(events);
-        self.exchange.transactions.end(now_ns, events);
+        self.exchange.transactions.end(now_ns, ending, events);
         self.found(now_ns, events);
         self.phase = Phase::Opaque;
     }

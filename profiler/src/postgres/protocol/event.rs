@@ -31,6 +31,13 @@ pub enum Event {
     Opaque(Opaque),
     /// A stretch was not understood.
     Lost(Lost),
+    /// The text of a statement became known that was [`Statement::Named`] in what was told before.
+    Learned {
+        /// As it was told.
+        named: Statement,
+        /// What it is.
+        known: Statement,
+    },
 }
 
 /// Id of a statement's text, given by [`Statements`](super::Statements).
@@ -42,9 +49,9 @@ pub struct StatementId(pub u32);
 pub enum Statement {
     /// A statement whose text was seen.
     Known(StatementId),
-    /// A prepared one of this name: it was prepared before the recording, with SQL's PREPARE, or too many others
-    /// were since.
-    Named(Arc<str>),
+    /// A prepared one of this name, of the connection with this number: it was prepared before the recording, with SQL's
+    /// PREPARE, or too many others were since.
+    Named(Arc<str>, u32),
     /// The function of this oid, by `FunctionCall`.
     Function(u32),
     /// A query without a statement.
@@ -313,7 +320,9 @@ pub enum TransactionEnd {
     RolledBack,
     /// In another way, such as PREPARE TRANSACTION.
     Other,
-    /// The connection or the recording ended first.
+    /// The connection ended first, which undoes it.
+    Disconnected,
+    /// The recording ended first.
     Open,
 }
 

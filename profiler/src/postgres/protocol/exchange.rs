@@ -107,13 +107,13 @@ pub(super) struct Preparing {
 }
 
 impl Exchange {
-    pub(super) fn new(side: Side) -> Self {
+    pub(super) fn new(side: Side, number: u32) -> Self {
         Self {
             side,
             queue: Queue::default(),
             progress: Progress::default(),
             groups: Groups::default(),
-            statements: PreparedStatements::default(),
+            statements: PreparedStatements::of(number),
             portals: Portals::default(),
             preparing: Vec::new(),
             calls: Calls::default(),
@@ -142,7 +142,7 @@ impl Exchange {
                     ..
                 } => !statement.is_empty() && !self.statements.has_text(statement),
                 What::Execute(portal) => {
-                    matches!(self.portals.statement(portal), Statement::Named(_))
+                    matches!(self.portals.statement(portal), Statement::Named(..))
                 }
                 _ => false,
             })

@@ -69,6 +69,26 @@ impl Exchange {
         self.trust.doubt(cause, time_ns);
     }
 
+    /// The client's next request is the first that is seen. See [`Connection::begin_between`](super::Connection::begin_between).
+    pub(super) fn begin(&mut self, known: Option<TransactionState>, since_ns: u64) {
+        match known {
+            None => {
+                self.transactions.doubt();
+                self.trust.doubt(Cause::Attached, since_ns);
+            }
+            Some(TransactionState::Idle) => {}
+            Some(state) => {
+                let ready = Ready {
+                    state,
+                    time_ns: since_ns,
+                    begin_ns: None,
+                    queued: 0,
+                };
+                self.transactions.ready(ready, &mut Vec::new());
+            }
+        }
+    }
+
     /// The server is between requests, after an answer that was not copied whole. All requests were seen: if a
     /// single `ReadyForQuery` was awaited, it is this one, and the command before it is the one call that was under
     /// way.

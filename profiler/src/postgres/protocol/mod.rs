@@ -40,7 +40,7 @@ mod trust;
 mod tests;
 
 pub use chunk::{Chunk, Direction, Side};
-pub use connection::Connection;
+pub use connection::{Connection, Now};
 pub use event::{
     Authentication, Call, Cause, Copied, CopyDirection, Counted, Ending, Event, Failure, Lost,
     Opaque, Outcome, Prepared, Replication, Rows, Session, Severity, SqlState, Statement,

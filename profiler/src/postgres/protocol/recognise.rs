@@ -8,9 +8,6 @@ use super::{
     startup::{is_tls, is_tls_records},
 };
 
-/// Buffers after which a socket that shows nothing of Postgres is given up.
-const BUFFERS_MAX: usize = 8;
-
 /// Which way a buffer went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -27,16 +24,16 @@ pub enum Recognition {
     Postgres(Side),
     /// TLS, from the first byte on or since before it was seen: whether Postgres is inside cannot be seen.
     Tls,
-    /// Something else.
+    /// Something else: this is for who counts turns to say.
     Other,
     /// More buffers are needed.
     Undecided,
 }
 
-/// Looks at the first buffers of a socket, in order. A start-up packet decides, or messages that make sense in one
+/// Looks at buffers of a socket, in order. A start-up packet decides, or messages that make sense in one
 /// direction only: two headers in a row, or one message that ends its buffer. Never a single byte.
 pub fn recognise(buffers: &[(Flow, &[u8])]) -> Recognition {
-    for &(flow, bytes) in buffers.iter().take(BUFFERS_MAX) {
+    for &(flow, bytes) in buffers {
         if bytes.first_chunk().is_some_and(|header| is_tls(*header)) || is_tls_records(bytes) {
             return Recognition::Tls;
         }
@@ -49,11 +46,7 @@ pub fn recognise(buffers: &[(Flow, &[u8])]) -> Recognition {
         };
         return Recognition::Postgres(side);
     }
-    if buffers.len() < BUFFERS_MAX {
-        Recognition::Undecided
-    } else {
-        Recognition::Other
-    }
+    Recognition::Undecided
 }
 
 /// The bytes are a start-up packet or a request that comes in its place.

@@ -2,7 +2,7 @@
 
 use super::{
     chunk::saturated,
-    event::{Cause, Statement},
+    event::{Cause, Ending, Statement},
     exchange::{Context, Exchange},
     fields::{Name, name, number, string},
     message::{Kind, Message},
@@ -63,6 +63,12 @@ impl Exchange {
                 Ok(())
             }
             b'c' | b'f' if self.queue.len() > 0 => self.ask(What::CopyDone, message),
+            // The server ends the connection when it reads this, and undoes what is open.
+            b'X' if self.queue.len() == 0 => {
+                self.transactions
+                    .end(begin_ns, Ending::Closed, context.events);
+                Ok(())
+            }
             // Left over after a COPY that failed; or of no interest: Flush, Terminate, passwords.
             _ => Ok(()),
         }

@@ -60,6 +60,8 @@ pub(super) struct PreparedStatements {
     by_name: FxHashMap<Name, Entry>,
     /// Counts uses.
     clock: u64,
+    /// Number of the connection.
+    connection: u32,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,14 @@ struct Entry {
 }
 
 impl PreparedStatements {
+    /// Of the connection with a number.
+    pub(super) fn of(connection: u32) -> Self {
+        Self {
+            connection,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn insert(&mut self, name: Name, statement: Statement) {
         self.clock += 1;
         let used = self.clock;
@@ -89,7 +99,7 @@ impl PreparedStatements {
             return Statement::Unknown;
         }
         let text = legible(name);
-        let statement = Statement::Named(text.replace('\0', "\u{2026}").into());
+        let statement = Statement::Named(text.replace('\0', "\u{2026}").into(), self.connection);
         self.insert(name.clone(), statement.clone());
         statement
     }
@@ -97,7 +107,7 @@ impl PreparedStatements {
     /// Whether the text of a name has been seen.
     pub(super) fn has_text(&self, name: &[u8]) -> bool {
         let entry = self.by_name.get(name);
-        entry.is_some_and(|entry| !matches!(entry.statement, Statement::Named(_)))
+        entry.is_some_and(|entry| !matches!(entry.statement, Statement::Named(..)))
     }
 
     /// The text of a statement that was known by its name only.
@@ -146,7 +156,7 @@ mod tests {
             assert!(statements.len() <= STATEMENTS_MAX);
         }
         assert_eq!(statements.find(&name(9_999)), known(9_999));
-        assert!(matches!(statements.find(&name(2)), Statement::Named(_)));
+        assert!(matches!(statements.find(&name(2)), Statement::Named(..)));
         assert!(statements.has_text(&name(9_999)) && !statements.has_text(&name(2)));
         let named = statements.find(&name(2));
         statements.learn(&named, StatementId(2));

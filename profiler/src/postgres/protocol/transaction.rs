@@ -1,6 +1,8 @@
 //! Transactions, from the states that `ReadyForQuery` tells.
 
-use super::event::{Event, Transaction, TransactionEnd, TransactionState};
+use std::mem;
+
+use super::event::{Ending, Event, Transaction, TransactionEnd, TransactionState};
 
 /// The transaction that a connection is in.
 #[derive(Debug, Default)]
@@ -8,6 +10,8 @@ pub(super) struct Transactions {
     open: Option<Open>,
     /// How the last command ended one.
     end: Option<TransactionEnd>,
+    /// Whether one is open is not known.
+    is_doubtful: bool,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +36,16 @@ pub(super) struct Ready {
 }
 
 impl Transactions {
+    /// Since when one has waited for its client, ns.
+    pub(super) fn idle_since_ns(&self) -> Option<u64> {
+        self.open.as_ref()?.idle_since_ns
+    }
+
+    /// Whether one is open will be known at the next `ReadyForQuery`.
+    pub(super) fn doubt(&mut self) {
+        self.is_doubtful = true;
+    }
+
     /// A command was completed.
     pub(super) fn completed(&mut self, command: &[u8]) {
         self.end = match command {
@@ -55,12 +69,13 @@ impl Transactions {
 
     pub(super) fn ready(&mut self, ready: Ready, events: &mut Vec<Event>) {
         let end = self.end.take().unwrap_or(TransactionEnd::Other);
+        let is_doubtful = mem::take(&mut self.is_doubtful);
         if ready.state == TransactionState::Idle {
             self.finish(ready.time_ns, end, events);
             return;
         }
         let open = self.open.get_or_insert_with(|| Open {
-            begin_ns: ready.begin_ns,
+            begin_ns: ready.begin_ns.filter(|_| !is_doubtful),
             ..Open::default()
         });
         if ready.queued == 0 {
@@ -69,9 +84,13 @@ impl Transactions {
     }
 
     /// Nothing more will come.
-    pub(super) fn end(&mut self, now_ns: u64, events: &mut Vec<Event>) {
+    pub(super) fn end(&mut self, now_ns: u64, ending: Ending, events: &mut Vec<Event>) {
         self.resumed(now_ns);
-        self.finish(now_ns, TransactionEnd::Open, events);
+        let end = match ending {
+            Ending::Closed => TransactionEnd::Disconnected,
+            Ending::Recording => TransactionEnd::Open,
+        };
+        self.finish(now_ns, end, events);
     }
 
     fn finish(&mut self, end_ns: u64, end: TransactionEnd, events: &mut Vec<Event>) {

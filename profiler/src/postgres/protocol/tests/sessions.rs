@@ -250,10 +250,6 @@ fn sockets_are_recognised() {
         assert_eq!(recognise(&server), speaks(Side::Server), "{to_server:?}");
     }
     assert_eq!(
-        recognise(&[(Flow::Sent, &b"*1\r\n$4\r\nPING\r\n"[..]); 8]),
-        Recognition::Other
-    );
-    assert_eq!(
         recognise(&[(Flow::Sent, &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc][..])]),
         Recognition::Tls
     );

@@ -360,7 +360,7 @@ impl Told {
     pub(super) fn text(&self, statement: &Statement) -> String {
         match statement {
             Statement::Known(id) => self.texts.sent[id.0 as usize].clone(),
-            Statement::Named(name) => format!("<{name}>"),
+            Statement::Named(name, _) => format!("<{name}>"),
             Statement::Function(oid) => format!("<function {oid}>"),
             Statement::Empty => "<empty>".to_owned(),
             Statement::Unknown => "<unknown>".to_owned(),
