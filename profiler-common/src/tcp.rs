@@ -162,8 +162,10 @@ pub mod what {
     pub const RESET_SENT: u32 = 2;
     /// The peer sent one.
     pub const RESET_RECEIVED: u32 = 3;
-    /// A process took it from those that wait to be accepted.
+    /// A process took it from those that wait to be accepted, and is its owner from then on.
     pub const ACCEPTED: u32 = 4;
+    /// So did one that is no target: the connection is none of a target.
+    pub const TAKEN: u32 = 5;
 }
 
 /// States of a TCP socket (`include/net/tcp_states.h`), which are interface: `ss` and BPF programs rely on them.

@@ -7,7 +7,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     programs::{RawTracePointContext, TracePointContext},
 };
 use profiler_common::{
@@ -128,20 +128,32 @@ pub(crate) fn happened(ctx: &RawTracePointContext, what: u32) {
     }
 }
 
-/// A thread returns from accepting: the result is the descriptor of the connection's socket.
+/// A thread returns from accepting: the result is the descriptor of the connection's socket. Several processes may listen on
+/// the port that it came to: its owner is this one.
 #[inline(always)]
 pub(crate) fn accepted(ctx: &TracePointContext) {
-    if filter::current_target().is_none() {
-        return;
-    }
     let result: i64 = read_at(ctx.as_ptr() as u64, wire_setting!(result)).unwrap_or(-1);
     if result < 0 {
         return;
     }
     let file = SocketFile::behind(result as u32);
-    if let Some(socket) = file.and_then(SocketFile::sock) {
-        tell(socket, what::ACCEPTED, (0, 0));
+    let Some(socket) = file.and_then(SocketFile::sock) else {
+        return;
+    };
+    if owner(socket).is_none() {
+        return;
     }
+    let target = filter::current_target();
+    if target.is_none() && tcp_setting!(all) == 0 {
+        tell(socket, what::TAKEN, (0, 0));
+        let _ = SOCKETS.remove(socket);
+        return;
+    }
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let role = role::SERVER;
+    // Where that fails the owner is the one who listens.
+    let _ = SOCKETS.insert(socket, Socket { tgid, role }, 0);
+    tell(socket, what::ACCEPTED, (0, 0));
 }
 
 /// The socket is gone: its address may be another's.

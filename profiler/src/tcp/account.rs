@@ -116,6 +116,8 @@ pub(super) struct Counts {
     events_lost: u64,
     missed: u64,
     strangers: u64,
+    /// Connections begun and told that are no target's.
+    others: u64,
 }
 
 impl Counts {
@@ -130,6 +132,7 @@ impl Counts {
             events_lost: counted(Counter::EventLost),
             missed: counted(Counter::NotRun),
             strangers: connections.strangers,
+            others: connections.others,
         }
     }
 
@@ -143,14 +146,16 @@ impl Counts {
             events_lost: self.events_lost.saturating_sub(then.events_lost),
             missed: self.missed.saturating_sub(then.missed),
             strangers: self.strangers.saturating_sub(then.strangers),
+            others: self.others.saturating_sub(then.others),
         }
     }
 
     /// The account of it, without costs and without those that were there before.
     pub(super) fn account(self) -> Account {
+        let told = self.told.saturating_sub(self.others);
         let mut account = Account {
-            begun: self.told + self.untold,
-            listed: self.told - self.overflowed.min(self.told),
+            begun: told + self.untold,
+            listed: told.saturating_sub(self.overflowed),
             ..Account::default()
         };
         account.lose(Counter::SocketsFull.text(), self.sockets_full);

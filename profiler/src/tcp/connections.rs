@@ -98,6 +98,14 @@ impl Role {
     }
 }
 
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Targets,
+    /// Of a process that has accepted it and is no target.
+    Others,
+}
+
 /// One connection.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
@@ -129,6 +137,7 @@ pub(super) struct Connection {
     is_there: bool,
     /// The kernel's number of its socket, where it was listed as one that was there before; else 0.
     pub(super) cookie: u64,
+    whose: Whose,
     /// Lists in a row in which it should have been and was not.
     absences: u32,
     /// Of windows: an earlier one has told of it, and how long connecting took.
@@ -219,6 +228,8 @@ pub(super) struct Connections {
     pub(super) overflowed: u64,
     /// Events of connections that are not in the list.
     pub(super) strangers: u64,
+    /// Connections that were begun in the recording, and that processes have accepted which are no targets.
+    pub(super) others: u64,
 }
 
 impl Connections {
@@ -296,7 +307,11 @@ impl Connections {
             }
             what::RESET_RECEIVED => connection.resets_received += 1,
             what::STATE => changed(connection, event),
-            what::ACCEPTED => connection.accepted_ns = Some(event.time_ns),
+            what::ACCEPTED => {
+                connection.accepted_ns = Some(event.time_ns);
+                connection.pid = event.owner.tgid;
+            }
+            what::TAKEN => connection.whose = Whose::Others,
             _ => {}
         }
         Some(&self.list[at])
@@ -368,9 +383,25 @@ impl Connections {
     }
 
     /// Takes those out that ended before that time, and hands them on.
-    pub(super) fn settle(&mut self, before_ns: u64, mut each: impl FnMut(&Connection)) {
-        let is_over = |one: &Connection| one.ended.is_some_and(|(at, _)| at < before_ns);
-        if !self.list.iter().any(is_over) {
+    pub(super) fn settle(&mut self, before_ns: u64, each: impl FnMut(&Connection)) {
+        self.forget_others();
+        self.take_out(|one| one.ended.is_some_and(|(at, _)| at < before_ns), each);
+    }
+
+    /// Takes those out that processes have accepted which are no targets.
+    pub(super) fn forget_others(&mut self) {
+        let mut others = 0;
+        let count = |one: &Connection| others += u64::from(one.before.is_none());
+        self.take_out(|one| one.whose == Whose::Others, count);
+        self.others += others;
+    }
+
+    fn take_out(
+        &mut self,
+        is_over: impl Fn(&Connection) -> bool,
+        mut each: impl FnMut(&Connection),
+    ) {
+        if !self.list.iter().any(&is_over) {
             return;
         }
         let list = std::mem::take(&mut self.list);
@@ -438,6 +469,7 @@ fn new(ends: Ends, owner: Socket) -> Connection {
         first: None,
         is_there: false,
         cookie: 0,
+        whose: Whose::Targets,
         absences: 0,
         is_told: false,
         is_connect_told: false,

@@ -9,11 +9,14 @@ use super::{
     connections::{Connection, End, Role},
     times::Times,
 };
+use crate::output::figures::bytes;
 
 /// Connections per second to one peer from which on they are worth a word.
-const CHURN_PER_SECOND: f64 = 5.0;
+const CHURN_PER_SECOND: f64 = 0.5;
 /// Fewest connections that such a word rests on.
-const CHURN_LEAST: u64 = 20;
+const CHURN_LEAST: u64 = 10;
+/// Most requests of each: setting one up costs as much as several.
+const CHURN_REQUESTS: u64 = 20;
 /// Longest median life of such connections.
 const CHURN_LIFE_NS: u64 = 1_000_000_000;
 
@@ -113,22 +116,29 @@ impl Peer {
     pub(super) fn diagnosis(&self, duration: Duration) -> Option<String> {
         let rate = self.per_second(duration);
         let life = self.life_ns(50)?;
-        let churns = rate >= CHURN_PER_SECOND && self.begun >= CHURN_LEAST && life <= CHURN_LIFE_NS;
+        let each = self.exchanges_each();
+        let churns = rate >= CHURN_PER_SECOND
+            && self.begun >= CHURN_LEAST
+            && life <= CHURN_LIFE_NS
+            && each <= CHURN_REQUESTS;
         if !churns {
             return None;
         }
         let ms = Duration::from_nanos(life).as_secs_f64() * 1e3;
-        let used = match self.exchanges_each() {
-            0 => "none of them used".to_owned(),
-            each => format!("each used for {each} requests at most"),
+        let carried = (self.sent + self.received).div_ceil(self.connections.max(1));
+        let used = match (each, carried) {
+            (0, 0) => "none of them used".to_owned(),
+            (0, _) => format!("each used for {} one way", bytes(carried)),
+            (1, _) => "each used for one request".to_owned(),
+            (each, _) => format!("each used for {each} requests at most"),
         };
         Some(match self.role {
             Role::Client => format!(
-                "{rate:.0} connections/s to {}, median life {ms:.1} ms, {used}: keep connections open, or use a pool",
+                "{rate:.1} connections/s to {}, median life {ms:.1} ms, {used}: keep connections open, or use a pool",
                 self.name
             ),
             Role::Server | Role::Unknown => format!(
-                "{rate:.0} connections/s from {}, median life {ms:.1} ms, {used}: that peer would do with a pool",
+                "{rate:.1} connections/s from {}, median life {ms:.1} ms, {used}: that peer would do with a pool",
                 self.name
             ),
         })
@@ -224,8 +234,12 @@ mod tests {
         assert_eq!(
             diagnosis(31, 12).as_deref(),
             Some(
-                "31 connections/s to 127.0.0.1:5432, median life 12.0 ms, each used for 2 requests at most: keep connections open, or use a pool"
+                "31.0 connections/s to 127.0.0.1:5432, median life 12.0 ms, each used for 2 requests at most: keep connections open, or use a pool"
             )
+        );
+        assert!(
+            diagnosis(12, 12).is_some(),
+            "seldom, and for two requests each"
         );
         assert_eq!(diagnosis(31, 5000), None);
         assert_eq!(diagnosis(4, 12), None);

@@ -146,6 +146,7 @@ impl Session {
         self.watcher.list_again();
         let watcher = &mut self.watcher;
         watcher.connections.close(end_ns);
+        watcher.connections.forget_others();
         let mut account = Account::new(&watcher.kernel.counters()?, &watcher.connections);
         account.lose(UNFOLLOWED, watcher.unfollowed);
         account.note(UNLISTED, watcher.unlisted);

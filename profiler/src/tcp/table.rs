@@ -215,6 +215,7 @@ pub(super) fn event(event: &TcpEvent, connection: &Connection, start_ns: u64) ->
         what::RETRANSMIT => "segment sent again".to_owned(),
         what::RESET_SENT => "reset sent".to_owned(),
         what::ACCEPTED => "taken by its process".to_owned(),
+        what::TAKEN => "taken by another process".to_owned(),
         _ => "reset received".to_owned(),
     };
     let at = Duration::from_nanos(event.time_ns.saturating_sub(start_ns)).as_secs_f64();

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -41,7 +42,14 @@ pub(super) struct Watcher {
 }
 
 /// Sockets of some namespaces, by the namespace's inode number.
-type Lists = BTreeMap<u32, Vec<Found>>;
+type Lists = BTreeMap<u32, Listing>;
+
+/// Sockets of a namespace.
+struct Listing {
+    found: Vec<Found>,
+    /// Ports that its clients are given.
+    given: RangeInclusive<u16>,
+}
 
 impl Watcher {
     /// Loads the kernel side; nothing is watched yet. `all` for everybody's connections.
@@ -114,9 +122,19 @@ impl Watcher {
         if owners.is_empty() && !self.all {
             return;
         }
-        let found: Vec<Found> = self.lists(pids).into_values().flatten().collect();
-        let ports = self.follow_listeners(&found, &owners);
-        for socket in &found {
+        for listing in self.lists(pids).into_values() {
+            self.list_namespace(&listing, &owners);
+        }
+    }
+
+    fn list_namespace(&mut self, listing: &Listing, owners: &BTreeMap<u32, u32>) {
+        self.follow_listeners(&listing.found, owners);
+        // Whoever listens: a worker has connections that came to its master's port.
+        let ports: BTreeSet<Listener> = (listing.found.iter())
+            .filter(|socket| socket.listed.state == tcp_state::LISTEN)
+            .map(listener)
+            .collect();
+        for socket in &listing.found {
             let owner = owners.get(&socket.inode).copied();
             let is_over = matches!(
                 socket.listed.state,
@@ -125,13 +143,14 @@ impl Watcher {
             if is_over || (owner.is_none() && !self.all) {
                 continue;
             }
-            let is_server = ports.contains(&listener(socket));
+            let is_given = listing.given.contains(&socket.listed.ends.local.port());
             let owner = Socket {
                 tgid: owner.unwrap_or(0),
-                role: if is_server {
-                    role::SERVER
-                } else {
-                    role::UNKNOWN
+                role: match (ports.contains(&listener(socket)), is_given) {
+                    (true, _) => role::SERVER,
+                    (false, true) => role::CLIENT,
+                    // Perhaps of a server that listens no more.
+                    (false, false) => role::UNKNOWN,
                 },
             };
             self.unfollowed += u64::from(!self.kernel.follow_socket(socket.cookie, owner));
@@ -141,28 +160,21 @@ impl Watcher {
     }
 
     /// What comes to the ports of targets is theirs.
-    fn follow_listeners(
-        &mut self,
-        found: &[Found],
-        owners: &BTreeMap<u32, u32>,
-    ) -> BTreeSet<Listener> {
-        let mut ports = BTreeSet::new();
+    fn follow_listeners(&mut self, found: &[Found], owners: &BTreeMap<u32, u32>) {
         for socket in found {
             if socket.listed.state == tcp_state::LISTEN
                 && let Some(&tgid) = owners.get(&socket.inode)
             {
                 let listener = listener(socket);
-                ports.insert(listener);
                 self.unfollowed += u64::from(!self.kernel.follow_listener(listener, tgid));
             }
         }
-        ports
     }
 
     /// Notes what is open now, with its figures. Gives the namespaces that were looked into.
     pub(super) fn list_again(&mut self) -> BTreeSet<u32> {
         let lists = self.lists(&self.pids());
-        for socket in lists.values().flatten() {
+        for socket in lists.values().flat_map(|listing| &listing.found) {
             if !matches!(
                 socket.listed.state,
                 tcp_state::LISTEN | tcp_state::TIME_WAIT | tcp_state::CLOSE
@@ -188,8 +200,9 @@ impl Watcher {
         }
         let pids = self.pids();
         let owners = sockets::owners_of(pids.iter().copied());
-        let found: Vec<Found> = self.lists(&pids).into_values().flatten().collect();
-        self.follow_listeners(&found, &owners);
+        for listing in self.lists(&pids).into_values() {
+            self.follow_listeners(&listing.found, &owners);
+        }
     }
 
     /// Every TCP socket in the namespaces of these processes.
@@ -197,8 +210,8 @@ impl Watcher {
         let mut lists = Lists::new();
         for (net, namespace) in sockets::namespaces_of(pids.iter().copied()) {
             match listed_in(net, &namespace) {
-                Ok(found) => {
-                    lists.insert(net, found);
+                Ok(listing) => {
+                    lists.insert(net, listing);
                 }
                 Err(_) => self.unlisted += 1,
             }
@@ -220,6 +233,11 @@ fn listener(socket: &Found) -> Listener {
     }
 }
 
-fn listed_in(net: u32, namespace: &File) -> io::Result<Vec<Found>> {
-    sockets::within(namespace, || sockets::tcp::sockets(net))
+fn listed_in(net: u32, namespace: &File) -> io::Result<Listing> {
+    sockets::within(namespace, || {
+        Ok(Listing {
+            found: sockets::tcp::sockets(net)?,
+            given: sockets::tcp::given_ports(),
+        })
+    })
 }
