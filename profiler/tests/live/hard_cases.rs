@@ -44,7 +44,7 @@ fn wait_for(postgres: &Postgres, query: &str) -> String {
 
 /// Connections that are never idle are entered, left and entered again, those too whose statements were prepared long
 /// Whether a row is of pgbench's statement, whose text is not known so far.
-fn is_nameless(row: &&Value) -> bool {
+fn is_nameless(row: &Value) -> bool {
     let statement = row["statement"].as_str().unwrap_or_default();
     statement.starts_with("<prepared before attach: P_0, ")
 }
@@ -143,7 +143,7 @@ fn texts_from_before_are_found() {
         let before = report
             .statements()
             .iter()
-            .find(is_nameless)
+            .find(|row| is_nameless(row))
             .map_or(0, calls);
         println!("{} calls with their text, {before} without", calls(row));
         assert!(calls(row) > before, "{row:#}");

@@ -1,11 +1,18 @@
 //! Cuts the bytes of one direction into messages, however they arrive. A message that comes in one piece is not
 //! copied; of one that does not, only what [`Keep`] says is. Bodies without interest are skipped by count.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::{
     chunk::{Direction, Stamp, saturated},
     fields::number,
-    message::{Keep, Kind, Message, TEXT_MAX, is_plausible},
+    message::{Keep, Kind, LONG_TEXT_MAX, Message, TEXT_MAX, is_plausible},
 };
+
+/// Most long texts that are kept at a time, of all connections: 32 MiB.
+const LONG_MAX: usize = 32;
+/// How many are.
+static LONG: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of the buffer that are kept between messages; one that had to grow further is given back.
 const BUFFER_KEPT: usize = 4096;
@@ -30,6 +37,26 @@ pub(super) struct Framer {
     begin: Stamp,
     body: Option<Body>,
     kept: Vec<u8>,
+    /// Where `kept` may be long.
+    long: Option<Long>,
+}
+
+/// The right to keep a long text.
+#[derive(Debug)]
+struct Long(());
+
+impl Long {
+    fn take() -> Option<Self> {
+        let one_more = |count: usize| (count < LONG_MAX).then_some(count + 1);
+        let taken = LONG.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.is_ok().then_some(Self(()))
+    }
+}
+
+impl Drop for Long {
+    fn drop(&mut self) {
+        LONG.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +65,14 @@ struct Body {
     bytes: u64,
     remaining: u64,
     keep: Keep,
+}
+
+impl Body {
+    /// Whether it is one of a statement that is longer than most.
+    fn is_long_text(&self, direction: Direction) -> bool {
+        let is_text = matches!(self.kind, Kind::Tagged(b'Q' | b'P'));
+        direction == Direction::Frontend && is_text && self.remaining > TEXT_MAX as u64
+    }
 }
 
 /// What the next bytes made.
@@ -60,6 +95,7 @@ impl Framer {
             begin: Stamp::default(),
             body: None,
             kept: Vec::new(),
+            long: None,
         }
     }
 
@@ -69,6 +105,7 @@ impl Framer {
         self.header_bytes = 0;
         self.body = None;
         self.kept = Vec::new();
+        self.long = None;
     }
 
     /// Bytes of a message that has begun and is not complete.
@@ -118,7 +155,7 @@ impl Framer {
             if self.header_bytes < size {
                 return Framed::Starved;
             }
-            let Some(body) = self.head() else {
+            let Some(mut body) = self.head() else {
                 return Framed::Broken;
             };
             self.header_bytes = 0;
@@ -126,6 +163,15 @@ impl Framer {
                 self.kept = Vec::new();
             }
             self.kept.clear();
+            self.long = None;
+            if body.is_long_text(self.direction) {
+                self.long = Long::take();
+                body.keep.bytes = if self.long.is_some() {
+                    LONG_TEXT_MAX
+                } else {
+                    TEXT_MAX
+                };
+            }
             self.body = Some(body);
         }
         self.fill(input);
@@ -158,7 +204,7 @@ impl Framer {
         let (message, rest) = input.split_at_checked(saturated(bytes))?;
         *input = rest;
         let body = &message[5..];
-        let kept = &body[..body.len().min(TEXT_MAX)];
+        let kept = &body[..body.len().min(LONG_TEXT_MAX)];
         Some(Framed::Message(Message {
             kind,
             bytes,

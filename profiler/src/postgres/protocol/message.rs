@@ -8,6 +8,8 @@ use super::chunk::{Direction, Stamp};
 
 /// Bytes of a statement's text and name that are looked at.
 pub(super) const TEXT_MAX: usize = 65_536;
+/// So much of a text that is longer, unless too many are under way.
+pub(super) const LONG_TEXT_MAX: usize = 1 << 20;
 /// Longest message that is not one of those that carry data or text, to the server and from it.
 const SMALL_MAX: u32 = 10_000;
 const SMALL_ANSWER_MAX: u32 = 30_000;

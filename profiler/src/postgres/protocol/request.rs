@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Most statements of a Query that are told apart.
-const QUERY_STATEMENTS_MAX: usize = 256;
+const QUERY_STATEMENTS_MAX: usize = 16_384;
 /// Bytes of tag and length.
 const HEADER_BYTES: u64 = 5;
 

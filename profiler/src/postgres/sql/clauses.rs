@@ -1,7 +1,8 @@
 //! Words that are values, and names that are made up for each use: told by where they stand in a statement.
 //!
 //! Values are what SET gives to a setting (alone or in ALTER and CREATE) and whatever follows PASSWORD of a role. Names
-//! made up by programs and drivers are those of savepoints, cursors, temporary tables and of what DEALLOCATE removes.
+//! made up by programs and drivers are those of savepoints, cursors, channels, prepared statements and temporary tables;
+//! schemas may be one for each tenant.
 
 use super::lexer::{Kind, Token};
 
@@ -38,6 +39,12 @@ enum Place {
     Password,
 }
 
+/// Words that the name of a table follows.
+const BEFORE_TABLE: &[&str] = &[
+    "from", "join", "into", "update", "table", "only", "exists", "truncate", "copy", "analyze",
+    "vacuum",
+];
+
 /// Which clauses a statement may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Statement {
@@ -71,8 +78,8 @@ impl<'a> Clauses<'a> {
         }
     }
 
-    /// Takes the next token.
-    pub(super) fn meaning(&mut self, token: &Token) -> Meaning {
+    /// Takes the next token; the others follow.
+    pub(super) fn meaning(&mut self, token: &Token, rest: &[Token]) -> Meaning {
         if token.is_punctuation(self.text, ";") {
             *self = Self::new(self.text);
             return Meaning::Itself;
@@ -88,8 +95,13 @@ impl<'a> Clauses<'a> {
                 self.value(token, is_name)
             }
             _ => {
+                let is_made_up = is_name && self.is_of_many(token, rest);
                 self.follow(token);
-                Meaning::Itself
+                if is_made_up {
+                    Meaning::MadeUp
+                } else {
+                    Meaning::Itself
+                }
             }
         };
         self.previous = Some(*token);
@@ -103,6 +115,25 @@ impl<'a> Clauses<'a> {
                 self.statement,
                 Statement::Other | Statement::Create | Statement::Select
             )
+    }
+
+    /// Whether a name is of a schema, of which there may be one for each tenant, or of a table that calls itself temporary.
+    fn is_of_many(&self, token: &Token, rest: &[Token]) -> bool {
+        let dot = |at: usize| {
+            rest.get(at)
+                .is_some_and(|next| next.is_punctuation(self.text, "."))
+        };
+        let is_table = (self.previous.as_ref())
+            .is_some_and(|previous| previous.is_among(self.text, BEFORE_TABLE));
+        let is_schema = dot(0) && (is_table || dot(2));
+        let name = token.of(self.text).trim_ascii_start();
+        let name = name.strip_prefix(b"\"").unwrap_or(name);
+        let begins = |prefix: &[u8]| {
+            let beginning = name.get(..prefix.len());
+            beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
+        };
+        let is_temporary = begins(b"tmp") || begins(b"temp");
+        is_schema || is_temporary && (is_table || dot(0))
     }
 
     fn follow(&mut self, token: &Token) {
@@ -127,10 +158,10 @@ impl<'a> Clauses<'a> {
             (Statement::Create, Place::Object)
         } else if is(&["alter"]) {
             (Statement::Other, Place::Object)
-        } else if is(&["declare"]) {
+        } else if is(&["declare", "prepare", "execute"]) {
             (Statement::Other, Place::Name)
         } else if is(&["savepoint", "release", "rollback", "close", "fetch", "move"])
-            || is(&["deallocate"])
+            || is(&["deallocate", "listen", "unlisten", "notify"])
         {
             (Statement::Other, Place::Names)
         } else {

@@ -47,6 +47,28 @@ const GROUPS: &[&[&str]] = &[
     &["INSERT INTO u VALUES (1)"],
     &["SAVEPOINT a1", "savepoint a23"],
     &["SAVEPOINT a"],
+    &[
+        "SAVEPOINT sp_9b1deb4d_3b7d_4bad_9bdd_2b0d7b3dcb6d",
+        "SAVEPOINT sp_0c9ff01e_cafe_4e1a_beef_0123456789ab",
+    ],
+    &[
+        "DECLARE \"9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d\" CURSOR FOR SELECT a",
+        "DECLARE \"1c9ff01e-cafe-4e1a-beef-0123456789ab\" CURSOR FOR SELECT a",
+    ],
+    &["LISTEN room_12", "LISTEN room_7"],
+    &["EXECUTE s_1(2)", "EXECUTE s_22(3)"],
+    &[
+        "SELECT a FROM tenant_1.t JOIN tenant_1.u ON true",
+        "SELECT a FROM tenant_22.t JOIN tenant_22.u ON true",
+    ],
+    &["SELECT t1.a FROM u t1", "select t1.a from u t1"],
+    &["SELECT t2.a FROM u t2"],
+    &[
+        "INSERT INTO tmp_8f3a2b VALUES (1)",
+        "INSERT INTO tmp_77aa01 VALUES (2)",
+    ],
+    &["SELECT temp1 FROM t"],
+    &["SELECT temp2 FROM t"],
     &["SELECT ab", "SELECT AB"],
     &["SELECT a b"],
     &["SELECT a.b"],

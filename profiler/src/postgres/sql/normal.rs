@@ -2,7 +2,7 @@
 //!
 //! Each constant becomes `$n`, counted from the text's own highest parameter, with its sign where it is one; TRUE,
 //! FALSE and NULL stay. Comments go, blanks become one. The further elements of a list become `/*, ... */`, digits in
-//! made-up names `$` (`sp_1` is `sp_$`, which is a name of its own to the server, so that a normal form is its own
+//! made-up names `$`, and hexadecimal ones (`sp_1` is `sp_$`, which is a name of its own to the server, so that a normal form is its own
 //! normal form). ` …` at the end says that the text is cut. Words stay as written, bytes that are no UTF-8 become
 //! U+FFFD and control characters their pictures, so that a text is one line that no terminal acts upon.
 
@@ -72,13 +72,14 @@ fn write(writer: &mut Writer<'_>, tokens: &[Token], text: &[u8]) {
             index = range.end;
             continue;
         }
-        let meaning = clauses.meaning(token);
+        let rest = tokens.get(index + 1..).unwrap_or_default();
+        let meaning = clauses.meaning(token, rest);
         if token.kind == Kind::Word && clauses.may_have_lists() {
             omitted.extend(lists.further(index));
         }
         let number = tokens.get(index + 1);
         if let Some(number) = number.filter(|_| is_sign(tokens, index, text)) {
-            clauses.meaning(number);
+            clauses.meaning(number, rest.get(1..).unwrap_or_default());
             writer.literal(token.begin, number.end);
             index += 2;
             continue;

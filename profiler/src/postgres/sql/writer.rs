@@ -62,7 +62,7 @@ impl<'a> Writer<'a> {
                     self.out.push('"');
                 }
                 if meaning == Meaning::MadeUp {
-                    without_digits(&mut self.out, begin);
+                    without_numbers(&mut self.out, begin);
                 }
                 let shown = self.out.get(begin..).unwrap_or_default();
                 match kind {
@@ -138,9 +138,41 @@ pub(super) fn shown(bytes: &[u8]) -> Cow<'_, str> {
     shown.collect()
 }
 
-/// Puts `$` for each run of digits from `begin` on.
-fn without_digits(out: &mut String, begin: usize) {
+/// Fewest hexadecimal digits that are a number, with a digit among them.
+const HEX_MIN: usize = 6;
+/// Digits of the shorter parts of a UUID.
+const UUID_PART: usize = 4;
+
+/// Puts `$` for each number from `begin` on: parts of hexadecimal digits, and runs of decimal ones.
+fn without_numbers(out: &mut String, begin: usize) {
     let name = out.split_off(begin);
+    let is_apart = |char: char| !char.is_ascii_alphanumeric() && char != '$';
+    let mut was_hex = false;
+    for part in name.split_inclusive(is_apart) {
+        let (digits, apart) = match part.char_indices().next_back() {
+            Some((at, last)) if is_apart(last) => part.split_at(at),
+            _ => (part, ""),
+        };
+        let is_of_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let has_digit = digits.bytes().any(|byte| byte.is_ascii_digit());
+        was_hex = is_of_hex
+            && (digits.len() >= HEX_MIN && has_digit
+                || digits.len() == 8
+                || digits.len() == UUID_PART && (was_hex || has_digit));
+        if !was_hex {
+            without_digits(out, digits);
+        } else if out.len() == begin {
+            // A word begins with a letter.
+            out.push_str("x$");
+        } else {
+            out.push('$');
+        }
+        out.push_str(apart);
+    }
+}
+
+/// Puts `$` for each run of digits.
+fn without_digits(out: &mut String, name: &str) {
     let mut is_run = false;
     for char in name.chars() {
         let is_digit = char.is_ascii_digit();
