@@ -91,6 +91,8 @@ struct Supervisor {
     budget: Budget<Capability>,
     overhead: Overhead,
     told: String,
+    /// What stands still, without its figures.
+    trouble: String,
     outlets: Outlets,
 }
 
@@ -121,6 +123,7 @@ impl Supervisor {
             budget: budget(&settings),
             overhead: Overhead::begin(Duration::ZERO),
             told: String::new(),
+            trouble: String::new(),
             outlets,
             settings,
             log,
@@ -346,14 +349,22 @@ impl Supervisor {
         ];
         let (snapshot, exports) = (self.status.snapshot(), self.outlets.exports.health());
         let still = health::standstill(&snapshot, &exports, Instant::now());
+        let trouble = still.join("; ");
+        // Once a kind: for how long it lasts is no other one.
+        let kind = trouble.chars().filter(|char| !char.is_ascii_digit());
+        let kind: String = kind.collect();
         if alive == [true; 4] && still.is_empty() {
             manager::alive();
-        } else {
+            if !self.trouble.is_empty() {
+                tracing::info!("nothing stands still any more");
+            }
+        } else if kind != self.trouble {
             tracing::error!(
-                trouble = still.join("; "),
+                trouble,
                 "something stands still: the watchdog of the service manager gets no answer"
             );
         }
+        self.trouble = kind;
     }
 
     fn line(&self) -> String {

@@ -111,7 +111,7 @@ impl Daemon {
     /// Waits until so many windows are there.
     #[track_caller]
     pub(crate) fn windows(&self, wanted: usize) -> Vec<Entry> {
-        let found = (0..1200).find_map(|_| {
+        let found = (0..6000).find_map(|_| {
             sleep(Duration::from_millis(50));
             let entries = store::list(&self.state).unwrap_or_default();
             (entries.len() >= wanted).then_some(entries)

@@ -453,11 +453,11 @@ int main(void) {
     let list = report["connections"].as_array_mut().expect("a list");
     list.retain(|one| number(&one["net"]) == namespace.ino());
     let report = serde_json::json!({ "connections": list });
-    // The client of the one from before is not known as such: nobody saw it connect.
+    // The client of the one from before is known by its port, which the kernel has given to it.
     for (role, bytes, expected) in [
-        ("client", "sent", (0, 20, 2000)),
+        ("client", "sent", (1, 20, 2070)),
         ("server", "received", (1, 20, 2070)),
-        ("?", "sent", (1, 0, 70)),
+        ("?", "sent", (0, 0, 0)),
     ] {
         let list = connections(&report, role, ":4000");
         let sum: u64 = list.iter().map(|one| number(&one[bytes])).sum();

@@ -352,7 +352,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("DO $$ BEGIN PERFORM 'x'; END $$", "DO $1"),
     // Other statements with values.
     ("NOTIFY c, 'payload'", "NOTIFY c, $1"),
-    ("LISTEN \"c 1\"", "LISTEN \"c 1\""),
+    ("LISTEN \"c 1\"", "LISTEN \"c $\""),
     ("COMMENT ON TABLE t IS 'x'", "COMMENT ON TABLE t IS $1"),
     ("EXECUTE q1 (1, 'a')", "EXECUTE q1 ($1, $2)"),
     (
