@@ -38,8 +38,11 @@ const OPAQUE_UNKNOWN: &str = "encrypted (TLS), of Postgres or not";
 /// What was looked at, beside what connections told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sockets {
-    /// Sockets with Postgres traffic, and streams of it within TLS.
+    /// Sockets with Postgres traffic, and streams of it within TLS, that were met.
     pub(super) postgres: u64,
+    /// Those that are open. Of a window: that were open when it began.
+    #[serde(default)]
+    pub(super) open: u64,
     /// Sockets with other traffic, which was not kept.
     pub(super) other: u64,
     /// Sockets with too little traffic to tell.
@@ -54,15 +57,32 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// What came to this since then.
+    /// What came to this since then, beside what was open.
     pub(super) fn since(self, before: Self) -> Self {
-        self.with(before, u64::saturating_sub)
+        Self {
+            open: before.open,
+            ..self.with(before, u64::saturating_sub)
+        }
+    }
+
+    /// Both windows together. What was open at one of them may have been at the other.
+    fn merged(self, other: Self) -> Self {
+        Self {
+            open: self.open.max(other.open),
+            ..self.with(other, u64::saturating_add)
+        }
+    }
+
+    /// Connections of Postgres, those that were open before included.
+    pub(super) fn connections(&self) -> u64 {
+        self.postgres.saturating_add(self.open)
     }
 
     /// Field by field.
     fn with(self, other: Self, each: fn(u64, u64) -> u64) -> Self {
         Self {
             postgres: each(self.postgres, other.postgres),
+            open: 0,
             other: each(self.other, other.other),
             undecided: each(self.undecided, other.undecided),
             encrypted: self.encrypted.with(other.encrypted, each),
@@ -185,7 +205,7 @@ impl Account {
     /// Takes that of another window in.
     pub(super) fn merge(&mut self, other: Self) {
         add_count(&mut self.transfers, other.transfers);
-        self.sockets = self.sockets.with(other.sockets, u64::saturating_add);
+        self.sockets = self.sockets.merged(other.sockets);
         add_count(&mut self.calls, other.calls);
         add_count(&mut self.in_rows, other.in_rows);
         add(&mut self.without_end, other.without_end);
@@ -211,6 +231,24 @@ impl Account {
         }
     }
 
+    /// What was seen in place of Postgres, and what to try.
+    fn nothing_seen(&self) -> Option<&'static str> {
+        let sockets = &self.sockets;
+        if self.calls > 0 || sockets.connections() > 0 {
+            return None;
+        }
+        Some(if self.transfers == 0 {
+            "nothing was sent or received: name the process that has the connections, with `--descendants` for the workers \
+             of a server that forks"
+        } else if sockets.encrypted.postgres + sockets.encrypted.unknown > 0 {
+            "what was seen is encrypted"
+        } else if sockets.other > 0 {
+            "what was sent and received is no Postgres: the connections may be those of another process, such as a pooler"
+        } else {
+            "too little was sent and received to tell: record for longer"
+        })
+    }
+
     /// In words, one fact a line.
     pub(super) fn lines(&self) -> Vec<String> {
         let sockets = &self.sockets;
@@ -218,7 +256,9 @@ impl Account {
             format!("sends and receives seen: {}", self.transfers),
             format!(
                 "connections: {} of Postgres, {} of something else, {} without enough traffic to tell",
-                sockets.postgres, sockets.other, sockets.undecided
+                sockets.connections(),
+                sockets.other,
+                sockets.undecided
             ),
             format!("calls seen: {}", self.calls),
             format!("calls in the rows: {}", self.in_rows),
@@ -239,6 +279,7 @@ impl Account {
         if unread > 0 && self.tls == Tls::Off {
             lines.push("hint: `--tls auto` reads what passes through OpenSSL".to_owned());
         }
+        lines.extend(self.nothing_seen().map(|hint| format!("hint: {hint}")));
         if self.lost.is_empty() {
             lines.push("lost: nothing".to_owned());
         }

@@ -225,10 +225,17 @@ impl Backend {
 #[derive(Debug)]
 pub(super) struct Activity {
     pub(super) status: Status,
-    /// The name that its client gave itself.
-    pub(super) application: Vec<u8>,
+    application: Vec<u8>,
     /// The class of what it waits for.
     pub(super) wait: Option<&'static str>,
+}
+
+impl Activity {
+    /// The name that its client gave itself, if it did.
+    pub(super) fn application(&self) -> Option<Arc<str>> {
+        let name = String::from_utf8_lossy(&self.application);
+        (!name.is_empty()).then(|| Arc::from(name.as_ref()))
+    }
 }
 
 fn activity(memory: &File, addresses: Addresses, pids: [u32; 2]) -> Option<Activity> {

@@ -39,7 +39,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String, OutputError> {
         "account": report.account.map(|account| json!({
             "transfers": account.transfers,
             "connections": {
-                "postgres": account.sockets.postgres,
+                "postgres": account.sockets.connections(),
                 "other": account.sockets.other,
                 "undecided": account.sockets.undecided,
                 "decrypted": account.sockets.encrypted.read,

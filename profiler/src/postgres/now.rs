@@ -125,8 +125,7 @@ impl Found {
             texts.is_under_way(id);
         }
         let began_us = (self.activity.as_ref()).and_then(|activity| activity.status.transaction_us);
-        let application = (self.activity.as_ref())
-            .map(|activity| String::from_utf8_lossy(&activity.application).into_owned());
+        let application = (self.activity.as_ref()).and_then(Activity::application);
         Some(UnderWay {
             statement: id.map_or_else(
                 || "<statement not seen>".to_owned(),
@@ -143,9 +142,7 @@ impl Found {
             backend: Some(backend),
             client,
             origin: Arc::new(Origin {
-                application: (application.filter(|name| !name.is_empty()))
-                    .map(Arc::from)
-                    .or(origin.application),
+                application: application.or(origin.application),
                 ..origin
             }),
         })

@@ -108,13 +108,17 @@ pub(super) fn rows<'a>(
             }
         })
         .collect();
-    rows.sort_by(|one, other| {
-        let of =
-            |row: &Row<'_>| Reverse((weight(row.figures, selection.sort), row.figures.total_ns));
-        let names = |row: &Row<'a>| (row.text.clone(), row.by);
-        of(one)
-            .cmp(&of(other))
-            .then_with(|| names(one).cmp(&names(other)))
+    // Both sides of a statement are beside each other.
+    let weights = |row: &Row<'_>| (weight(row.figures, selection.sort), row.figures.total_ns);
+    let mut most: BTreeMap<(String, Option<&str>), (u64, u64)> = BTreeMap::new();
+    for row in &rows {
+        let most = most.entry((row.text.clone(), row.by)).or_default();
+        *most = weights(row).max(*most);
+    }
+    rows.sort_by_cached_key(|row| {
+        let name = (row.text.clone(), row.by);
+        let most = most.get(&name).copied();
+        (Reverse(most), name, Reverse(weights(row)))
     });
     let more = rows.len().saturating_sub(selection.limit);
     rows.truncate(selection.limit);

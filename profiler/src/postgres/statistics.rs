@@ -28,6 +28,8 @@ pub enum By {
     User,
     /// The other end of the connection.
     Peer,
+    /// What the client calls itself.
+    Application,
     /// The process whose calls are seen.
     Pid,
 }
@@ -154,6 +156,7 @@ impl Statistics {
             By::Database => origin.database.clone(),
             By::User => origin.user.clone(),
             By::Peer => origin.peer.clone(),
+            By::Application => origin.application.clone(),
             By::Pid => Some(Arc::from(origin.pid.to_string())),
         });
         let mut key = Key {

@@ -174,6 +174,8 @@ impl Streams {
         let mut sockets = self.sockets;
         let undecided = |stream: &&Stream| matches!(stream.what, What::Undecided(_));
         sockets.undecided += self.followed.values().filter(undecided).count() as u64;
+        let open = |stream: &&Stream| matches!(stream.what, What::Postgres(_));
+        sockets.open = self.followed.values().filter(open).count() as u64;
         sockets.encrypted = self.encrypted.counts();
         sockets
     }

@@ -6,7 +6,7 @@ use super::{
     figures::{Figures, Seen},
     now::UnderWay,
     origin::{Origin, side_text},
-    protocol::{Call, Outcome},
+    protocol::{Call, Outcome, Side},
     report::{Report, Row},
     statistics::By,
 };
@@ -112,6 +112,7 @@ fn by_text(by: By) -> &'static str {
         By::Database => "by database",
         By::User => "by user",
         By::Peer => "by peer",
+        By::Application => "by application",
         By::Pid => "by pid",
     }
 }
@@ -196,6 +197,13 @@ fn summary(report: &Report<'_>) -> Vec<String> {
             bytes(copied_out)
         ));
     }
+    if report.rows.iter().any(|row| row.side == Side::Client) {
+        lines.push(
+            "times at a client include its own, until it reads the answer, and the network's: the server's are seen at the \
+             server"
+                .to_owned(),
+        );
+    }
     lines.extend(connections(report));
     if statistics.cancels > 0 {
         lines.push(format!("cancel requests: {}", statistics.cancels));
@@ -244,10 +252,10 @@ fn connections(report: &Report<'_>) -> Vec<String> {
         lines.push(format!("connections refused: {count} with {code}"));
     }
     if let Some(account) = report.account
-        && account.sockets.postgres > 0
+        && account.sockets.connections() > 0
     {
         let calls = report.statistics.calls;
-        let tenths = calls * 10 / account.sockets.postgres;
+        let tenths = calls * 10 / account.sockets.connections();
         lines.push(format!(
             "calls per connection: {}.{}",
             tenths / 10,

@@ -128,6 +128,8 @@ impl World for Around<'_> {
                 met.origin = met.origin.with_title(&title(backend));
                 met.origin.backend = Some(backend);
             }
+            let (activity, _) = self.backends.ask(backend);
+            met.origin.application = activity.and_then(|activity| activity.application());
         }
         met
     }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    bench::bench,
+    bench::{Target, bench, text},
     drivers::{self, NODE, PYTHON, PYTHON_MODULES},
     packages::{node_modules, venv},
     postgres::Postgres,
@@ -374,4 +374,50 @@ sys.stdin.readline()
         "{row:#}"
     );
     assert_eq!(number(&report.0["account"]["connections"], "postgres"), 1);
+}
+
+/// Who asks is known of a connection from before, at both ends, by the backend's own account.
+#[test]
+fn who_asks_is_known() {
+    let Some(bench) = bench() else { return };
+    let postgres = server();
+    sql(&postgres, TABLES);
+    let program = "import psycopg2, sys
+connection = psycopg2.connect('', application_name='shop')
+connection.autocommit = True
+print('ready', flush=True)
+sys.stdin.readline()
+for key in range(5):
+    connection.cursor().execute('SELECT name FROM items WHERE id = %s', (key,))
+print('done', flush=True)
+sys.stdin.readline()
+";
+    let Some(mut client) = Client::python(program, &postgres) else {
+        return;
+    };
+    assert_eq!(client.line(), "ready");
+    let by = ["--by", "application", "-p"];
+    let watch = |pid: String| Watch::start(&bench, &[&by[..], &[pid.as_str()]].concat());
+    let watches = [watch(client.pid()), watch(postgres.server.id().to_string())];
+    assert_eq!(client.go_on(), "done");
+    for watch in watches {
+        let report = watch.end();
+        let row = report.statement("SELECT name FROM items WHERE id = $1");
+        assert_eq!((&row["by"], number(row, "calls")), (&"shop".into(), 5));
+        let known = ["databases", "users", "applications"].map(|key| row[key][0].is_string());
+        assert_eq!(known, [true; 3], "{row:#}");
+    }
+}
+
+/// Where there is no Postgres, it is said what there was and what to try.
+#[test]
+fn processes_without_postgres_are_named_so() {
+    let Some(bench) = bench() else { return };
+    let target = Target::spawn(Command::new("sleep").arg("60"));
+    let output = bench.profiler(&["queries", "-p", &target.pid(), "-d", "200ms"]);
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("hint: nothing was sent or received: name the process"),
+        "{table}"
+    );
 }
