@@ -206,7 +206,9 @@ impl Streams {
                 what: What::Undecided(Undecided::default()),
             }),
         };
-        stream.last = header;
+        if stream.last.tgid != header.tgid {
+            stream.last = header;
+        }
         if let What::Other { tries, since_ns } = stream.what {
             // It was silent for long enough: else the kernel side would not tell it.
             if header.exit_ns <= since_ns || is_within_tls(&header) {
