@@ -64,7 +64,7 @@ pub struct QueriesArgs {
     /// How long: 30, 30s, 500ms, 5m [default: 30s; with a COMMAND, to its end]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
-    /// A row for each statement and database, user, other end or process
+    /// A row for each statement and database, user, other end, application or process
     #[arg(long, value_name = "WHAT")]
     pub by: Option<By>,
     /// Read what is encrypted where it passes through OpenSSL (see below)

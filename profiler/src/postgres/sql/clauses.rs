@@ -158,7 +158,7 @@ impl<'a> Clauses<'a> {
             (Statement::Create, Place::Object)
         } else if is(&["alter"]) {
             (Statement::Other, Place::Object)
-        } else if is(&["declare", "prepare", "execute"]) {
+        } else if is(&["declare", "prepare"]) {
             (Statement::Other, Place::Name)
         } else if is(&["savepoint", "release", "rollback", "close", "fetch", "move"])
             || is(&["deallocate", "listen", "unlisten", "notify"])

@@ -357,7 +357,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("EXECUTE q1 (1, 'a')", "EXECUTE q1 ($1, $2)"),
     (
         "PREPARE q1 (int) AS SELECT $1, 2",
-        "PREPARE q1 (int) AS SELECT $1, $2",
+        "PREPARE q$ (int) AS SELECT $1, $2",
     ),
     (
         "COPY t (a) FROM '/tmp/x' WITH (FORMAT csv, DELIMITER ';', NULL 'n')",

@@ -56,7 +56,9 @@ const GROUPS: &[&[&str]] = &[
         "DECLARE \"1c9ff01e-cafe-4e1a-beef-0123456789ab\" CURSOR FOR SELECT a",
     ],
     &["LISTEN room_12", "LISTEN room_7"],
-    &["EXECUTE s_1(2)", "EXECUTE s_22(3)"],
+    &["PREPARE s_1 AS SELECT 2", "PREPARE s_22 AS SELECT 3"],
+    &["EXECUTE s_1(2)", "EXECUTE s_1(3)"],
+    &["EXECUTE s_22(3)"],
     &[
         "SELECT a FROM tenant_1.t JOIN tenant_1.u ON true",
         "SELECT a FROM tenant_22.t JOIN tenant_22.u ON true",
