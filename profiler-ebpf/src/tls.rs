@@ -23,7 +23,7 @@ use profiler_common::{
 };
 
 use crate::{
-    arch, buffer, filter,
+    arch, buffer, filter, interest,
     maps::{
         EVENTS, TLS_CALLS, TLS_STREAMS, TlsCall, TlsKey, TlsStream, WireSocket, count, wire_setting,
     },
@@ -160,7 +160,7 @@ pub(crate) fn returned(ctx: &ProbeContext) {
     };
     let position = *seen;
     *seen += length;
-    if !wire::is_wanted(stream.id, call.connection) {
+    if !interest::is_wanted(stream.id, call.connection) {
         return;
     }
     let passed = Passed {
@@ -194,7 +194,7 @@ pub(crate) fn freed(ctx: &ProbeContext) {
     };
     // SAFETY: a live map value; threads that use one connection take turns.
     let stream = unsafe { &mut *stream };
-    if wire::is_wanted(stream.id, connection) {
+    if interest::is_wanted(stream.id, connection) {
         let passed = Passed {
             key,
             buffer: 0,

@@ -15,7 +15,7 @@ use profiler_common::{
     outcome::Counter,
     wire::{
         KIND_WIRE, PIECES_MAX, RECEIVED, SENT, TAIL_BYTES, VECTOR_BYTES, VECTORS_MAX, WHOLE_BYTES,
-        WIRE_HEADER_BYTES, WireHeader, WireInterest, family, passing, source,
+        WIRE_HEADER_BYTES, WireHeader, family, source,
     },
 };
 
@@ -25,9 +25,10 @@ use crate::{
     descriptor::SocketFile,
     filter,
     filter::Target,
+    interest::{interest, is_ignored, is_passed, note},
     maps::{
-        EVENTS, WIRE_ENTRIES, WIRE_INTERESTS, WIRE_SCRATCH, WIRE_SCRATCHES, WIRE_SOCKETS,
-        WireScratch, WireSocket, count, tcp_setting, wire_setting,
+        EVENTS, WIRE_ENTRIES, WIRE_SCRATCH, WIRE_SCRATCHES, WIRE_SOCKETS, WireScratch, WireSocket,
+        count, tcp_setting, wire_setting,
     },
     task::{Task, read_at, user_at},
     tcp, tls,
@@ -224,7 +225,7 @@ fn met(file: SocketFile) -> Option<WireSocket> {
 fn tell(call: &Returned, socket: &mut WireSocket, arguments: &[u64; 4]) {
     tls::carried(call.target.tid, socket);
     let interest = interest(call.socket.inode, call.socket.number);
-    note(call, socket);
+    note(call.transfer.direction, call.times.1, socket);
     if is_ignored(interest, socket, call.times.1) {
         return;
     }
@@ -282,67 +283,6 @@ fn write_header(call: &Returned, socket: &WireSocket, position: u64, header: &mu
     (header.local, header.remote) = (socket.local, socket.remote);
     (header.local_port, header.remote_port) = (socket.local_port, socket.remote_port);
     (header.head, header.tail) = (0, 0);
-}
-
-/// Notes when the other end had its turn.
-#[inline(always)]
-fn note(call: &Returned, socket: &mut WireSocket) {
-    let direction = u64::from(call.transfer.direction);
-    if direction != socket.direction {
-        socket.direction = direction;
-        socket.turned_ns = call.times.1;
-    }
-}
-
-/// Whether nothing of a socket is wanted. It is again once it was silent for long enough: by then something else may
-/// come, and what comes is the beginning of it.
-#[inline(always)]
-fn is_ignored(interest: Option<&WireInterest>, socket: &mut WireSocket, now_ns: u64) -> bool {
-    let silent_ns = now_ns.saturating_sub(socket.seen_ns);
-    socket.seen_ns = now_ns;
-    let Some(interest) = interest else {
-        return false;
-    };
-    if interest.quiet_ns == 0 || socket.woken_ns > interest.since_ns {
-        return false;
-    }
-    if silent_ns < interest.quiet_ns {
-        return true;
-    }
-    socket.woken_ns = now_ns;
-    false
-}
-
-/// Whether all bytes of a call are within a long message of no interest.
-#[inline(always)]
-fn is_passed(interest: &WireInterest, header: &WireHeader, turned_ns: u64) -> bool {
-    let (is_passing, until) = if header.direction == SENT {
-        (interest.is_passing[0], interest.passing[0])
-    } else {
-        (interest.is_passing[1], interest.passing[1])
-    };
-    let end = header.position.wrapping_add(header.length);
-    let left = if header.family == family::UNIX {
-        until.wrapping_sub(end) as i64
-    } else {
-        i64::from((until as u32).wrapping_sub(end as u32) as i32)
-    };
-    let is_over = is_passing == passing::ONE_WAY && turned_ns > interest.since_ns;
-    is_passing != 0 && left >= 0 && !is_over
-}
-
-/// Whether user space wants what goes through a connection of a TLS library.
-#[inline(always)]
-pub(crate) fn is_wanted(number: u64, connection: u64) -> bool {
-    !interest(number, connection).is_some_and(|interest| interest.quiet_ns != 0)
-}
-
-/// What user space wants of a socket, or of a connection of a TLS library: both as in [`WireHeader`].
-#[inline(always)]
-fn interest(socket: u64, inode: u64) -> Option<&'static WireInterest> {
-    // SAFETY: words that are written by user space only; one that is old is as good.
-    let interest = unsafe { WIRE_INTERESTS.get(socket) };
-    interest.filter(|interest| interest.inode == inode)
 }
 
 /// The position of the call's first byte in its direction's stream.

@@ -13,8 +13,10 @@
 use serde::{Deserialize, Serialize};
 
 mod account;
+mod around;
 mod backends;
 mod code;
+mod conversation;
 mod csv;
 mod dialect;
 mod encoding;

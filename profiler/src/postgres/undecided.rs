@@ -5,8 +5,8 @@ use std::{collections::VecDeque, mem};
 use profiler_common::wire::{SENT, WireHeader, passing::ONE_WAY};
 
 use super::{
+    conversation::Passing,
     protocol::{Flow, Recognition, recognise},
-    streams::Passing,
     transfer::Transfer,
 };
 

@@ -19,17 +19,17 @@ use rustc_hash::FxHashMap;
 use super::{
     Tls,
     account::{Account, Sockets, unexplained},
+    around::Around,
     backends::Backends,
-    dialect::Parameters,
     idle::{Idle, Served, served},
     now::{Found, UnderWay},
     order::{HOLD_BACK_NS, Order},
     origin::Origin,
-    peers::{self, Peers, is_server, title},
-    protocol::{Ending, Event, Side, StatementId},
+    peers::{self, Peers},
+    protocol::{Ending, Event, StatementId},
     report,
     statistics::{By, Statistics},
-    streams::{Met, Streams, World},
+    streams::Streams,
     table,
     texts::Texts,
     transfer::Transfer,
@@ -96,51 +96,6 @@ struct Marks {
     overflows: u64,
     process: Duration,
     bpf: Option<Duration>,
-}
-
-/// What connections are met in.
-struct Around<'a> {
-    peers: &'a mut Peers,
-    backends: &'a mut Backends,
-    idle: &'a Idle,
-    ran: &'a mut FxHashMap<u64, (StatementId, u64)>,
-}
-
-impl World for Around<'_> {
-    fn meet(&mut self, header: &WireHeader, side: Side, is_begun: bool) -> Met {
-        let mut met = Met {
-            origin: self.peers.origin(header, side),
-            parameters: Parameters::default(),
-            idle: self.idle.state(header),
-            since_ns: self.idle.since_ns(),
-            ran: self.ran.remove(&header.inode),
-            backend: None,
-        };
-        if is_begun {
-            return met;
-        }
-        // By now the process may be gone that used it.
-        let known = self.idle.backend(header);
-        met.backend = known.or_else(|| self.peers.backend(header, side));
-        if let Some(backend) = met.backend {
-            met.parameters = self.backends.parameters(backend).unwrap_or_default();
-            if side == Side::Client {
-                met.origin = met.origin.with_title(&title(backend));
-                met.origin.backend = Some(backend);
-            }
-            let (activity, _) = self.backends.ask(backend);
-            met.origin.application = activity.and_then(|activity| activity.application());
-        }
-        met
-    }
-
-    fn is_server(&mut self, pid: u32) -> bool {
-        is_server(pid)
-    }
-
-    fn now_ns(&mut self) -> u64 {
-        monotonic_ns()
-    }
 }
 
 impl Told {

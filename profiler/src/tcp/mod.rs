@@ -9,6 +9,7 @@
 mod account;
 mod connections;
 mod csv;
+mod end;
 #[cfg(test)]
 mod example;
 mod history;

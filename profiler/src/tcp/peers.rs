@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    connections::{Connection, End, Role},
+    connections::{Connection, Role},
+    end::End,
     times::Times,
 };
 use crate::output::figures::bytes;

@@ -7,7 +7,8 @@ use profiler_common::tcp::{TcpEvent, what};
 use super::{
     Rows,
     account::Account,
-    connections::{Connection, Connections, Role, state_text},
+    connections::{Connection, Connections, Role},
+    end::state_text,
     peers::{self, Peer},
 };
 use crate::{

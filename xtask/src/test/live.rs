@@ -13,7 +13,7 @@ use super::{
 
 /// Files of tests, and single tests, that compare names, contents and exact counts, in their order: no load of another test is their
 /// finding. The last one runs what the first one installs.
-const SHARED: [&str; 36] = [
+const SHARED: [&str; 42] = [
     "packages",
     "dumps",
     "hard_stacks",
@@ -44,6 +44,12 @@ const SHARED: [&str; 36] = [
     "daemon::restarting_targets_are_followed",
     "daemon::units_and_cgroups_are_followed",
     "daemon::windows_are_read_back",
+    "middle::disconnecting_ends_a_transaction",
+    "middle::inherited_connections_go_on",
+    "middle::long_answers_do_not_hide_what_follows",
+    "middle::processes_without_postgres_are_named_so",
+    "middle::what_is_under_way_is_shown",
+    "middle::who_asks_is_known",
     "python::forked_workers_have_python_frames",
     "python::functions_are_one_frame_and_the_interpreter_can_be_shown",
     "python::holders_of_the_gil_are_known",
