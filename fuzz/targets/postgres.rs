@@ -6,6 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use profiler::postgres::protocol::{
     Chunk, Connection, Direction, Ending, Event, Outcome, Side, StatementId, Statements, Text,
+    TransactionState,
 };
 
 /// Bytes that a connection may hold however it is treated.
@@ -46,6 +47,13 @@ fuzz_target!(|input: &[u8]| {
         Side::Server
     };
     let mut connection = Connection::new(side);
+    // What is known of one that was there before.
+    match input.first().map(|byte| byte >> 1 & 3) {
+        Some(1) => connection.begin_between(None, 0),
+        Some(2) => connection.begin_between(Some(TransactionState::Open), 0),
+        Some(3) => connection.begin_within(StatementId(0), 0),
+        _ => {}
+    }
     let mut events = Vec::new();
     let mut positions = [1_u64 << 32; 2];
     let mut rest = input.get(1..).unwrap_or_default();

@@ -115,7 +115,7 @@ pub mod passing {
 pub struct WireInterest {
     /// Inode number, which tells the socket from another one at the same address; see [`WireHeader::inode`].
     pub inode: u64,
-    /// Nonzero where nothing is wanted until nothing was carried for so long, ns.
+    /// Nonzero where the socket is ignored until it was silent for so long, ns.
     pub quiet_ns: u64,
     /// Since when, `CLOCK_MONOTONIC` ns.
     pub since_ns: u64,

@@ -14,8 +14,8 @@ pub(crate) fn note(direction: u8, now_ns: u64, socket: &mut WireSocket) {
     }
 }
 
-/// Whether nothing of a socket is wanted. It is again once it was silent for long enough: by then something else may
-/// come, and what comes is the beginning of it.
+/// Whether a socket is ignored. It no longer is once it was silent for long enough: what comes then is the beginning of
+/// something.
 #[inline(always)]
 pub(crate) fn is_ignored(
     interest: Option<&WireInterest>,

@@ -245,7 +245,7 @@ impl Account {
         } else if sockets.other > 0 {
             "what was sent and received is no Postgres: the connections may be those of another process, such as a pooler"
         } else {
-            "too little was sent and received to tell: record for longer"
+            "too little was sent and received to know what it is: record for longer"
         })
     }
 

@@ -99,7 +99,7 @@ struct Executable {
 pub(super) struct Reading {
     pub(super) pid: u32,
     pub(super) when: When,
-    /// That was so from before the first of these times to after the second, unless something else was meanwhile, ns.
+    /// That was so from before the first of these times to after the second, unless something else was in between, ns.
     pub(super) between_ns: (u64, u64),
     pub(super) text: Vec<u8>,
     pub(super) is_whole: bool,
@@ -142,7 +142,7 @@ impl Backends {
         }
     }
 
-    /// What a backend tells of itself, and runs or has run last.
+    /// What a backend says of itself, and runs or has run last.
     pub(super) fn ask(&mut self, pid: u32) -> (Option<Activity>, Option<Reading>) {
         let asked = self
             .backend(pid)
@@ -214,14 +214,14 @@ impl Backend {
         })?
     }
 
-    /// What it tells of itself.
+    /// What it says of itself.
     fn activity(&self, pid: u32) -> Option<Activity> {
         let (memory, addresses, pids) = (Arc::clone(&self.memory), self.addresses, self.pids);
         ask(pid, move || activity(&memory, addresses, pids))?
     }
 }
 
-/// What a backend tells of itself.
+/// What a backend says of itself.
 #[derive(Debug)]
 pub(super) struct Activity {
     pub(super) status: Status,
@@ -267,7 +267,7 @@ fn read_last(memory: &File, addresses: Addresses, pids: [u32; 2]) -> Option<Read
     let first = status(memory, addresses, pids)?;
     let (text, is_whole) = string(memory, first.text, TEXT_MAX)?;
     let strings = strings(memory, addresses.conforming);
-    // It has begun nothing meanwhile.
+    // It has begun nothing in between.
     let is_same =
         status(memory, addresses, pids)? == first && pointer(memory, addresses.text).is_none();
     (is_same && !text.is_empty()).then(|| Reading {

@@ -84,7 +84,7 @@ pub(super) struct Conversation {
     is_unknown: bool,
     /// The last call, if it had no text and nothing was asked since.
     pub(super) last: Option<Call>,
-    /// Texts that became known, to be told.
+    /// Texts that became known, not emitted so far.
     learned: Vec<Event>,
     dialect: Dialect,
 }

@@ -1,4 +1,4 @@
-//! Who waits for whom: a backend that waits for its client when a recording begins, with nothing on its way between them,
+//! Which side waits for the other: a backend that waits for its client when a recording begins, with nothing on its way between them,
 //! is between requests, and what comes next is the first of one.
 
 use std::{

@@ -109,7 +109,7 @@ impl Found {
         Some((id, age_ns))
     }
 
-    /// What is told of it; nothing of one that waits for a first statement.
+    /// What is shown of it; nothing of one that waits for a first statement.
     pub(super) fn told(
         self,
         (backend, client): (u32, Option<u32>),

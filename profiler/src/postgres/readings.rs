@@ -14,7 +14,7 @@ const KEPT: usize = 8;
 /// Most backends of which some are kept.
 const BACKENDS_MAX: usize = 2000;
 
-/// What a text tells of the time at which it was read.
+/// What a text says of the time at which it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     /// It was run then.

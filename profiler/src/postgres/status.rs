@@ -1,4 +1,4 @@
-//! What a backend tells all others of itself: `PgBackendStatus` of `src/include/utils/backend_status.h`, which
+//! What a backend says of itself to all others: `PgBackendStatus` of `src/include/utils/backend_status.h`, which
 //! `pg_stat_activity` shows, and the class of what it waits for. Up to the fields that are read here the structure is the
 //! same from Postgres 12 to 18. Pure.
 

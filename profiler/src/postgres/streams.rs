@@ -33,7 +33,7 @@ pub(super) struct Told {
     pub(super) unknown: Option<Unknown>,
 }
 
-/// A socket of which nothing more is wanted.
+/// A socket that is ignored from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ignore {
     /// Address and inode number.
@@ -136,7 +136,7 @@ impl Streams {
             stream.last = header;
         }
         if let What::Other { tries, since_ns } = stream.what {
-            // It was silent for long enough: else the kernel side would not tell it.
+            // It was silent for long enough: else the kernel side would not emit it.
             if header.exit_ns <= since_ns || is_within_tls(&header) {
                 return Told::default();
             }

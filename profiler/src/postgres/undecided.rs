@@ -17,7 +17,7 @@ const KEPT: usize = 3;
 const TURNS_MAX: u32 = 8;
 /// Transfers of one turn from which on their bytes are not copied any more.
 const RUN_MAX: u32 = 64;
-/// Bytes that are passed over until that is said anew: positions of TCP wrap.
+/// Bytes that are passed over until that is said again: positions of TCP wrap.
 const PASSED_BYTES: u64 = 1 << 30;
 /// How long a socket that was given up has to be silent to be looked at again, ns. Each time twice as long.
 const QUIET_NS: u64 = 1_000_000_000;
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// The request behind a long answer is recognised, with the end of that one; what passes meanwhile is bounded.
+    /// The request behind a long answer is recognised, with the end of that one; what passes until then is bounded.
     #[test]
     fn long_answers_are_waited_for() {
         let mut socket = Undecided::default();

@@ -46,7 +46,7 @@ use crate::{
     tls::Libraries,
 };
 
-/// How long after the end of a process it has closed what it had, ns: the end is told before.
+/// How long after the end of a process it has closed what it had, ns: the end is emitted before.
 const SETTLE_NS: u64 = 50_000_000;
 /// Targets whose namespaces are looked in for a socket.
 const NAMESPACES_LOOK: usize = 16;

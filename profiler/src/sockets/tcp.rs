@@ -10,9 +10,6 @@ use profiler_common::tcp::{Figures, tcp_state};
 
 use super::netlink::{attribute, dump, find, u32_at};
 
-/// Of the thread's own namespace.
-const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-
 /// `IPPROTO_TCP`, `AF_INET`, `AF_INET6`
 const TCP: u8 = 6;
 const INET: u8 = 2;
@@ -65,7 +62,8 @@ pub(crate) fn sockets(net: u32) -> io::Result<Vec<Found>> {
 
 /// Ports that the kernel gives to clients, in the network namespace that the thread is in.
 pub(crate) fn given_ports() -> RangeInclusive<u16> {
-    let text = std::fs::read_to_string(PORTS).unwrap_or_default();
+    let text =
+        std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut words = text.split_whitespace().map(str::parse);
     match (words.next(), words.next()) {
         (Some(Ok(first)), Some(Ok(last))) => first..=last,

@@ -116,7 +116,7 @@ pub(super) struct Counts {
     events_lost: u64,
     missed: u64,
     strangers: u64,
-    /// Connections begun and told that are no target's.
+    /// Connections begun and emitted that are no target's.
     others: u64,
 }
 

@@ -129,7 +129,7 @@ impl Watcher {
 
     fn list_namespace(&mut self, listing: &Listing, owners: &BTreeMap<u32, u32>) {
         self.follow_listeners(&listing.found, owners);
-        // Whoever listens: a worker has connections that came to its master's port.
+        // All that listen: a worker has connections that came to its master's port.
         let ports: BTreeSet<Listener> = (listing.found.iter())
             .filter(|socket| socket.listed.state == tcp_state::LISTEN)
             .map(listener)

@@ -122,9 +122,9 @@ fn seen(report: &Report, names: &Names) -> Deeds {
 #[track_caller]
 fn assert_same(told: &Deeds, seen: &Deeds, whose: &str) {
     for statement in told.keys().chain(seen.keys()) {
-        let (told, seen) = (told.get(statement), seen.get(statement));
+        let (one, other) = (told.get(statement), seen.get(statement));
         assert_eq!(
-            told, seen,
+            one, other,
             "told and seen by {whose}: `{statement}`\n{seen:#?}"
         );
     }

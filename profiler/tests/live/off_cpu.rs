@@ -342,7 +342,7 @@ struct sockaddr_in place = { .sin_family = AF_INET };
 int listener;
 void *serve(void *a) { char c; for (;;) { int s = accept(listener, 0, 0); read(s, &c, 1); close(s); } }
 void *ask(void *a) { for (;;) { int s = socket(AF_INET, SOCK_STREAM, 0); connect(s, (void *)&place, sizeof place);
-  usleep(1500); write(s, "x", 1); struct linger now = { 1, 0 }; setsockopt(s, SOL_SOCKET, SO_LINGER, &now, sizeof now); close(s); } }
+  usleep(3500); write(s, "x", 1); struct linger now = { 1, 0 }; setsockopt(s, SOL_SOCKET, SO_LINGER, &now, sizeof now); close(s); } }
 int main(void) {
   listener = socket(AF_INET, SOCK_STREAM, 0);
   place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

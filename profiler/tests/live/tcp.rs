@@ -492,7 +492,7 @@ int main(void) {
 }
 "#;
 
-/// A connection is of the worker that accepted it, whoever listens; of a worker that is watched alone those of the others
+/// A connection is of the worker that accepted it, not of the one that listens; of a worker that is watched alone those of the others
 /// are not shown.
 #[test]
 fn connections_are_of_who_accepts_them() {

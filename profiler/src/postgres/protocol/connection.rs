@@ -97,7 +97,7 @@ impl Connection {
         Self::numbered(side, 0)
     }
 
-    /// The same with a number that tells its statements from those of others with the same name.
+    /// The same with a number that keeps its statements apart from those of others with the same name.
     pub fn numbered(side: Side, number: u32) -> Self {
         let half = |direction| Half {
             stream: Stream::default(),

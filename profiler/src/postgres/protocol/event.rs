@@ -31,9 +31,9 @@ pub enum Event {
     Opaque(Opaque),
     /// A stretch was not understood.
     Lost(Lost),
-    /// The text of a statement became known that was [`Statement::Named`] in what was told before.
+    /// The text of a statement became known that was [`Statement::Named`] in earlier events.
     Learned {
-        /// As it was told.
+        /// As it was emitted.
         named: Statement,
         /// What it is.
         known: Statement,

@@ -41,6 +41,9 @@ public final class Pool {
         input.readLine();
         for (int call = 0; call < 50; call++) {
             round(statements, call);
+            if (call == 6) {
+                Thread.sleep(100);
+            }
         }
         for (var connection : connections) {
             try (var statement = connection.createStatement()) {

@@ -23,7 +23,10 @@ async function main() {
     for (let call = 0; call < 6; call++) await round(call);
     console.log("ready");
     await lines.next();
-    for (let call = 0; call < 50; call++) await round(call);
+    for (let call = 0; call < 50; call++) {
+        await round(call);
+        if (call === 6) await new Promise((go) => setTimeout(go, 100));
+    }
     for (const client of clients) {
         const failed = await client.query(ERROR).catch((error) => error.code);
         if (failed !== "22012") throw new Error(failed);

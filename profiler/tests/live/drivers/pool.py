@@ -3,6 +3,7 @@ statement. `pool.py DRIVER` prints `ready`, waits for a line, and uses each of t
 
 import asyncio
 import sys
+import time
 
 CONNECTIONS, WARM, CALLS = 10, 6, 50
 TEXTS = ("SELECT name FROM items WHERE id = {}", "SELECT note, id FROM items WHERE id = {}")
@@ -26,6 +27,9 @@ def use(connect, run):
     ready()
     for call in range(CALLS):
         round(call)
+        if call == WARM:
+            # Once each of them is idle for a while, as in a pool.
+            time.sleep(0.1)
     for connection in connections:
         run(connection, None, None)
     print("done", flush=True)

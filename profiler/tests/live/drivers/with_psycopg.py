@@ -52,12 +52,13 @@ for _ in range(30):
 try:
     with connection.pipeline():
         connection.execute("SELECT name FROM items WHERE id = %s", (1,))
-        connection.execute("SELECT 1 / %s::int", (0,))
+        # Late: what follows is sent before the driver hears of the error.
+        connection.execute("SELECT 1 / (%s::int * length(pg_sleep(0.3)::text))", (0,))
         connection.execute("SELECT note FROM items WHERE id = %s", (1,))
         connection.execute("SELECT note, name FROM items WHERE id = %s", (1,))
 except psycopg.Error as error:
     done("SELECT name FROM items WHERE id = $1", 1)
-    failed("SELECT 1 / $1::int", error.sqlstate)
+    failed("SELECT 1 / ($1::int * length(pg_sleep(0.3)::text))", error.sqlstate)
     skipped("SELECT note FROM items WHERE id = $1")
     skipped("SELECT note, name FROM items WHERE id = $1")
 
