@@ -8,6 +8,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
+mod accepted;
 mod bench;
 mod bombs;
 mod canaries;
