@@ -38,13 +38,12 @@ impl World for Around<'_> {
         let known = self.idle.backend(header);
         met.backend = known.or_else(|| self.peers.backend(header, side));
         if let Some(backend) = met.backend {
-            met.parameters = self.backends.parameters(backend).unwrap_or_default();
+            (met.parameters, met.origin.application) =
+                self.backends.session(backend).unwrap_or_default();
             if side == Side::Client {
                 met.origin = met.origin.with_title(&title(backend));
                 met.origin.backend = Some(backend);
             }
-            let (activity, _) = self.backends.ask(backend);
-            met.origin.application = activity.and_then(|activity| activity.application());
         }
         met
     }

@@ -151,9 +151,10 @@ impl Backends {
         asked.unwrap_or_default()
     }
 
-    /// By what a backend reads texts.
-    pub(super) fn parameters(&mut self, pid: u32) -> Option<Parameters> {
+    /// By what a backend reads texts, and the name that its client gave itself.
+    pub(super) fn session(&mut self, pid: u32) -> Option<(Parameters, Option<Arc<str>>)> {
         let backend = self.backend(pid)?;
+        let activity = backend.activity(pid);
         let (memory, addresses) = (Arc::clone(&backend.memory), backend.addresses);
         let parameters = ask(pid, move || Parameters {
             encoding: (addresses.encoding).and_then(|name| encoding(&memory, name)),
@@ -161,7 +162,8 @@ impl Backends {
             since_ns: monotonic_ns(),
         })?;
         self.close(pid);
-        Some(parameters)
+        let application = activity.and_then(|activity| activity.application());
+        Some((parameters, application))
     }
 
     /// It is kept open only where texts are read too.

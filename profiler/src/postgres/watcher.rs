@@ -21,12 +21,12 @@ use super::{
     account::{Account, Sockets, unexplained},
     around::Around,
     backends::Backends,
-    idle::{Idle, Served, served},
+    idle::{Doing, Idle, Served, served},
     now::{Found, UnderWay},
     order::{HOLD_BACK_NS, Order},
     origin::Origin,
     peers::{self, Peers},
-    protocol::{Ending, Event, StatementId},
+    protocol::{Ending, Event, StatementId, TransactionState},
     report,
     statistics::{By, Statistics},
     streams::Streams,
@@ -353,16 +353,19 @@ impl Watcher {
         ours.collect()
     }
 
-    /// What a backend is in the middle of.
-    fn find(&mut self, one: &Served) -> Found {
+    /// What a backend is in the middle of; one that says it is idle is not read.
+    fn find(&mut self, one: &Served) -> Option<Found> {
+        if one.doing() == Doing::Waiting(TransactionState::Idle) {
+            return None;
+        }
         let (activity, reading) = self.backends.ask(one.pid);
-        Found {
+        Some(Found {
             doing: one.doing(),
             activity,
             reading,
             now_us: finish::now_us(),
             watched_ns: monotonic_ns().saturating_sub(self.told.started_ns),
-        }
+        })
     }
 
     /// What runs as the recording begins, by the inode numbers of both ends.
@@ -370,7 +373,7 @@ impl Watcher {
         let mut all = FxHashMap::default();
         for (one, _) in self.of_targets(served) {
             let found = self.find(&one);
-            if let Some((id, age_ns)) = found.runs(&mut self.texts) {
+            if let Some((id, age_ns)) = found.and_then(|found| found.runs(&mut self.texts)) {
                 let begin_ns = monotonic_ns().saturating_sub(age_ns);
                 let ends = [one.socket, one.client].map(u64::from);
                 all.extend(ends.map(|inode| (inode, (id, begin_ns))));
@@ -386,9 +389,10 @@ impl Watcher {
         let mut known = BTreeSet::new();
         for (one, client) in self.of_targets(served()) {
             known.extend([one.socket, one.client].map(u64::from));
-            let found = self.find(&one);
-            let origin = peers::served_by(&one);
-            all.extend(found.told((one.pid, client), origin, &mut self.texts));
+            if let Some(found) = self.find(&one) {
+                let origin = peers::served_by(&one);
+                all.extend(found.told((one.pid, client), origin, &mut self.texts));
+            }
         }
         let seen = self.streams.under_way(monotonic_ns(), &mut self.texts);
         let elsewhere = seen.into_iter().filter(|(inode, _)| !known.contains(inode));
