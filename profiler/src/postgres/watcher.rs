@@ -55,6 +55,8 @@ const NAMESPACES_LOOK: usize = 16;
 pub(super) struct Watcher {
     kernel: Kernel,
     ring: Ring,
+    /// Everybody is watched.
+    is_all: bool,
     /// Named targets, and followers, that live.
     pub(super) alive: BTreeSet<u32>,
     tls: Tls,
@@ -124,6 +126,7 @@ impl Watcher {
         Ok(Self {
             kernel,
             ring,
+            is_all: settings.filters == 0,
             alive: BTreeSet::new(),
             tls,
             libraries: Libraries::default(),
@@ -337,17 +340,16 @@ impl Watcher {
         self.texts.forget(pid);
     }
 
-    /// Those of a list whose server or client is a target, with the client where that is one. Where nobody is named,
-    /// all.
+    /// Those of a list whose server or client is a target, with the client where that is one. Who is one by its cgroup or
+    /// its name is not known here.
     fn of_targets(&self, served: Vec<Served>) -> Vec<(Served, Option<u32>)> {
         let mut named = self.kernel.targets();
         named.extend(&self.alive);
         let owners = sockets::owners_of(named.iter().copied());
-        let is_all = named.is_empty();
         let ours = served.into_iter().filter_map(|one| {
             let client = owners.get(&one.client).copied();
             let client = client.filter(|_| one.client != one.socket);
-            let is_ours = is_all || named.contains(&one.pid) || client.is_some();
+            let is_ours = self.is_all || named.contains(&one.pid) || client.is_some();
             is_ours.then_some((one, client))
         });
         ours.collect()
