@@ -143,13 +143,21 @@ fn pipes_in_the_place_of_mapped_files_stop_nothing() {
     let program = bench.compile("replaced", REPLACED, &["-pthread"]);
     let target = as_nobody(&program, &[&theirs]);
     let pid = target.pid();
-    let (folded, most_kb) = recorded(&bench, std::slice::from_ref(&pid), &["-F", "999"]);
-    folded.assert_has("replaced;");
-    for cause in ["it is no regular file", "another file stands in its place"] {
-        let note = format!("# note, foreign file not opened, {cause}: ");
-        assert!(folded.text.contains(&note), "{}", folded.text);
+    let causes = ["it is no regular file", "another file stands in its place"];
+    let mut missing = causes
+        .map(|cause| format!("# note, foreign file not opened, {cause}: "))
+        .to_vec();
+    // A file is looked for by its name only if its mapping ends while it is opened.
+    for _ in 0..20 {
+        let (folded, most_kb) = recorded(&bench, std::slice::from_ref(&pid), &["-F", "999"]);
+        folded.assert_has("replaced;");
+        assert!(most_kb < MEMORY_MAX_KB, "{most_kb} kB");
+        missing.retain(|note| !folded.text.contains(note));
+        if missing.is_empty() {
+            break;
+        }
     }
-    assert!(most_kb < MEMORY_MAX_KB, "{most_kb} kB");
+    assert!(missing.is_empty(), "{missing:?}");
     for verb in [
         &["record", "--off-cpu", "-o", "-", "-f", "folded"][..],
         &["syscalls", "--by-fd"],

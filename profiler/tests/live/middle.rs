@@ -329,8 +329,9 @@ sys.stdin.readline()
         let ends = ["disconnected", "open", "committed"].map(|key| number(all, key));
         assert_eq!(ends, [1, 0, 0], "at the {side}: {all:#}");
         let mean = all["mean_ns"].as_f64().expect("a time") / 1e9;
+        // The server reads of the end later than the client has it, and long before the table ends.
         assert!(
-            (0.5..=seconds).contains(&mean),
+            (0.5..seconds + 0.5).contains(&mean),
             "at the {side}: {mean} s, {seconds} s by the client"
         );
     }

@@ -13,8 +13,10 @@ pub(super) enum Meaning {
     Itself,
     /// A value, though it is a word.
     Value,
-    /// A name whose digits do not tell it from others.
+    /// A name for one use, often with a counter in it.
     MadeUp,
+    /// A name of one of many of a kind, as of a schema for each tenant.
+    OneOfMany,
 }
 
 /// Where in a statement the next token stands.
@@ -95,13 +97,13 @@ impl<'a> Clauses<'a> {
                 self.value(token, is_name)
             }
             _ => {
-                let is_made_up = is_name && self.is_of_many(token, rest);
-                self.follow(token);
-                if is_made_up {
-                    Meaning::MadeUp
+                let meaning = if is_name {
+                    self.name(token, rest)
                 } else {
                     Meaning::Itself
-                }
+                };
+                self.follow(token);
+                meaning
             }
         };
         self.previous = Some(*token);
@@ -118,7 +120,7 @@ impl<'a> Clauses<'a> {
     }
 
     /// Whether a name is of a schema, of which there may be one for each tenant, or of a table that calls itself temporary.
-    fn is_of_many(&self, token: &Token, rest: &[Token]) -> bool {
+    fn name(&self, token: &Token, rest: &[Token]) -> Meaning {
         let dot = |at: usize| {
             rest.get(at)
                 .is_some_and(|next| next.is_punctuation(self.text, "."))
@@ -133,7 +135,13 @@ impl<'a> Clauses<'a> {
             beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
         };
         let is_temporary = begins(b"tmp") || begins(b"temp");
-        is_schema || is_temporary && (is_table || dot(0))
+        if is_temporary && (is_table || dot(0)) {
+            Meaning::MadeUp
+        } else if is_schema {
+            Meaning::OneOfMany
+        } else {
+            Meaning::Itself
+        }
     }
 
     fn follow(&mut self, token: &Token) {

@@ -240,6 +240,18 @@ const EXAMPLES: &[(&str, &str)] = &[
         "RELEASE SAVEPOINT \"s$_x$\"",
     ),
     (
+        "SAVEPOINT __asyncpg_savepoint_1f__",
+        "SAVEPOINT __asyncpg_savepoint_$__",
+    ),
+    (
+        "RELEASE SAVEPOINT __asyncpg_savepoint_ab__",
+        "RELEASE SAVEPOINT __asyncpg_savepoint_$__",
+    ),
+    (
+        "SELECT * FROM app_db.t1 JOIN t_1a.t1",
+        "SELECT * FROM app_db.t1 JOIN t_$a.t1",
+    ),
+    (
         "ROLLBACK TO SAVEPOINT active_record_1",
         "ROLLBACK TO SAVEPOINT active_record_$",
     ),

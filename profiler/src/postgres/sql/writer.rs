@@ -61,8 +61,8 @@ impl<'a> Writer<'a> {
                 if kind == Kind::Unclosed {
                     self.out.push('"');
                 }
-                if meaning == Meaning::MadeUp {
-                    without_numbers(&mut self.out, begin);
+                if matches!(meaning, Meaning::MadeUp | Meaning::OneOfMany) {
+                    without_numbers(&mut self.out, begin, meaning);
                 }
                 let shown = self.out.get(begin..).unwrap_or_default();
                 match kind {
@@ -143,11 +143,15 @@ const HEX_MIN: usize = 6;
 /// Digits of the shorter parts of a UUID.
 const UUID_PART: usize = 4;
 
-/// Puts `$` for each number from `begin` on: parts of hexadecimal digits, and runs of decimal ones.
-fn without_numbers(out: &mut String, begin: usize) {
+/// Most hexadecimal digits without a decimal one that are a counter: a longer counter rarely has none.
+const LETTERS_MAX: usize = 4;
+
+/// Puts `$` for each number from `begin` on: parts of hexadecimal digits, and runs of decimal ones. A counter is short and stands
+/// behind the name's beginning. Schemas have names that people read: `app_db` has no counter.
+fn without_numbers(out: &mut String, begin: usize, meaning: Meaning) {
     let name = out.split_off(begin);
     let is_apart = |char: char| !char.is_ascii_alphanumeric() && char != '$';
-    let mut was_hex = false;
+    let (mut was_hex, mut has_begun) = (false, false);
     for part in name.split_inclusive(is_apart) {
         let (digits, apart) = match part.char_indices().next_back() {
             Some((at, last)) if is_apart(last) => part.split_at(at),
@@ -155,8 +159,11 @@ fn without_numbers(out: &mut String, begin: usize) {
         };
         let is_of_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         let has_digit = digits.bytes().any(|byte| byte.is_ascii_digit());
+        let is_counter =
+            meaning == Meaning::MadeUp && has_begun && (has_digit || digits.len() <= LETTERS_MAX);
         was_hex = is_of_hex
-            && (digits.len() >= HEX_MIN && has_digit
+            && (is_counter
+                || digits.len() >= HEX_MIN && has_digit
                 || digits.len() == 8
                 || digits.len() == UUID_PART && (was_hex || has_digit));
         if !was_hex {
@@ -168,6 +175,7 @@ fn without_numbers(out: &mut String, begin: usize) {
             out.push('$');
         }
         out.push_str(apart);
+        has_begun |= !digits.is_empty();
     }
 }
 
