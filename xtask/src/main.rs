@@ -62,6 +62,8 @@ enum Verb {
     TestKernel(guest::Options),
     /// Record programs of many versions, of newer systems too: names and whole stacks, in percent
     TestTrees(trees::Options),
+    /// Run the live tests of queries beside Postgres 12 to 18
+    TestServers(test::servers::Options),
     /// Compare the gallery with what the renderer makes of its stacks
     Flamegraphs(flamegraphs::Options),
 }
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Package => package::run(),
         Verb::TestKernel(options) => guest::run(&options),
         Verb::TestTrees(options) => trees::run(&options),
+        Verb::TestServers(options) => test::servers::run(&options),
         Verb::Flamegraphs(options) => flamegraphs::run(&options),
     };
     match result {

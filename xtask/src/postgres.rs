@@ -44,8 +44,12 @@ enum Network<'a> {
     Loopback(u16),
 }
 
+/// Where a server of another version is, if the tests are to run beside it.
+pub(crate) const OTHER_SERVER: &str = "PROFILER_TEST_POSTGRES";
+
 /// A program of Postgres, on PATH or where Debian keeps it.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let other = std::env::var_os(OTHER_SERVER).map(PathBuf::from);
     let versions = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -56,8 +60,9 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     folders.extend(std::env::split_paths(
         &std::env::var_os("PATH").unwrap_or_default(),
     ));
-    folders
+    other
         .into_iter()
+        .chain(folders)
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
 }
@@ -116,7 +121,8 @@ impl Postgres {
         make_cluster(folder.path(), owner)?;
         let whom = match network {
             Network::Trusting(_) => "host all all all trust",
-            Network::Loopback(_) => "host all all samehost scram-sha-256",
+            // Whichever way the server keeps passwords: 12 and 13 keep them as this.
+            Network::Loopback(_) => "host all all samehost md5",
         };
         let rules = format!("local all all trust\n{whom}\n");
         fs::write(data.join("pg_hba.conf"), rules)?;

@@ -8,6 +8,7 @@ mod lanes;
 mod live;
 mod process;
 mod programs;
+pub(crate) mod servers;
 mod tally;
 mod without;
 

@@ -98,7 +98,7 @@ impl<'a> Table<'a> {
         let end = self.entry(index + 1)?;
         let record = word4(self.functions, index * 8 + 4)?;
         let record = self.functions.get(usize::try_from(record).ok()?..)?;
-        (word4(record, 0)? == begin).then_some(())?;
+        (word4(record, 0)? == begin && begin <= end).then_some(())?;
         let address = |offset| self.text.checked_add(u64::from(offset));
         Some(Function {
             table: self,

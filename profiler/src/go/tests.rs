@@ -129,6 +129,26 @@ fn names_lines_and_inlined_calls_are_found() {
     }
 }
 
+/// A function that ends before it begins is none: the others stay.
+#[test]
+fn functions_have_their_ends_behind_their_beginnings() {
+    let (mut bytes, _) = small(true);
+    let of = |bytes: &[u8]| {
+        let table = Table::parse(bytes, TEXT).unwrap();
+        table
+            .functions()
+            .map(|function| function.range)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(&bytes), [TEXT..TEXT + 32, TEXT + 32..TEXT + 48]);
+    let end = bytes
+        .windows(4)
+        .rposition(|word| word == 48_u32.to_le_bytes())
+        .unwrap();
+    bytes[end] = 16;
+    assert_eq!(of(&bytes), [TEXT..TEXT + 32]);
+}
+
 proptest! {
     /// Whatever byte is another one: an answer, and an end.
     #[test]

@@ -156,7 +156,7 @@ impl<'a> Code<'a> {
         }
         let code = self.from(address)?;
         let save = SAVES.iter().find(|(save, _)| code.starts_with(save));
-        save.map(|(_, length)| address + length)
+        save.and_then(|(_, length)| address.checked_add(*length))
     }
 
     /// From where on a function is on another stack.

@@ -35,7 +35,10 @@ fn record(bench: &Bench, python: &std::path::Path, depth: usize) -> Folded {
     let path = bench.path("deep.py");
     fs::write(&path, PROGRAM).expect("it can be written");
     let target = Target::spawn(Command::new(python).arg(&path).arg(depth.to_string()));
-    bench.folded(&["-p", &target.pid(), "-d", "1s"])
+    // A busy machine may leave it little time.
+    let mut recordings = (0..20).map(|_| bench.folded(&["-p", &target.pid(), "-d", "1s"]));
+    let folded = recordings.find(|folded| folded.total() > 20);
+    folded.expect("it has 21 samples in a second")
 }
 
 /// Of a recursion of 400 functions both ends are there, and how many are left out between them; they add up.
@@ -62,7 +65,7 @@ fn both_ends_of_a_deep_stack_are_there() {
         }
         println!("{version}: {right} of {all}");
         assert!(
-            all > 20 && right * 100 >= all * 99,
+            right * 100 >= all * 99,
             "{version}: {right} of {all}: {}",
             folded.text
         );

@@ -1,6 +1,8 @@
 //! The live tests, each in a process of its own, so that each has its time and its bound: first those that compare counts
 //! and contents, several at a time, then those that measure, one at a time on a quiet machine.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 
 use super::{
@@ -69,15 +71,11 @@ pub(super) fn run(programs: &Programs, tally: &mut Tally, beside: &mut Aside) ->
     let mut take = |name: &str, ended: &Ended| -> Result<()> {
         number += 1;
         let counts = counts(ended);
-        let word = match counts {
-            Counts { failed: 1.., .. } => "FAILED",
-            Counts { skipped: 1.., .. } => "skipped",
-            Counts { .. } => "ok",
-        };
         println!(
-            "{number:3}/{} {:6.1} s  {word:7} {name}",
+            "{number:3}/{} {:6.1} s  {:7} {name}",
             names.len(),
-            ended.time.as_secs_f64()
+            ended.time.as_secs_f64(),
+            word(counts)
         );
         skips(&ended.talk).for_each(|line| println!("    {line}"));
         if counts.failed == 0 {
@@ -117,8 +115,17 @@ fn place(name: &str) -> Option<usize> {
     SHARED.iter().position(is_it)
 }
 
+/// How one test ended, in a word.
+pub(super) fn word(counts: Counts) -> &'static str {
+    match counts {
+        Counts { failed: 1.., .. } => "FAILED",
+        Counts { skipped: 1.., .. } => "skipped",
+        Counts { .. } => "ok",
+    }
+}
+
 /// How one test ended: one that was killed has failed, too.
-fn counts(ended: &Ended) -> Counts {
+pub(super) fn counts(ended: &Ended) -> Counts {
     let mut counts = Counts::default();
     if !ended.success {
         counts.failed = 1;
@@ -131,6 +138,11 @@ fn counts(ended: &Ended) -> Counts {
 }
 
 fn one(programs: &Programs, name: &str) -> Result<Ended> {
+    process::run(&mut command(programs, name))
+}
+
+/// One test, by itself.
+pub(super) fn command(programs: &Programs, name: &str) -> Command {
     let arguments = [
         "--exact",
         name,
@@ -138,11 +150,11 @@ fn one(programs: &Programs, name: &str) -> Result<Ended> {
         "--quiet",
         "--test-threads=1",
     ];
-    process::run(&mut programs.command(&programs.live, &arguments))
+    programs.command(&programs.live, &arguments)
 }
 
 /// The names of all tests.
-fn names(programs: &Programs) -> Result<Vec<String>> {
+pub(super) fn names(programs: &Programs) -> Result<Vec<String>> {
     let list = ["--list", "--format=terse"];
     let output = programs.command(&programs.live, &list).output()?;
     ensure!(output.status.success(), "the live tests cannot be listed");
