@@ -49,6 +49,7 @@ mod queries;
 mod raw;
 mod refusals;
 mod replaced;
+mod replicas;
 mod secrets_sql;
 mod service;
 mod shares;

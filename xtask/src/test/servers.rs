@@ -34,17 +34,14 @@ const VERSIONS: [(&str, &str); 7] = [
     ("18", "18.4.0-beta.17"),
 ];
 /// Files of live tests that start a server, and are judged by what it counts or by what its clients do.
-const FILES: [&str; 7] = [
+const FILES: [&str; 6] = [
     "queries::",
     "middle::",
     "drivers::",
     "hard_cases::",
     "secrets_sql::",
     "replicas::",
-    "poolers::",
 ];
-/// Needs what the packages leave out: debug information of the server, or a server with TLS.
-const WITHOUT: [&str; 1] = ["middle::processes_without_postgres_are_named_so"];
 
 /// `cargo xtask test-servers`
 #[derive(Args)]
@@ -68,9 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let programs = rung("building the live tests", Programs::live)?;
     let mut names = live::names(&programs)?;
     names.retain(|name| {
-        FILES.iter().any(|file| name.starts_with(file))
-            && !WITHOUT.contains(&name.as_str())
-            && name.starts_with(&options.only)
+        FILES.iter().any(|file| name.starts_with(file)) && name.starts_with(&options.only)
     });
     let mut tally = Tally::default();
     for (version, package) in VERSIONS {
