@@ -142,9 +142,11 @@ fn link(package: &Path) -> Result<()> {
     let list: Vec<Value> = serde_json::from_str(&list)?;
     for link in &list {
         let path = |key: &str| link[key].as_str().context("a link without a name");
-        let (source, target) = (path("source")?, package.join(path("target")?));
+        let (source, target) = (path("source")?, path("target")?);
+        let up = "../".repeat(target.matches('/').count());
+        let target = package.join(target);
         if fs::symlink_metadata(&target).is_err() {
-            symlink(package.join(source), target)?;
+            symlink(format!("{up}{source}"), target)?;
         }
     }
     Ok(())
