@@ -10,9 +10,9 @@ use profiler_common::{
     outcome::StopReason,
     sample::WORDS_MAX,
     unwind::{
-        Cfa, LEAF_REGISTERS, LINK_REGISTER,
+        COMPILED_WORDS, Cfa, LEAF_REGISTERS, LINK_REGISTER,
         how::{BY_FRAME_POINTER, BY_REGISTER, INTERRUPTED, KEPT, LEAF, LINK, RETURN},
-        step, step_frame_pointer,
+        step, step_compiled, step_frame_pointer,
         table::{PAGE_BITS, Page, ROWS_PER_BLOCK, row, rule_of, search},
     },
 };
@@ -258,6 +258,15 @@ fn by_frame_pointer(walk: &mut Walk) -> Result<(), StopReason> {
             return by_rule(walk);
         }
     }
+    if arch::COMPILES_PYTHON
+        && walk.mapping.pages == 0
+        && let Some(stack) = read_own(walk.frame.sp)
+        && let Some(evaluator) = step_compiled(&walk.frame, &stack, read_words)
+    {
+        walk.frame = evaluator?;
+        walk.how = RETURN;
+        return Ok(());
+    }
     let (how, address) = (walk.how, &raw mut walk.address);
     let read = |at| {
         // SAFETY: a live map value.
@@ -282,4 +291,11 @@ fn read_word(noted: *mut u64, address: u64) -> Option<u64> {
 fn read_words(address: u64) -> Option<[u64; 2]> {
     // SAFETY: as above.
     unsafe { bpf_probe_read_user(address as *const [u64; 2]) }.ok()
+}
+
+/// What compiled code may have pushed.
+#[inline(always)]
+fn read_own(address: u64) -> Option<[u64; COMPILED_WORDS]> {
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_user(address as *const [u64; COMPILED_WORDS]) }.ok()
 }

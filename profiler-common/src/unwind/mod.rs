@@ -5,12 +5,14 @@
 //! [`step_frame_pointer`] is for code that no rule covers. [`table`] is the form in which the kernel
 //! side holds the rules of files and the mappings of processes, and its searches.
 
+mod compiled;
 mod epilogue;
 mod frame_pointer;
 mod rule;
 mod signal;
 pub mod table;
 
+pub use compiled::{COMPILED_WORDS, step_compiled};
 pub use epilogue::epilogue_x86_64;
 pub use frame_pointer::step_frame_pointer;
 pub use rule::{Bp, Cfa, Return, Rule, step};

@@ -79,6 +79,9 @@ pub(crate) fn epilogue(_code: [u64; 2]) -> Option<Rule> {
     None
 }
 
+/// Whether a runtime's compiled code may be `CPython` 3.14's, whose frames are known.
+pub(crate) const COMPILES_PYTHON: bool = false;
+
 /// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.
 #[inline(always)]
 pub(crate) fn is_sigreturn(code: [u64; 2]) -> bool {

@@ -9,9 +9,9 @@ use core::ffi::c_void;
 
 #[cfg(bpf_target_arch = "aarch64")]
 pub(crate) use aarch64::{
-    SIGNAL_FRAME, arguments, epilogue, first_argument, frame, frame_at, hit_user_mode, in_syscall,
-    is_32_bit, is_futex, is_poll, is_sigreturn, is_volatile, leaf_registers, result, return_slot,
-    returning_call, stack_pointer, syscall, transfer,
+    COMPILES_PYTHON, SIGNAL_FRAME, arguments, epilogue, first_argument, frame, frame_at,
+    hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll, is_sigreturn, is_volatile,
+    leaf_registers, result, return_slot, returning_call, stack_pointer, syscall, transfer,
 };
 use aya_ebpf::{
     bindings::pt_regs,
@@ -19,9 +19,9 @@ use aya_ebpf::{
 };
 #[cfg(bpf_target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    SIGNAL_FRAME, arguments, epilogue, first_argument, frame, frame_at, hit_user_mode, in_syscall,
-    is_32_bit, is_futex, is_poll, is_sigreturn, is_volatile, leaf_registers, result, return_slot,
-    returning_call, stack_pointer, syscall, transfer,
+    COMPILES_PYTHON, SIGNAL_FRAME, arguments, epilogue, first_argument, frame, frame_at,
+    hit_user_mode, in_syscall, is_32_bit, is_futex, is_poll, is_sigreturn, is_volatile,
+    leaf_registers, result, return_slot, returning_call, stack_pointer, syscall, transfer,
 };
 
 use crate::task::Task;

@@ -96,6 +96,9 @@ pub(crate) fn epilogue(code: [u64; 2]) -> Option<Rule> {
     epilogue_x86_64(code)
 }
 
+/// Whether a runtime's compiled code may be `CPython` 3.14's, whose frames are known.
+pub(crate) const COMPILES_PYTHON: bool = true;
+
 /// Whether this code, the first 16 bytes of a function, is what a signal handler returns to.
 #[inline(always)]
 pub(crate) fn is_sigreturn(code: [u64; 2]) -> bool {
