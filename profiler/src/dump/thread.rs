@@ -191,7 +191,7 @@ impl Dumper {
                 .map_or(PythonStop::None, |walked| walked.stop),
             rest: None,
         };
-        let inserted = pythons.interleave(&sample);
+        let inserted = pythons.interleave(&sample, |address| processes.locate(*pid, address));
         let stack = placed(&user, inserted, places, |address| {
             processes.locate(*pid, address)
         });

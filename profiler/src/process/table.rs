@@ -45,7 +45,7 @@ const YOUNG_MAX: usize = 256;
 
 /// One life of a process: a process that executes another program, or another one under the same
 /// id, is another life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LifeId(u32);
 
 /// Where an address lies, good beyond the life of its process.

@@ -8,6 +8,7 @@
 
 pub mod code;
 mod codes;
+mod compiled;
 mod ends;
 pub(crate) mod image;
 pub mod lines;
@@ -34,6 +35,7 @@ use profiler_common::{
 pub(crate) use self::ends::both_ends;
 use self::{
     codes::Codes,
+    compiled::Compiled,
     ends::{Ends, ends},
     image::Image,
     memory::ProcessMemory,
@@ -69,6 +71,7 @@ pub struct Pythons {
     images: HashMap<FileId, Option<Arc<Image>>>,
     known: HashMap<u32, Known>,
     codes: Codes,
+    compiled: Compiled,
     refused: HashMap<Refusal, HashSet<u32>>,
     /// Samples by how their Python stack ended.
     by_stop: BTreeMap<PythonStop, u64>,
@@ -112,6 +115,8 @@ pub struct Inserted {
 pub enum Role {
     /// The evaluator itself.
     Evaluator,
+    /// What it has compiled and runs instead.
+    Compiled,
     /// Other code of the interpreter's file.
     Interpreter,
     /// Nothing.
@@ -244,8 +249,13 @@ impl Pythons {
         self.codes.len()
     }
 
-    /// Places of a sample's Python frames, each before its evaluator's frame of the user stack.
-    pub fn interleave(&mut self, sample: &Sample<'_>) -> Vec<Inserted> {
+    /// Places of a sample's Python frames, each before its evaluator's frame of the user stack. `locate` gives the
+    /// place of an address of that stack.
+    pub fn interleave(
+        &mut self,
+        sample: &Sample<'_>,
+        locate: impl FnMut(u64) -> Place,
+    ) -> Vec<Inserted> {
         let pid = sample.header.tgid;
         let Some(known) = self.known.get(&pid) else {
             return Vec::new();
@@ -255,14 +265,18 @@ impl Pythons {
             return Vec::new();
         }
         let began = ran();
-        let inserted = self.interleave_now(sample);
+        let inserted = self.interleave_now(sample, locate);
         if let Some(known) = self.known.get_mut(&pid) {
             known.spent.took(ran().saturating_sub(began));
         }
         inserted
     }
 
-    fn interleave_now(&mut self, sample: &Sample<'_>) -> Vec<Inserted> {
+    fn interleave_now(
+        &mut self,
+        sample: &Sample<'_>,
+        mut locate: impl FnMut(u64) -> Place,
+    ) -> Vec<Inserted> {
         let pid = sample.header.tgid;
         let Some(known) = self.known.get(&pid) else {
             return Vec::new();
@@ -275,12 +289,12 @@ impl Pythons {
             mut beyond,
         ) = frames_of(sample);
         let in_call = sample.header.origin == ORIGIN_SYSCALL;
-        let activations: Vec<usize> = (0..)
-            .zip(sample.user)
-            .filter(|&(index, &pc)| {
-                known.evaluates(pc.wrapping_sub(u64::from(index > 0 || in_call)))
-            })
-            .map(|(index, _)| index)
+        let within =
+            |index: usize| sample.user[index].wrapping_sub(u64::from(index > 0 || in_call));
+        let minor = known.versioned.minor;
+        let activations: Vec<usize> = (0..sample.user.len())
+            .filter(|&index| known.evaluates(within(index)))
+            .map(|index| self.compiled.begin(index, minor, |at| locate(within(at))))
             .collect();
         if known.is_entering(sample) {
             let layout = &known.versioned.code;
@@ -384,7 +398,11 @@ impl Pythons {
     /// What a place in a file is to an interpreter.
     pub fn role(&self, place: Place) -> Role {
         let Place::File { file, offset } = place else {
-            return Role::Foreign;
+            return if self.compiled.holds(place) {
+                Role::Compiled
+            } else {
+                Role::Foreign
+            };
         };
         let Some(Some(image)) = self.images.get(&file) else {
             return Role::Foreign;
@@ -455,6 +473,16 @@ fn frames_of(sample: &Sample<'_>) -> (Ends<PythonFrame>, usize) {
     if sample.python_stop == PythonStop::TooDeep {
         // The outermost ones are further out, and those in the middle say nothing without them.
         beyond += std::mem::take(&mut both.outer).len();
+    }
+    // From 3.15 on a thread's list ends with a frame that no evaluator has.
+    let outermost = if both.outer.is_empty() {
+        &mut both.inner
+    } else {
+        &mut both.outer
+    };
+    let is_end = sample.python_stop == PythonStop::Outermost;
+    if is_end && outermost.last().is_some_and(|frame| frame.code == 0) {
+        outermost.pop();
     }
     (both, beyond)
 }

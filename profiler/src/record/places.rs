@@ -9,8 +9,11 @@ use crate::{
     process::Place,
     profile::{Frame, FrameKind, Location, LocationId},
     python::{CodeId, Function, Pythons, Role},
-    symbolize::{Named, Resolved},
+    symbolize::{NAMELESS_CODE, Named, Resolved},
 };
+
+/// What a Python interpreter has compiled.
+const COMPILED: &str = "[compiled Python]";
 
 /// Named locations, one for each place in order.
 pub(crate) struct Locations {
@@ -66,13 +69,18 @@ pub(crate) fn locations<E>(
     let resolved = resolve(native)?;
     let mut names = resolved.named.into_iter();
     let mut list = Vec::with_capacity(places.len());
-    for &(place, address) in places {
-        let named = match place {
+    for (index, &(place, address)) in (0..).zip(places) {
+        let mut named = match place {
             Place::Python { code, line } => {
                 pythons.functions.get(&code).map(|code| python(code, line))
             }
             _ => names.next(),
         };
+        if let Some(named) = &mut named
+            && pythons.role(index) == Role::Compiled
+        {
+            name_compiled(named);
+        }
         list.extend(named.map(|named| location(named, address, modules)));
     }
     Ok(Locations {
@@ -80,6 +88,15 @@ pub(crate) fn locations<E>(
         notes: resolved.notes,
         hints: resolved.hints,
     })
+}
+
+/// A map of the runtime's may have named it.
+fn name_compiled(named: &mut Named) {
+    for frame in &mut named.frames {
+        if frame.name == NAMELESS_CODE {
+            COMPILED.clone_into(&mut frame.name);
+        }
+    }
 }
 
 fn python(function: &Function, line: u32) -> Named {
@@ -127,7 +144,7 @@ pub(crate) fn shown(
                 is_below &= at < last || is_python(&index);
                 false
             }
-            Role::Evaluator => at < last || is_below,
+            Role::Evaluator | Role::Compiled => at < last || is_below,
             Role::Interpreter => at > first && (at < last || is_below),
         };
         if !is_own {

@@ -104,7 +104,9 @@ impl State {
             stop,
             ..*sample
         };
-        let python = interleave(stacks.pythons(), &sample);
+        let python = interleave(stacks.pythons(), &sample, |address| {
+            processes.locate_when(pid, address, time_ns)
+        });
         let sample = marked(sample);
         let process = processes.describe(pid);
         let place = |space, address| match space {
@@ -177,7 +179,9 @@ impl State {
             aggregate.without_gil += 1;
             return;
         }
-        let python = interleave(stacks.pythons(), sample);
+        let python = interleave(stacks.pythons(), sample, |address| {
+            processes.locate_when(pid, address, time_ns)
+        });
         let sample = &marked(*sample);
         let process = processes.describe(pid);
         let place = |space, address| match space {
@@ -255,8 +259,12 @@ fn right_part<'a>(
 }
 
 /// A sample's Python frames as the table takes them.
-fn interleave(pythons: &mut Pythons, sample: &Sample<'_>) -> Vec<(usize, Place, u64)> {
-    let inserted = pythons.interleave(sample).into_iter();
+fn interleave(
+    pythons: &mut Pythons,
+    sample: &Sample<'_>,
+    locate: impl FnMut(u64) -> Place,
+) -> Vec<(usize, Place, u64)> {
+    let inserted = pythons.interleave(sample, locate).into_iter();
     let entry = |Inserted {
                      before,
                      place,

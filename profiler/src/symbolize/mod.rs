@@ -104,6 +104,9 @@ pub struct Named {
     pub module: Option<Module>,
 }
 
+/// The name of code that a runtime has made and no map names.
+pub(crate) const NAMELESS_CODE: &str = "[anonymous code]";
+
 /// The answer to one batch.
 #[derive(Debug, Default)]
 pub struct Resolved {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Limits, Named, Resolved, Sources, blaze,
+    Limits, NAMELESS_CODE, Named, Resolved, Sources, blaze,
     budget::Budget,
     debug_files::{Candidates, candidates, plain_name},
     hints::{self, Unnamed},
@@ -340,7 +340,7 @@ impl Names {
             let mut names = names.into_iter();
             for positions in positions.into_values() {
                 let name = names.next().flatten();
-                let name = name.unwrap_or_else(|| "[anonymous code]".to_owned());
+                let name = name.unwrap_or_else(|| NAMELESS_CODE.to_owned());
                 for position in positions {
                     named[position] = Some(plain(FrameKind::Jit, name.clone(), None));
                 }
