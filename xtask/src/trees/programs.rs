@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use super::tree;
+use super::{packed, tree};
 use crate::{interpreters::interpreters, shell};
 
 /// Minor versions of `CPython` in the tree of Debian sid.
@@ -40,6 +40,21 @@ const SPLIT: [(&str, &[&str]); 3] = [
     ),
 ];
 const PYTHON_FUNCTIONS: &[&str] = &["<module>", "main"];
+/// The interpreter's own functions are folded, so that only its process's beginning is outside of its code. A C function
+/// there has been called by that code.
+const PYTHON_START: &[&str] = &["_start", "__libc_start", "libc.so.6+", "[cut: "];
+/// More Python frames than are kept: both ends and what says how many are between.
+const BOTH_ENDS: &[&str] = &[
+    "[cut: Python stack longer than is kept]",
+    "<module>",
+    "main",
+    "down",
+    "Python frames left out]",
+    "down",
+];
+/// As an exception's handler is put in place, this function's return address is the handler's already, its frame is
+/// not: no unwinder can go on.
+const HANDLER_COMES: &[&str] = &["[cut: ", "handle(", ";_Unwind_RaiseException"];
 
 /// A program to be recorded.
 pub(super) struct Program {
@@ -47,6 +62,12 @@ pub(super) struct Program {
     pub(super) command: Command,
     /// Functions that every sample has, outermost first.
     pub(super) functions: &'static [&'static str],
+    /// What may be outside of the first of them, if that is judged.
+    pub(super) start: &'static [&'static str],
+    /// What a stack has, in this order, that is right although it is cut.
+    pub(super) right_cut: &'static [&'static str],
+    /// Whether a process that it starts does the work.
+    pub(super) has_children: bool,
 }
 
 impl Default for Program {
@@ -55,12 +76,19 @@ impl Default for Program {
             name: String::new(),
             command: Command::new("true"),
             functions: &[],
+            start: &[],
+            right_cut: &[],
+            has_children: false,
         }
     }
 }
 
 impl Program {
-    fn new(name: String, mut command: Command, functions: &'static [&'static str]) -> Self {
+    pub(super) fn new(
+        name: String,
+        mut command: Command,
+        functions: &'static [&'static str],
+    ) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -69,6 +97,7 @@ impl Program {
             name,
             command,
             functions,
+            ..Self::default()
         }
     }
 }
@@ -81,6 +110,9 @@ pub(super) fn all(folder: &Path, only: Option<&str>) -> Result<Vec<Program>> {
         |kind: &str| only.is_none_or(|only| only.starts_with(kind) || kind.starts_with(only));
     if is_chosen("python") {
         pythons(folder, &mut programs)?;
+    }
+    if is_chosen("packed") {
+        packed::all(folder, &mut programs)?;
     }
     if is_chosen("go") {
         for version in GO {
@@ -113,7 +145,12 @@ fn pythons(folder: &Path, programs: &mut Vec<Program>) -> Result<()> {
     let text = shell::root().join("xtask/trees/app.py");
     let mut add = |name: String, mut command: Command, deep: &str, waiting: &str| {
         command.args([deep, waiting]);
-        programs.push(Program::new(name, command, PYTHON_FUNCTIONS));
+        let mut program = Program::new(name, command, PYTHON_FUNCTIONS);
+        program.start = PYTHON_START;
+        if deep == "400" {
+            program.right_cut = BOTH_ENDS;
+        }
+        programs.push(program);
     };
     for (version, path) in interpreters() {
         let mut command = Command::new(path);
@@ -214,11 +251,11 @@ fn split(folder: &Path, name: &str, compiler: &[&str]) -> Result<Program> {
     link.push(&debug);
     let mut strip = Command::new("objcopy");
     shell::run(strip.arg("--strip-all").arg(link).arg(&program))?;
-    Ok(Program::new(
-        name.to_owned(),
-        Command::new(program),
-        &["main;", "handle"],
-    ))
+    let mut split = Program::new(name.to_owned(), Command::new(program), &["main;", "handle"]);
+    if source == "split.cpp" {
+        split.right_cut = HANDLER_COMES;
+    }
+    Ok(split)
 }
 
 /// Debian's library is stripped, so only whole stacks say something.
