@@ -9,7 +9,7 @@ ADDRESS = os.environ["UWSGI_ADDRESS"]
 
 def work():
     total = 0
-    for i in range(200_000):
+    for i in range(2_000_000):
         total += i
     return total
 

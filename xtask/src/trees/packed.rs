@@ -54,6 +54,8 @@ pub(super) fn all(folder: &Path, programs: &mut Vec<Program>) -> Result<()> {
         .args(["--http-socket", ADDRESS, "--enable-threads", "--wsgi-file"])
         .arg(sources.join("served.py"))
         .env("UWSGI_ADDRESS", ADDRESS);
-    programs.push(Program::new("packed, uWSGI".to_owned(), server, &[]));
+    // The application, or the thread that asks.
+    let served = Program::new("packed, uWSGI".to_owned(), server, &["served."]);
+    programs.push(served);
     Ok(())
 }
