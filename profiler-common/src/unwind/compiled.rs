@@ -121,12 +121,12 @@ mod tests {
         };
         step_compiled(&frame, words.first_chunk()?, read)
     }
-    fn found(words: usize) -> Option<Result<Registers, StopReason>> {
-        Some(Ok(Registers {
+    fn found(words: u64) -> Registers {
+        Registers {
             pc: CALLER,
-            sp: BASE + 8 * (words as u64 + 7),
+            sp: BASE + 8 * (words + 7),
             bp: FRAME_POINTER,
-        }))
+        }
     }
 
     /// With the frame pointer in its register or pushed, and up to five words of its own.
@@ -135,12 +135,12 @@ mod tests {
         for own in [&[][..], &[HEAP], &[0, HEAP_CODE, HEAP], &[1, 2, 3, 4, HEAP]] {
             assert_eq!(
                 step(&stack(own), FRAME_POINTER),
-                found(own.len()),
+                Some(Ok(found(own.len() as u64))),
                 "{own:x?}"
             );
         }
         let own = [0, FRAME_POINTER];
-        assert_eq!(step(&stack(&own), HEAP), found(2));
+        assert_eq!(step(&stack(&own), HEAP), Some(Ok(found(2))));
     }
 
     /// Other code, a deeper frame, and a frame pointer that is nowhere or in two places.
