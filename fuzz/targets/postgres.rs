@@ -3,16 +3,18 @@
 
 #![no_main]
 
+use std::sync::Arc;
+
 use libfuzzer_sys::fuzz_target;
 use profiler::postgres::protocol::{
-    Chunk, Connection, Direction, Ending, Event, Outcome, Side, StatementId, Statements, Text,
-    TransactionState,
+    Chunk, Connection, Deed, Direction, Ending, Event, Outcome, Part, Side, StatementId,
+    Statements, Text, TransactionState,
 };
 
 /// Bytes that a connection may hold however it is treated.
 const MEMORY_MAX: usize = 24 << 20;
 
-struct Numbers(u32);
+struct Numbers(u64);
 
 impl Statements for Numbers {
     fn simple(&mut self, text: Text<'_>, ids: &mut Vec<StatementId>) {
@@ -26,8 +28,26 @@ impl Statements for Numbers {
         StatementId(self.0)
     }
 
-    fn deallocates(&self, _: StatementId) -> Option<&[u8]> {
-        None
+    fn deed(&mut self, id: StatementId) -> Option<Arc<Deed>> {
+        let name = Arc::from([(id.0 >> 4) as u8 & 3]);
+        Some(Arc::new(match id.0 & 15 {
+            0 => Deed::Prepares { name },
+            1 => Deed::Executes { name },
+            2 => Deed::Deallocates { name },
+            3 => Deed::Declares {
+                name,
+                is_held: id.0 & 64 == 0,
+            },
+            4 => Deed::Fetches { name },
+            5 => Deed::Moves { name },
+            6 => Deed::Closes { name },
+            7 => Deed::ClosesAll,
+            _ => return None,
+        }))
+    }
+
+    fn part(&mut self, id: StatementId, _: Part) -> Option<StatementId> {
+        Some(id)
     }
 
     fn parameter(&mut self, _: &[u8], _: &[u8]) {}

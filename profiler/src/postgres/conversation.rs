@@ -154,7 +154,7 @@ impl Conversation {
         if let Some(id) = self.connection.under_way(now_ns) {
             texts.is_under_way(id);
         }
-        let statement = statement.map(|statement| texts.canonical(statement));
+        let statement = statement.map(Texts::canonical);
         let (text, fingerprint) = match &statement {
             Some(statement) => text(Some(statement), texts),
             None => (String::new(), None),
@@ -237,7 +237,7 @@ impl Conversation {
             .backend
             .and_then(|backend| texts.of_call(backend, call));
         if let Some(id) = id {
-            self.learn(&call.statement, id, texts);
+            self.learn(&call.statement, id);
             call.statement = Statement::Known(id);
         } else {
             self.is_unknown = true;
@@ -252,16 +252,16 @@ impl Conversation {
         };
         let backend = self.backend;
         match backend.and_then(|backend| texts.of_last(backend, &call, until_ns)) {
-            Some(id) => self.learn(&call.statement, id, texts),
+            Some(id) => self.learn(&call.statement, id),
             None => self.last = Some(call),
         }
     }
 
-    fn learn(&mut self, named: &Statement, id: StatementId, texts: &Texts) {
+    fn learn(&mut self, named: &Statement, id: StatementId) {
         self.connection.learn(named, id);
         self.learned.push(Event::Learned {
             named: named.clone(),
-            known: texts.canonical(Statement::Known(id)),
+            known: Texts::canonical(Statement::Known(id)),
         });
     }
 
@@ -295,10 +295,10 @@ impl Conversation {
             match &mut event {
                 Event::Call(call) => {
                     self.recognise(call, texts);
-                    call.statement = texts.canonical(call.statement.clone());
+                    call.statement = Texts::canonical(call.statement.clone());
                 }
                 Event::Prepared(prepared) => {
-                    prepared.statement = texts.canonical(prepared.statement.clone());
+                    prepared.statement = Texts::canonical(prepared.statement.clone());
                 }
                 Event::Session(session) => {
                     self.origin = Arc::new(self.origin.with_session(session));

@@ -11,9 +11,9 @@ use rustc_hash::FxHashMap;
 
 use super::{
     encoding::{Encoding, is_clear},
-    protocol::{StatementId, Statements, Text},
-    sql::{Strings, Unanswered},
-    texts::Texts,
+    protocol::{Deed, Part, StatementId, Statements, Text},
+    sql::{Strings, Temporaries, Unanswered},
+    texts::{Taken, Texts},
 };
 
 /// Texts without an answer that are held; there are as many statements.
@@ -37,6 +37,7 @@ pub(super) struct Dialect {
     pub(super) parameters: Parameters,
     /// Texts that the server has not answered, and whether it took them or others.
     held: FxHashMap<StatementId, (Arc<Unanswered>, bool)>,
+    temporaries: Temporaries,
 }
 
 /// A text in UTF-8.
@@ -102,8 +103,12 @@ impl Statements for Speech<'_> {
         self.intern(&read.text, (text.extent, read.strings), read.is_clear)
     }
 
-    fn deallocates(&self, id: StatementId) -> Option<&[u8]> {
-        self.texts.deallocates(id)
+    fn deed(&mut self, id: StatementId) -> Option<Arc<Deed>> {
+        self.texts.deed(id)
+    }
+
+    fn part(&mut self, id: StatementId, part: Part) -> Option<StatementId> {
+        self.texts.part(id, part)
     }
 
     fn parameter(&mut self, name: &[u8], value: &[u8]) {
@@ -150,8 +155,16 @@ impl Speech<'_> {
         if !is_clear {
             return self.texts.intern_unclear(text, extent, strings);
         }
-        let (id, unanswered) = self.texts.intern(text, extent, strings);
+        let text = self.dialect.temporaries.replace(text, strings);
+        let Taken {
+            id,
+            unanswered,
+            temporary,
+        } = self.texts.intern(&text, extent, strings);
         self.dialect.hold(id, unanswered);
+        if let Some(name) = temporary {
+            self.dialect.temporaries.add(name);
+        }
         id
     }
 }

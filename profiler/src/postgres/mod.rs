@@ -18,6 +18,7 @@ mod backends;
 mod code;
 mod conversation;
 mod csv;
+mod deeds;
 mod dialect;
 mod encoding;
 mod encrypted;

@@ -4,8 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     backends,
+    deeds::Deeds,
     encoding::Encoding,
-    protocol::{Call, Extent, Statement, StatementId},
+    protocol::{Call, Deed, Extent, Part, Statement, StatementId},
     readings::Readings,
     sql::{
         self, Command, Fingerprint, Interned, Interner, Kept, Reading, Standing, Strings,
@@ -13,10 +14,8 @@ use super::{
     },
 };
 
-/// Names that DEALLOCATE gave up and that are told apart: clients number them, and begin again with each connection.
-const NAMES_MAX: usize = 100_000;
-/// Numbers from here on are of DEALLOCATE with a name.
-const NAMES_FROM: u32 = 1 << 31;
+/// Above the number of a statement is that of what a text of it does with a name.
+const DEED_SHIFT: u32 = 32;
 
 /// Every statement that was seen.
 #[derive(Default)]
@@ -24,9 +23,18 @@ pub(super) struct Texts {
     /// What was read from the memory of backends.
     readings: Readings,
     interner: Interner,
-    /// What DEALLOCATE gives up, and the statement that this is.
-    names: Vec<(Arc<[u8]>, sql::StatementId)>,
-    by_name: HashMap<Arc<[u8]>, u32>,
+    deeds: Deeds,
+    /// Statements that have to do with others; there are as many as statements.
+    parts: HashMap<(sql::StatementId, Part), Option<sql::StatementId>>,
+}
+
+/// A text, as it was taken.
+pub(super) struct Taken {
+    pub(super) id: StatementId,
+    /// Its normal form, where the server has not taken it so far.
+    pub(super) unanswered: Option<Arc<Unanswered>>,
+    /// The temporary object that it creates.
+    pub(super) temporary: Option<Arc<[u8]>>,
 }
 
 impl Texts {
@@ -40,7 +48,7 @@ impl Texts {
     }
 
     pub(super) fn kept(&self, id: StatementId) -> Option<Kept<'_>> {
-        self.interner.kept(self.statement(id))
+        self.interner.kept(statement_of(id))
     }
 
     /// How often a statement was one too many to be told apart.
@@ -49,9 +57,9 @@ impl Texts {
     }
 
     /// The same number for all texts of one statement.
-    pub(super) fn canonical(&self, statement: Statement) -> Statement {
-        match statement {
-            Statement::Known(id) => Statement::Known(StatementId(self.statement(id).number())),
+    pub(super) fn canonical(given: Statement) -> Statement {
+        match given {
+            Statement::Known(id) => Statement::Known(plain(statement_of(id))),
             other => other,
         }
     }
@@ -64,7 +72,7 @@ impl Texts {
             Extent::Cut
         };
         let text = Encoding::Extended.decode(&reading.text);
-        let (id, unanswered) = self.intern(&text, extent, reading.strings);
+        let Taken { id, unanswered, .. } = self.intern(&text, extent, reading.strings);
         let read = (id, unanswered);
         let when = (reading.when, reading.between_ns);
         self.readings.add(reading.pid, when, read);
@@ -82,7 +90,7 @@ impl Texts {
         if call.outcome.is_of_accepted() {
             self.accept(id);
         }
-        let standing = self.interner.standing(self.statement(id));
+        let standing = self.interner.standing(statement_of(id));
         (standing == Standing::Accepted).then_some(id)
     }
 
@@ -97,30 +105,31 @@ impl Texts {
         if call.outcome.is_of_accepted() {
             self.accept(id);
         }
-        let standing = self.interner.standing(self.statement(id));
+        let standing = self.interner.standing(statement_of(id));
         (standing == Standing::Accepted).then_some(id)
     }
 
     /// A server took a statement.
     pub(super) fn accept(&mut self, id: StatementId) {
-        self.interner.accept(self.statement(id));
+        self.interner.accept(statement_of(id));
     }
 
     /// A server has been busy with a statement for a while.
     pub(super) fn is_under_way(&mut self, id: StatementId) {
-        self.interner.is_under_way(self.statement(id));
+        self.interner.is_under_way(statement_of(id));
     }
 
     /// A statement by what was shown of it elsewhere.
     pub(super) fn restore(&mut self, kept: Kept<'_>) -> StatementId {
-        StatementId(self.interner.restore(kept).number())
+        plain(self.interner.restore(kept))
     }
 
     /// A statement by its normal form, which was shown elsewhere.
     pub(super) fn known(&mut self, normal: &str) -> StatementId {
-        let (id, _unanswered) = self.intern(normal.as_bytes(), Extent::Whole, Strings::Unknown);
-        self.accept(id);
-        id
+        // It is held while it is accepted.
+        let taken = self.intern(normal.as_bytes(), Extent::Whole, Strings::Unknown);
+        self.accept(taken.id);
+        taken.id
     }
 
     /// The statements of a simple Query, and how much of each is there.
@@ -139,23 +148,34 @@ impl Texts {
         })
     }
 
-    /// The statement of a text in UTF-8, and its normal form where the server has not taken it so far.
-    pub(super) fn intern(
-        &mut self,
-        text: &[u8],
-        extent: Extent,
-        strings: Strings,
-    ) -> (StatementId, Option<Arc<Unanswered>>) {
+    /// The statement of a text in UTF-8.
+    pub(super) fn intern(&mut self, text: &[u8], extent: Extent, strings: Strings) -> Taken {
         let interned = self.interner.intern(text, reading(extent, strings));
         let Interned {
             id,
             command,
             unanswered,
         } = interned;
-        let Command::Deallocate { name } = command else {
-            return (StatementId(id.number()), unanswered);
+        let (deed, temporary) = match command {
+            Command::Prepare { name, .. } => (Some(Deed::Prepares { name }), None),
+            Command::Execute { name } => (Some(Deed::Executes { name }), None),
+            Command::Deallocate { name } => (Some(Deed::Deallocates { name }), None),
+            Command::Declare { name, is_held, .. } => {
+                (Some(Deed::Declares { name, is_held }), None)
+            }
+            Command::Fetch { name } => (Some(Deed::Fetches { name }), None),
+            Command::Move { name } => (Some(Deed::Moves { name }), None),
+            Command::Close { name } => (Some(Deed::Closes { name }), None),
+            Command::CloseAll => (Some(Deed::ClosesAll), None),
+            Command::Temporary { name } => (None, Some(name)),
+            _ => (None, None),
         };
-        (self.named(name, id), unanswered)
+        let deed = deed.map_or(0, |deed| self.deeds.number(deed));
+        Taken {
+            id: StatementId(plain(id).0 | u64::from(deed) << DEED_SHIFT),
+            unanswered,
+            temporary,
+        }
     }
 
     /// The statement of a text of which it is not clear where its values are.
@@ -166,35 +186,46 @@ impl Texts {
         strings: Strings,
     ) -> StatementId {
         let reading = reading(extent, strings);
-        StatementId(self.interner.intern_unclear(text, reading).number())
+        plain(self.interner.intern_unclear(text, reading))
     }
 
-    /// The name that a DEALLOCATE gives up.
-    pub(super) fn deallocates(&self, id: StatementId) -> Option<&[u8]> {
-        let index = usize::try_from(id.0.checked_sub(NAMES_FROM)?).ok()?;
-        self.names.get(index).map(|(name, _)| name.as_ref())
-    }
-
-    fn statement(&self, id: StatementId) -> sql::StatementId {
-        let name = id.0.checked_sub(NAMES_FROM).and_then(|index| {
-            let index = usize::try_from(index).ok()?;
-            self.names.get(index)
-        });
-        name.map_or(sql::StatementId::from_number(id.0), |(_, id)| *id)
-    }
-
-    fn named(&mut self, name: Arc<[u8]>, id: sql::StatementId) -> StatementId {
-        if let Some(known) = self.by_name.get(&name) {
-            return StatementId(*known);
+    /// What a text does with a name.
+    pub(super) fn deed(&mut self, id: StatementId) -> Option<Arc<Deed>> {
+        let number = u32::try_from(id.0 >> DEED_SHIFT).ok()?;
+        if number == 0 {
+            return None;
         }
-        let index = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        if self.names.len() >= NAMES_MAX {
-            return StatementId(id.number());
-        }
-        self.names.push((Arc::clone(&name), id));
-        self.by_name.insert(name, NAMES_FROM + index);
-        StatementId(NAMES_FROM + index)
+        self.deeds.get(number)
     }
+
+    /// The statement that is a part of one that a server took, or reads it from a cursor: what is shown of that is all
+    /// that is looked at.
+    pub(super) fn part(&mut self, id: StatementId, part: Part) -> Option<StatementId> {
+        let of = statement_of(id);
+        let kept = self.interner.kept(of)?;
+        if kept.standing != Standing::Accepted || of == sql::StatementId::OTHERS {
+            return None;
+        }
+        if let Some(known) = self.parts.get(&(of, part)) {
+            return known.map(plain);
+        }
+        let text = sql::part(kept.shown, part);
+        let found = text.map(|text| self.known(&text));
+        let found = found.map(statement_of);
+        self.parts.insert((of, part), found);
+        found.map(plain)
+    }
+}
+
+/// The statement of a text.
+fn statement_of(id: StatementId) -> sql::StatementId {
+    let [a, b, c, d, ..] = id.0.to_le_bytes();
+    sql::StatementId::from_number(u32::from_le_bytes([a, b, c, d]))
+}
+
+/// The number of a statement, whatever its texts do with names.
+fn plain(id: sql::StatementId) -> StatementId {
+    StatementId(u64::from(id.number()))
 }
 
 fn reading(extent: Extent, strings: Strings) -> Reading {
@@ -209,7 +240,7 @@ fn reading(extent: Extent, strings: Strings) -> Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::{Extent, Statement, Strings, Texts};
+    use super::{Deed, Extent, Part, Statement, Strings, Texts};
 
     /// Texts with different values and names are one statement, and what DEALLOCATE gives up is known all the same.
     #[test]
@@ -219,20 +250,51 @@ mod tests {
         let pieces = Texts::pieces(text, Extent::Whole, Strings::Unknown);
         let ids: Vec<_> = pieces
             .map(|(piece, extent)| {
-                let (id, _unanswered) = texts.intern(piece, extent, Strings::Unknown);
-                texts.accept(id);
-                id
+                let taken = texts.intern(piece, extent, Strings::Unknown);
+                texts.accept(taken.id);
+                taken.id
             })
             .collect();
         assert_eq!(ids.len(), 4);
         assert_eq!(ids[0], ids[2]);
-        let known = |id| texts.canonical(Statement::Known(id));
+        let known = |id| Texts::canonical(Statement::Known(id));
         assert_eq!(known(ids[1]), known(ids[3]));
         assert_ne!(known(ids[0]), known(ids[1]));
-        let given_up = |id| texts.deallocates(id);
-        assert_eq!(given_up(ids[1]), Some(&b"a1"[..]));
-        assert_eq!(given_up(ids[3]), Some(&b"a2"[..]));
+        let mut given_up = |id| match texts.deed(id).as_deref() {
+            Some(Deed::Deallocates { name }) => Some(name.to_vec()),
+            _ => None,
+        };
+        assert_eq!(given_up(ids[1]), Some(b"a1".to_vec()));
+        assert_eq!(given_up(ids[3]), Some(b"a2".to_vec()));
         assert_eq!(given_up(ids[0]), None);
         assert_eq!(texts.text(ids[0]), "SELECT $1");
+    }
+
+    /// What PREPARE and DECLARE are of is the statement of that text; a FETCH from it is one of its own, which its own
+    /// normal form is too.
+    #[test]
+    fn parts_are_statements() {
+        let mut texts = Texts::default();
+        let mut take = |text: &str| {
+            let taken = texts.intern(text.as_bytes(), Extent::Whole, Strings::Conforming);
+            let before = texts.part(taken.id, Part::Body);
+            texts.accept(taken.id);
+            (taken.id, before)
+        };
+        let of = "a FROM t1 WHERE b IN (1, 2, 3) AND c = 'x' AND d > 5";
+        let (select, _) = take(&format!("SELECT {of}"));
+        let (prepare, before) = take(&format!("PREPARE p_1 (int) AS SELECT {of}"));
+        assert_eq!(before, None, "only what the server took is looked at");
+        let (declare, _) = take(&format!("DECLARE c_1 CURSOR WITH HOLD FOR select {of}"));
+        for id in [prepare, declare] {
+            assert_eq!(texts.part(id, Part::Body), Some(select));
+        }
+        let fetch = texts.part(select, Part::Fetch).unwrap();
+        let shown =
+            "FETCH FROM (SELECT a FROM t1 WHERE b IN ($1 /*, ... */) AND c = $2 AND d > $3)";
+        assert_eq!(texts.text(fetch), shown);
+        assert_eq!(texts.known(shown), fetch);
+        assert_ne!(texts.part(select, Part::Move), Some(fetch));
+        assert_eq!(texts.part(select, Part::Body), None);
     }
 }

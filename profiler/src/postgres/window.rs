@@ -208,7 +208,7 @@ impl Stored {
         Some(match self {
             Self::Text(text) => {
                 let id = texts.known(&text);
-                texts.canonical(Statement::Known(id))
+                Texts::canonical(Statement::Known(id))
             }
             Self::Partly {
                 shown,

@@ -130,13 +130,19 @@ fn assert_same(told: &Deeds, seen: &Deeds, whose: &str) {
     }
 }
 
-/// The server's statistics tell the same of what did not fail. They count EXECUTE with what was prepared; and of rows
-/// that come in several fetches Postgres 15 counts those of the last one.
+/// The server's statistics tell the same of what did not fail. They count EXECUTE under the text of PREPARE, and FETCH
+/// under its own; and of rows that come in several fetches Postgres 15 counts those of the last one.
 #[track_caller]
 fn assert_counted(postgres: &Postgres, report: &Report, whose: &str) {
     let mut theirs: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (statement, (calls, rows)) in server_counts(postgres) {
-        let sum = theirs.entry(key(&statement)).or_default();
+        let prepared = statement.strip_prefix("prepare ");
+        let prepared = prepared.and_then(|rest| rest.split_once(" as "));
+        let sum = theirs
+            .entry(key(
+                prepared.map_or(statement.as_str(), |(_, prepared)| prepared)
+            ))
+            .or_default();
         *sum = (sum.0 + calls, sum.1 + rows);
     }
     let fetched = |statement: &str| {
@@ -146,12 +152,17 @@ fn assert_counted(postgres: &Postgres, report: &Report, whose: &str) {
         found.is_some_and(|one| one["fetches"] != 0)
     };
     let is_of_sql = |statement: &str| {
-        let words = ["prepare ", "execute ", "deallocate "];
+        let words = ["prepare ", "deallocate "];
         words.iter().any(|word| statement.starts_with(word))
     };
     let mut ours = report.counts();
     for counts in [&mut ours, &mut theirs] {
         counts.retain(|statement, _| !is_of_sql(statement));
+        let is_fetch = |statement: &str| statement.starts_with("fetch ");
+        let fetches = (counts.clone().into_iter()).filter(|(statement, _)| is_fetch(statement));
+        let (calls, rows) = fetches.fold((0, 0), |sum, (_, one)| (sum.0 + one.0, sum.1 + one.1));
+        counts.retain(|statement, _| !is_fetch(statement));
+        counts.insert("every fetch".to_owned(), (calls, rows));
         for (statement, (_, rows)) in counts {
             *rows = if fetched(statement) { 0 } else { *rows };
         }

@@ -5,11 +5,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use profiler::postgres::protocol::{
-    Chunk, Connection, Direction, Ending, Event, Outcome, Side, Statement, StatementId, Statements,
-    Text,
+    Chunk, Connection, Deed, Direction, Ending, Event, Outcome, Part, Side, Statement, StatementId,
+    Statements, Text,
 };
 use serde_json::Value;
 
@@ -159,10 +160,14 @@ impl Statements for Texts {
     fn prepared(&mut self, text: Text<'_>) -> StatementId {
         self.0
             .push(String::from_utf8_lossy(text.bytes).into_owned());
-        StatementId(u32::try_from(self.0.len() - 1).expect("a few"))
+        StatementId(self.0.len() as u64 - 1)
     }
 
-    fn deallocates(&self, _: StatementId) -> Option<&[u8]> {
+    fn deed(&mut self, _: StatementId) -> Option<Arc<Deed>> {
+        None
+    }
+
+    fn part(&mut self, _: StatementId, _: Part) -> Option<StatementId> {
         None
     }
 
@@ -229,7 +234,7 @@ fn told(said: &[Said]) -> Vec<String> {
     });
     let lines = calls.map(|call| {
         let what = match &call.statement {
-            Statement::Known(StatementId(id)) => &texts.0[*id as usize],
+            Statement::Known(StatementId(id)) => &texts.0[usize::try_from(*id).expect("a number")],
             _ => "?",
         };
         let how = match call.outcome {

@@ -53,6 +53,7 @@ mod replicas;
 mod secrets_sql;
 mod service;
 mod shares;
+mod sql_names;
 mod stacks;
 mod syscalls;
 mod tcp;

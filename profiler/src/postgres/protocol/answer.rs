@@ -138,17 +138,9 @@ impl Exchange {
         end: Stamp,
         context: &mut Context<'_, S>,
     ) {
-        let statement = self.statement();
         let (command, rows) = tag.map_or((&b""[..], None), |tag| (tag.command, tag.rows));
-        match (command, &statement) {
-            (b"DEALLOCATE ALL" | b"DISCARD ALL", _) => self.statements.clear(),
-            (b"DEALLOCATE", Statement::Known(id)) => {
-                if let Some(name) = context.statements.deallocates(*id) {
-                    self.statements.remove(name);
-                }
-            }
-            _ => self.transactions.completed(command),
-        }
+        let statement = self.carry_out(self.statement(), command, context.statements);
+        self.transactions.completed(command);
         let index = self.progress.index;
         self.finish(statement, rows, end, context);
         match self.queue.head().map(|head| &head.what) {
@@ -236,6 +228,7 @@ impl Exchange {
         self.copied_in = 0;
         if ready.state == TransactionState::Idle {
             self.portals.clear(events);
+            self.cursors.transaction_ends();
         }
         if ready.queued == 0 {
             self.trust.round(ready.time_ns);

@@ -8,6 +8,7 @@ use super::{
     event::{Call, Copied, CopyDirection, Counted, Event, Outcome, Rows, Statement},
     exchange::{Context, Exchange, Preparing},
     queue::{Request, What},
+    statements::Statements,
 };
 
 impl Exchange {
@@ -90,8 +91,8 @@ impl Exchange {
     }
 
     /// A portal may have more rows: the call goes on with its next Execute.
-    pub(super) fn suspend<S>(&mut self, end: Stamp, context: &mut Context<'_, S>) {
-        let statement = self.statement();
+    pub(super) fn suspend<S: Statements>(&mut self, end: Stamp, context: &mut Context<'_, S>) {
+        let statement = self.run(self.statement(), context.statements);
         let Some(mut ended) = self.at_hand(statement) else {
             return;
         };

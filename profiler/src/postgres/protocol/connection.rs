@@ -146,6 +146,7 @@ impl Connection {
         events: &mut Vec<Event>,
     ) {
         self.chunks += 1;
+        let before = events.len();
         let direction = chunk.direction;
         let Fresh {
             missing,
@@ -175,7 +176,8 @@ impl Connection {
         self.skip(hole, Cause::NotCopied, source, &mut context);
         source.is_end = true;
         self.read(tail, source, &mut context);
-        self.exchange.calls.settle(events);
+        self.exchange.calls.settle(context.events);
+        self.exchange.settle_names(before, &mut context);
     }
 
     /// Bytes to come of a direction that are within a message of which nothing more is looked at.

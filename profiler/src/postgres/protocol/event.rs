@@ -42,7 +42,7 @@ pub enum Event {
 
 /// Id of a statement's text, given by [`Statements`](super::Statements).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StatementId(pub u32);
+pub struct StatementId(pub u64);
 
 /// What was executed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

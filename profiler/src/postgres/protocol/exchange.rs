@@ -4,6 +4,7 @@
 use super::{
     calls::Calls,
     chunk::{Side, Stamp},
+    cursors::Cursors,
     event::{CopyDirection, Counted, Event, Failure, Statement, StatementId, Step},
     failure::Intended,
     fields::Name,
@@ -34,6 +35,7 @@ pub(super) struct Exchange {
     pub(super) groups: Groups,
     pub(super) statements: PreparedStatements,
     pub(super) portals: Portals,
+    pub(super) cursors: Cursors,
     pub(super) preparing: Vec<Preparing>,
     pub(super) calls: Calls,
     pub(super) transactions: Transactions,
@@ -115,6 +117,7 @@ impl Exchange {
             groups: Groups::default(),
             statements: PreparedStatements::of(number),
             portals: Portals::default(),
+            cursors: Cursors::default(),
             preparing: Vec::new(),
             calls: Calls::default(),
             transactions: Transactions::default(),
@@ -151,6 +154,6 @@ impl Exchange {
     /// Bytes that are allocated for what grows with the traffic, names aside.
     pub(super) fn memory(&self) -> usize {
         self.queue.capacity() * size_of::<Request>()
-            + (self.statements.len() + self.portals.len()) * 128
+            + (self.statements.len() + self.portals.len() + self.cursors.len()) * 128
     }
 }

@@ -47,6 +47,7 @@ impl Exchange {
         self.intended = Intended::default();
         // The unnamed statement may be another one by now; names are hardly given twice.
         self.statements.remove(b"");
+        self.cursors.clear();
         self.transactions = Transactions::default();
         unseen
     }

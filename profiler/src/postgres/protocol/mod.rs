@@ -18,6 +18,7 @@ mod calls;
 mod chunk;
 mod completion;
 mod connection;
+mod cursors;
 mod event;
 mod exchange;
 mod failure;
@@ -47,4 +48,4 @@ pub use event::{
     StatementId, Step, Transaction, TransactionEnd, TransactionState,
 };
 pub use recognise::{Flow, Recognition, recognise};
-pub use statements::{Extent, Statements, Text};
+pub use statements::{Deed, Extent, Part, Statements, Text};

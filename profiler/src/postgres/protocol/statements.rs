@@ -1,6 +1,8 @@
 //! Statements by the names that they are prepared under. Their texts are not here: they are given away for an id as
 //! soon as they are read.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -33,6 +35,39 @@ pub struct Text<'a> {
     pub is_settled: bool,
 }
 
+/// What a statement does with a name. Names are as the server keeps them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "names")]
+pub enum Deed {
+    /// PREPARE: the name is one of the protocol's statements from now on.
+    Prepares { name: Arc<[u8]> },
+    /// EXECUTE.
+    Executes { name: Arc<[u8]> },
+    /// DEALLOCATE, but of all.
+    Deallocates { name: Arc<[u8]> },
+    /// DECLARE, and whether it is WITH HOLD.
+    Declares { name: Arc<[u8]>, is_held: bool },
+    /// FETCH.
+    Fetches { name: Arc<[u8]> },
+    /// MOVE.
+    Moves { name: Arc<[u8]> },
+    /// CLOSE.
+    Closes { name: Arc<[u8]> },
+    /// CLOSE ALL.
+    ClosesAll,
+}
+
+/// A statement that has to do with another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// What PREPARE prepares and DECLARE declares.
+    Body,
+    /// FETCH from a cursor of it.
+    Fetch,
+    /// MOVE in a cursor of it.
+    Move,
+}
+
 /// Gives ids to statements' texts, and hears what shows how to read them and whether they are right.
 pub trait Statements {
     /// Adds an id for each statement of a simple Query's text, in order; empty ones have none.
@@ -41,8 +76,11 @@ pub trait Statements {
     /// The id of a text that is prepared.
     fn prepared(&mut self, text: Text<'_>) -> StatementId;
 
-    /// The name that a DEALLOCATE gives up.
-    fn deallocates(&self, id: StatementId) -> Option<&[u8]>;
+    /// What a statement does with a name of SQL.
+    fn deed(&mut self, id: StatementId) -> Option<Arc<Deed>>;
+
+    /// The statement that a part of another one is, or what reads it. Of one that the server took.
+    fn part(&mut self, id: StatementId, part: Part) -> Option<StatementId>;
 
     /// The server reports a parameter.
     fn parameter(&mut self, name: &[u8], value: &[u8]);
@@ -104,6 +142,14 @@ impl PreparedStatements {
         statement
     }
 
+    /// The statement of a name whose text has been seen.
+    pub(super) fn text(&self, name: &[u8]) -> Option<StatementId> {
+        match self.by_name.get(name)?.statement {
+            Statement::Known(id) => Some(id),
+            _ => None,
+        }
+    }
+
     /// Whether the text of a name has been seen.
     pub(super) fn has_text(&self, name: &[u8]) -> bool {
         let entry = self.by_name.get(name);
@@ -149,7 +195,7 @@ mod tests {
     fn statements_are_bounded() {
         let mut statements = PreparedStatements::default();
         let name = |n: u32| n.to_be_bytes().to_vec().into_boxed_slice();
-        let known = |n| Statement::Known(StatementId(n));
+        let known = |n: u32| Statement::Known(StatementId(n.into()));
         for n in 1..10_000 {
             statements.insert(name(n), known(n));
             assert_eq!(statements.find(&name(1)), known(1));

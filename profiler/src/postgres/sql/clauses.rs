@@ -89,6 +89,11 @@ impl<'a> Clauses<'a> {
         let is_name = matches!(token.kind, Kind::Word | Kind::Quoted | Kind::Unclosed);
         let meaning = match self.place {
             Place::Names if is_name => Meaning::MadeUp,
+            // What a cursor is of, in the name of a FETCH from it.
+            Place::Names if token.is_punctuation(self.text, "(") => {
+                self.place = Place::Begin;
+                Meaning::Itself
+            }
             Place::Name if is_name && !self.is_before_name(token) => {
                 self.place = Place::Anywhere;
                 Meaning::MadeUp

@@ -45,10 +45,27 @@ pub(crate) enum Command {
     DeallocateAll,
     /// DISCARD ALL: prepared statements, cursors and settings go.
     DiscardAll,
-    Declare,
-    /// FETCH, MOVE.
-    Fetch,
-    Close,
+    Declare {
+        name: Arc<[u8]>,
+        /// Where the text of the query begins in that of this one.
+        body: usize,
+        /// WITH HOLD.
+        is_held: bool,
+    },
+    Fetch {
+        name: Arc<[u8]>,
+    },
+    Move {
+        name: Arc<[u8]>,
+    },
+    Close {
+        name: Arc<[u8]>,
+    },
+    CloseAll,
+    /// CREATE TEMPORARY of a table, a view or a sequence.
+    Temporary {
+        name: Arc<[u8]>,
+    },
     Set,
     Show,
     Explain,
@@ -114,9 +131,12 @@ fn of_word(first: &Token, rest: &[Token], text: &[u8]) -> Command {
             named(rest, text, |name| Command::Deallocate { name })
         }
         b"discard" if second("all") => Command::DiscardAll,
-        b"declare" => Command::Declare,
-        b"fetch" | b"move" => Command::Fetch,
-        b"close" => Command::Close,
+        b"declare" => declare(rest, text),
+        b"fetch" => named(last(rest), text, |name| Command::Fetch { name }),
+        b"move" => named(last(rest), text, |name| Command::Move { name }),
+        b"close" if second("all") => Command::CloseAll,
+        b"close" => named(rest, text, |name| Command::Close { name }),
+        b"create" => temporary(rest, text),
         b"set" | b"reset" => Command::Set,
         b"show" => Command::Show,
         b"explain" => Command::Explain,
@@ -152,6 +172,56 @@ fn named(rest: &[Token], text: &[u8], command: impl Fn(Arc<[u8]>) -> Command) ->
     name.map_or(Command::Other, command)
 }
 
+/// The last token, before which direction and number stand.
+fn last(rest: &[Token]) -> &[Token] {
+    rest.get(rest.len().saturating_sub(1)..).unwrap_or_default()
+}
+
+fn declare(rest: &[Token], text: &[u8]) -> Command {
+    let is = |token: &Token, word| token.is_word(text, word);
+    let begin = rest.iter().position(|token| is(token, "for"));
+    let Some((head, [_, body, ..])) = begin.and_then(|at| rest.split_at_checked(at)) else {
+        return Command::Other;
+    };
+    let is_held = head
+        .windows(2)
+        .any(|pair| is(&pair[0], "with") && is(&pair[1], "hold"));
+    named(rest, text, |name| Command::Declare {
+        name,
+        body: body.begin,
+        is_held,
+    })
+}
+
+/// A name with a schema is not taken for one of them.
+fn temporary(rest: &[Token], text: &[u8]) -> Command {
+    let before = |words: &'static [&str]| move |token: &&Token| token.is_among(text, words);
+    let mut rest = rest
+        .iter()
+        .skip_while(before(&["or", "replace", "local", "global"]))
+        .peekable();
+    if rest.next_if(before(&["temp", "temporary"])).is_none() {
+        return Command::Other;
+    }
+    let what = &[
+        "table",
+        "view",
+        "sequence",
+        "recursive",
+        "if",
+        "not",
+        "exists",
+    ];
+    let name = rest.find(|token| !token.is_among(text, what));
+    let is_qualified = rest
+        .next()
+        .is_some_and(|next| next.is_punctuation(text, "."));
+    match name.filter(|_| !is_qualified) {
+        Some(found) => named(&[*found], text, |name| Command::Temporary { name }),
+        None => Command::Other,
+    }
+}
+
 fn prepare(rest: &[Token], text: &[u8]) -> Command {
     let is_as = rest.iter().position(|token| token.is_word(text, "as"));
     let body = is_as.and_then(|index| rest.get(index + 1));
@@ -162,7 +232,7 @@ fn prepare(rest: &[Token], text: &[u8]) -> Command {
 }
 
 /// A name as the server keeps it. One with Unicode escapes is not worked out.
-fn name(token: &Token, text: &[u8]) -> Option<Arc<[u8]>> {
+pub(super) fn name(token: &Token, text: &[u8]) -> Option<Arc<[u8]>> {
     let written = token.of(text);
     let mut name = match (token.kind, written) {
         (Kind::Word, word) => word.to_ascii_lowercase(),
@@ -232,7 +302,24 @@ mod tests {
             ("DISCARD ALL", Command::DiscardAll),
             ("DISCARD PLANS", Command::Other),
             ("PREPARE TRANSACTION 'a'", Command::Other),
-            ("MOVE 5 IN c", Command::Fetch),
+            ("MOVE 5 IN c", Command::Move { name: name("c") }),
+            ("FETCH C", Command::Fetch { name: name("c") }),
+            (
+                "FETCH FORWARD ALL FROM \"C d\";",
+                Command::Fetch { name: name("C d") },
+            ),
+            ("CLOSE ALL", Command::CloseAll),
+            ("CLOSE c", Command::Close { name: name("c") }),
+            ("CREATE TABLE t (a int)", Command::Other),
+            (
+                "CREATE TEMP TABLE IF NOT EXISTS T_1 (a int)",
+                Command::Temporary { name: name("t_1") },
+            ),
+            (
+                "create local temporary view v1 AS SELECT 1",
+                Command::Temporary { name: name("v1") },
+            ),
+            ("CREATE TEMP TABLE pg_temp.t (a int)", Command::Other),
             ("", Command::Other),
             ("'select'", Command::Other),
             ("\"select\" 1", Command::Other),
@@ -264,6 +351,24 @@ mod tests {
             panic!("{text}");
         };
         assert_eq!((of, &text[body..]), (name("q"), "SELECT $1"));
+        for (text, held) in [
+            ("DECLARE q CURSOR FOR SELECT $1", false),
+            (
+                "DECLARE Q NO SCROLL CURSOR WITHOUT HOLD FOR SELECT $1",
+                false,
+            ),
+            ("DECLARE \"q\" BINARY CURSOR WITH HOLD FOR SELECT $1", true),
+        ] {
+            let Command::Declare {
+                name: of,
+                body,
+                is_held,
+            } = command(text)
+            else {
+                panic!("{text}");
+            };
+            assert_eq!((of, &text[body..], is_held), (name("q"), "SELECT $1", held));
+        }
     }
 
     /// A cut name or word is not taken for a whole one.

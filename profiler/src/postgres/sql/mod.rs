@@ -3,7 +3,7 @@
 //! `lexer` cuts a text into tokens as the server's own lexer does (`quotes` finds the ends of strings and comments),
 //! `split` finds the statements of a simple Query, `normal` gives one without its literals, comments and long lists
 //! (`clauses`, `lists`, `writer`), `interner` remembers it under a number, and shows of it what `withheld` leaves as long
-//! as the server has not taken it. Nothing here parses SQL or reports an error:
+//! as the server has not taken it; `temporaries` are names to be replaced before. Nothing here parses SQL or reports an error:
 //! a text may be cut, hostile or plainly wrong, and always has a normal form. The lexer is ours because sqlparser's
 //! tokenizer refuses or takes apart legal text (`@-5`, `U&'..' UESCAPE '!'`, `0b101`) and takes seven times as long.
 //! Pure.
@@ -19,11 +19,13 @@ mod interner;
 mod lexer;
 mod lists;
 mod normal;
+mod part;
 #[cfg(test)]
 mod properties;
 mod quotes;
 mod split;
 mod summary;
+mod temporaries;
 mod withheld;
 mod writer;
 
@@ -31,8 +33,10 @@ pub(crate) use command::Command;
 pub use fingerprint::Fingerprint;
 pub(crate) use interner::{Interned, Interner, Kept, Standing, StatementId, Unanswered};
 pub use normal::{Normal, normalise};
+pub(crate) use part::part;
 pub use split::statements;
 pub(crate) use summary::summary;
+pub(crate) use temporaries::Temporaries;
 pub(crate) use withheld::are_alike;
 
 /// How a text is to be read.

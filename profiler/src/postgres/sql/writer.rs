@@ -146,6 +146,13 @@ const UUID_PART: usize = 4;
 /// Most hexadecimal digits without a decimal one that are a counter: a longer counter rarely has none.
 const LETTERS_MAX: usize = 4;
 
+/// A name for one use with `$` for each number in it.
+pub(super) fn made_up(name: &str) -> String {
+    let mut made_up = name.to_owned();
+    without_numbers(&mut made_up, 0, Meaning::MadeUp);
+    made_up
+}
+
 /// Puts `$` for each number from `begin` on: parts of hexadecimal digits, and runs of decimal ones. A counter is short and stands
 /// behind the name's beginning. Schemas have names that people read: `app_db` has no counter.
 fn without_numbers(out: &mut String, begin: usize, meaning: Meaning) {

@@ -70,7 +70,7 @@ with connection.transaction():
         done('DECLARE "some" CURSOR FOR SELECT id FROM items WHERE id <= $1 ORDER BY id')
         for rows in (40, 40, 20):
             assert len(some.fetchmany(40)) == rows
-            done('FETCH FORWARD 40 FROM "some"', rows)
+            done("FETCH FROM (SELECT id FROM items WHERE id <= $1 ORDER BY id)", rows)
     done('CLOSE "some"')
 done("COMMIT")
 

@@ -34,9 +34,11 @@ for key in range(1, 11):
     assert cursor.fetchall() == [(key, f"item {key}")]
 
 # A prepared statement that is used again.
-run("PREPARE above (int) AS SELECT count(*) FROM items WHERE id > $1")
+above = "SELECT count(*) FROM items WHERE id > $1"
+run("PREPARE above (int) AS " + above)
 for key in range(12):
-    run("EXECUTE above (%s)", (key,))
+    cursor.execute("EXECUTE above (%s)", (key,))
+    done(above, cursor.rowcount)
     assert cursor.fetchone() == (100 - key,)
 run("DEALLOCATE above")
 
@@ -56,7 +58,7 @@ with connection.cursor("some") as some:
     done('DECLARE "some" CURSOR WITHOUT HOLD FOR SELECT id FROM items WHERE id <= 100 ORDER BY id')
     for rows in (40, 40, 20):
         assert len(some.fetchmany(40)) == rows
-        done('FETCH FORWARD 40 FROM "some"', rows)
+        done("FETCH FROM (SELECT id FROM items WHERE id <= 100 ORDER BY id)", rows)
 done('CLOSE "some"')
 connection.commit()
 done("COMMIT")

@@ -12,7 +12,7 @@ use super::{
 fn accepted(told: &Told, is_certain: bool) -> Vec<&str> {
     let mut texts: Vec<&str> = Vec::new();
     for (id, certain) in &told.texts.accepted {
-        let text = told.texts.sent[id.0 as usize].as_str();
+        let text = told.texts.sent[usize::try_from(id.0).unwrap()].as_str();
         if *certain == is_certain && !texts.contains(&text) {
             texts.push(text);
         }
@@ -198,7 +198,7 @@ fn parameters_are_heard() {
             let settled: Vec<_> = texts
                 .settled
                 .iter()
-                .map(|id| &texts.sent[id.0 as usize])
+                .map(|id| &texts.sent[usize::try_from(id.0).unwrap()])
                 .collect();
             assert_eq!(settled, ["A", "B", "D", "F"]);
             assert_eq!(texts.answered, 4);
@@ -217,7 +217,7 @@ fn what_is_under_way_is_told() {
     let last_ns = talk.said.last().unwrap().entry_ns;
     let of = |listener: &Listener, after_ns: u64| {
         let id = listener.connection.under_way(last_ns + after_ns)?;
-        Some(listener.texts.sent[id.0 as usize].clone())
+        Some(listener.texts.sent[usize::try_from(id.0).unwrap()].clone())
     };
     assert_eq!(of(&listener, 99_000_000), None);
     assert_eq!(of(&listener, 101_000_000).as_deref(), Some("B"));

@@ -333,6 +333,25 @@ pub(super) fn extended() -> Vec<Case> {
             ],
         ),
         (
+            "what SQL prepares is bound, and what is parsed is run by SQL",
+            talk()
+                .client(&[
+                    query("PREPARE p AS: SELECT p"),
+                    parse("q", "SELECT q"),
+                    sync(),
+                ])
+                .server(&[command("PREPARE"), z(), one.clone(), z()])
+                .client(&[bind("", "p"), execute("", 0), sync(), query("EXECUTE q")])
+                .server(&[two.clone(), rows(1), command("SELECT 1"), z()])
+                .server(&[columns(), rows(3), command("SELECT 3"), z()]),
+            &[
+                "Parse SELECT q",
+                "PREPARE p AS: SELECT p: 0",
+                "SELECT p: 1",
+                "SELECT q: 3",
+            ],
+        ),
+        (
             "a Query gives up the unnamed statement",
             talk()
                 .client(&[parse("", "SELECT 1"), sync()])

@@ -44,6 +44,73 @@ pub(super) fn queries() -> Vec<Case> {
             &["<empty>: 0"],
         ),
         (
+            "EXECUTE and FETCH are of what was given the name, DEALLOCATE and COMMIT end that",
+            talk()
+                .client(&[query(
+                    "EXECUTE p;PREPARE p AS: SELECT p;EXECUTE p;DEALLOCATE p",
+                )])
+                .server(&[
+                    columns(),
+                    rows(1),
+                    command("SELECT 1"),
+                    command("PREPARE"),
+                    columns(),
+                    rows(2),
+                    command("SELECT 2"),
+                    command("DEALLOCATE"),
+                    z(),
+                ])
+                .client(&[query("EXECUTE p;FETCH 9 c")])
+                .server(&[error("26000"), z()])
+                .client(&[query(
+                    "BEGIN;DECLARE c FOR: SELECT c;DECLARE h WITH HOLD: SELECT h",
+                )])
+                .server(&[
+                    command("BEGIN"),
+                    command("DECLARE CURSOR"),
+                    command("DECLARE CURSOR"),
+                    ready(b'T'),
+                ])
+                .client(&[query("FETCH 9 c;FETCH 5 c;MOVE 1 h;FETCH 1/0 c")])
+                .server(&[
+                    columns(),
+                    rows(2),
+                    command("FETCH 2"),
+                    columns(),
+                    rows(1),
+                    command("FETCH 1"),
+                    command("MOVE 1"),
+                    error("22012"),
+                    ready(b'E'),
+                ])
+                .client(&[query("COMMIT")])
+                .server(&[command("ROLLBACK"), z()])
+                .client(&[query("FETCH 9 h;FETCH 9 c")])
+                .server(&[columns(), rows(1), command("FETCH 1"), error("34000"), z()])
+                .client(&[query("CLOSE h;FETCH 9 h")])
+                .server(&[command("CLOSE CURSOR"), error("34000"), z()]),
+            &[
+                "EXECUTE p: 1",
+                "PREPARE p AS: SELECT p: 0",
+                "SELECT p: 2",
+                "DEALLOCATE p: 0",
+                "FETCH 9 c: Skipped",
+                "EXECUTE p: 26000",
+                "BEGIN: 0",
+                "DECLARE c FOR: SELECT c: 0",
+                "DECLARE h WITH HOLD: SELECT h: 0",
+                "fetch of SELECT c: 2",
+                "fetch of SELECT c: 1",
+                "move of SELECT h: 1",
+                "fetch of SELECT c: 22012",
+                "COMMIT: 0",
+                "fetch of SELECT h: 1",
+                "FETCH 9 c: 34000",
+                "CLOSE h: 0",
+                "FETCH 9 h: 34000",
+            ],
+        ),
+        (
             "an error stops the rest, and its ReadyForQuery comes apart",
             talk()
                 .client(&[query("SELECT 1;SELECT 1/0;SELECT 3")])

@@ -1,10 +1,10 @@
 //! Writes messages, puts them into conversations and runs those.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use super::super::{
-    Chunk, Connection, Copied, CopyDirection, Direction, Ending, Event, Extent, Outcome, Side,
-    Statement, StatementId, Statements, Text,
+    Chunk, Connection, Copied, CopyDirection, Deed, Direction, Ending, Event, Extent, Outcome,
+    Part, Side, Statement, StatementId, Statements, Text,
 };
 
 /// A message with a tag.
@@ -284,16 +284,45 @@ impl Statements for Texts {
             self.sent.push(text);
             self.sent.len() - 1
         });
-        let id = StatementId(u32::try_from(at).unwrap());
+        let id = StatementId(u64::try_from(at).unwrap());
         if sent.is_settled {
             self.settled.push(id);
         }
         id
     }
 
-    fn deallocates(&self, id: StatementId) -> Option<&[u8]> {
-        let text = &self.sent[id.0 as usize];
-        Some(text.strip_prefix("DEALLOCATE ")?.as_bytes())
+    fn deed(&mut self, id: StatementId) -> Option<Arc<Deed>> {
+        let text = self.sent[usize::try_from(id.0).unwrap()].clone();
+        let (verb, rest) = text.split_once(' ')?;
+        let word = |at| rest.split(' ').nth(at).unwrap_or("").as_bytes().into();
+        Some(Arc::new(match verb {
+            "PREPARE" => Deed::Prepares { name: word(0) },
+            "EXECUTE" => Deed::Executes { name: word(0) },
+            "DEALLOCATE" => Deed::Deallocates { name: word(0) },
+            "DECLARE" => Deed::Declares {
+                name: word(0),
+                is_held: rest.contains("WITH HOLD"),
+            },
+            "FETCH" => Deed::Fetches { name: word(1) },
+            "MOVE" => Deed::Moves { name: word(1) },
+            "CLOSE" if rest == "ALL" => Deed::ClosesAll,
+            "CLOSE" => Deed::Closes { name: word(0) },
+            _ => return None,
+        }))
+    }
+
+    fn part(&mut self, id: StatementId, part: Part) -> Option<StatementId> {
+        let text = &self.sent[usize::try_from(id.0).unwrap()];
+        let text = match part {
+            Part::Body => text.split_once(": ")?.1.to_owned(),
+            Part::Fetch => format!("fetch of {text}"),
+            Part::Move => format!("move of {text}"),
+        };
+        Some(self.prepared(Text {
+            bytes: text.as_bytes(),
+            extent: Extent::Whole,
+            is_settled: false,
+        }))
     }
 
     fn parameter(&mut self, name: &[u8], value: &[u8]) {
@@ -359,7 +388,7 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn text(&self, statement: &Statement) -> String {
         match statement {
-            Statement::Known(id) => self.texts.sent[id.0 as usize].clone(),
+            Statement::Known(id) => self.texts.sent[usize::try_from(id.0).unwrap()].clone(),
             Statement::Named(name, _) => format!("<{name}>"),
             Statement::Function(oid) => format!("<function {oid}>"),
             Statement::Empty => "<empty>".to_owned(),
