@@ -17,7 +17,7 @@ use super::{
     encoding::Encoding,
     readings::When,
     sql::Strings,
-    status::{ACTIVITY_BYTES, STATUS_BYTES, Status, wait_class},
+    status::{ACTIVITY_BYTES, QUERY_ID, STATUS_BYTES, Status, wait_class},
 };
 use crate::{
     foreign::{Contents, Identity, ask, find_program, proc_text},
@@ -144,9 +144,15 @@ impl Backends {
 
     /// What a backend says of itself, and runs or has run last.
     pub(super) fn ask(&mut self, pid: u32) -> (Option<Activity>, Option<Reading>) {
-        let asked = self
-            .backend(pid)
-            .map(|backend| (backend.activity(pid), backend.read(pid)));
+        let asked = self.backend(pid).map(|backend| {
+            let (mut before, reading) = (backend.activity(pid), backend.read(pid));
+            let after = backend.activity(pid);
+            if let (Some(before), Some(after)) = (&mut before, after) {
+                let is_same = before.status == after.status;
+                before.query_id = before.query_id.filter(|_| is_same);
+            }
+            (before, reading)
+        });
         self.close(pid);
         asked.unwrap_or_default()
     }
@@ -230,6 +236,8 @@ pub(super) struct Activity {
     application: Vec<u8>,
     /// The class of what it waits for.
     pub(super) wait: Option<&'static str>,
+    /// The server's own number for what it runs or ran last, where it computes one and has not gone on meanwhile.
+    pub(super) query_id: Option<i64>,
 }
 
 impl Activity {
@@ -251,10 +259,21 @@ fn activity(memory: &File, addresses: Addresses, pids: [u32; 2]) -> Option<Activ
     });
     let (application, _) = string(memory, status.application, NAME_MAX)?;
     Some(Activity {
+        query_id: query_id(memory, addresses),
         status,
         application,
         wait,
     })
+}
+
+/// A version that has no such field has no variable for what it waits for either.
+fn query_id(memory: &File, addresses: Addresses) -> Option<i64> {
+    let at = pointer(
+        memory,
+        addresses.status.filter(|_| addresses.wait.is_some())?,
+    )?;
+    let id = pointer(memory, at.checked_add(QUERY_ID)?)?;
+    Some(id.cast_signed())
 }
 
 fn status(memory: &File, addresses: Addresses, pids: [u32; 2]) -> Option<Status> {

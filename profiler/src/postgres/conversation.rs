@@ -167,6 +167,8 @@ impl Conversation {
             is_at_least: false,
             transaction_ns: None,
             wait: None,
+            kind: None,
+            query_id: None,
             backend: self.origin.backend,
             client: (self.side == Side::Client).then_some(self.origin.pid),
             origin: Arc::clone(&self.origin),

@@ -11,7 +11,7 @@ use crate::{output::csv::field, printable::printable};
 
 const HEADER: &str = "statement,fingerprint,side,by,via,databases,users,impact_permille,calls,errors,skipped,aborted,\
                       unfinished,unseen,shared,total_ns,mean_ns,p50_ns,p95_ns,p99_ns,max_ns,first_row_ns,wait_ns,\
-                      ready_ns,rows,sent,received,fetches,copied_in,copied_out,prepares,prepares_ns,prepares_failed";
+                      ready_ns,rows,sent,received,fetches,copied_in,copied_out,prepares,prepares_ns,prepares_failed,queryid";
 
 /// Renders a report.
 pub(super) fn render(report: &Report<'_>) -> String {
@@ -80,6 +80,7 @@ fn figures(row: &Row<'_>) -> String {
         figures.prepares.to_string(),
         figures.prepares_ns.to_string(),
         figures.prepares_failed.values().sum::<u64>().to_string(),
+        row.query_id.map(|id| id.to_string()).unwrap_or_default(),
     ]
     .join(",")
 }

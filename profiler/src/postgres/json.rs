@@ -6,9 +6,10 @@
 //! `unfinished`, `unseen`, `shared` (calls whose end came together with another's, which are not in the quantiles),
 //! `total_ns`, `mean_ns`, `p50_ns`, `p95_ns`, `p99_ns`, `max_ns`, `first_row_ns` (mean), `wait_ns` (behind others of a
 //! pipeline), `ready_ns` (from the end to `ReadyForQuery`), `rows`, `sent`, `received` (bytes), `fetches`,
-//! `copied_in`, `copied_out`, `prepares`, `prepares_ns`, `prepares_failed` (by SQLSTATE);
+//! `copied_in`, `copied_out`, `prepares`, `prepares_ns`, `prepares_failed` (by SQLSTATE), `queryid` (of
+//! `pg_stat_statements`, if a backend was met that ran it when the recording began, at a view or at the end);
 //! `under_way` (what runs at the end, or waits in a transaction: `statement`, `fingerprint`, `state`, `age_ns`, `at_least`
-//! where that is not all, `transaction_ns`, `wait` as in `pg_stat_activity`, `backend` and `client` (pids), `peer`,
+//! where that is not all, `transaction_ns`, `wait`, `backend_type` and `queryid` as in `pg_stat_activity`, `backend` and `client` (pids), `peer`,
 //! `database`, `user`, `application`); `transactions`, `connections`, `cancels`; `account`. What is not known is null.
 
 use std::time::Duration;
@@ -68,6 +69,8 @@ fn under_way(one: &UnderWay) -> Value {
         "at_least": one.is_at_least,
         "transaction_ns": one.transaction_ns,
         "wait": one.wait,
+        "backend_type": one.kind,
+        "queryid": one.query_id,
         "backend": one.backend,
         "client": one.client,
         "peer": one.origin.peer.as_deref(),
@@ -116,6 +119,7 @@ fn statement(row: &Row<'_>) -> Value {
         "prepares": figures.prepares,
         "prepares_ns": figures.prepares_ns,
         "prepares_failed": by_code(&figures.prepares_failed),
+        "queryid": row.query_id,
     })
 }
 

@@ -29,6 +29,7 @@ mod history;
 mod idle;
 mod json;
 mod keeper;
+mod kinds;
 pub(crate) mod latencies;
 pub(crate) mod measured;
 mod now;

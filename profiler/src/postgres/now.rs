@@ -7,7 +7,7 @@ use super::{
     backends::{Activity, Reading},
     idle::Doing,
     origin::Origin,
-    protocol::{StatementId, TransactionState},
+    protocol::{Extent, StatementId, TransactionState},
     sql::Fingerprint,
     texts::Texts,
 };
@@ -30,6 +30,9 @@ pub(super) struct UnderWay {
     pub(super) transaction_ns: Option<u64>,
     /// The class of what the server waits for.
     pub(super) wait: Option<&'static str>,
+    /// What the server calls such a process, and its number for the statement, where they are known.
+    pub(super) kind: Option<&'static str>,
+    pub(super) query_id: Option<i64>,
     /// The server's process, and the client's where it is a target.
     pub(super) backend: Option<u32>,
     pub(super) client: Option<u32>,
@@ -101,10 +104,28 @@ impl Found {
         u64::try_from(us).unwrap_or(0).saturating_mul(1000)
     }
 
+    /// Whether it is in a transaction.
+    pub(super) fn is_within(&self) -> bool {
+        let status = self.activity.as_ref().map(|activity| activity.status);
+        status.is_some_and(|status| status.transaction_us.is_some())
+    }
+
+    /// Remembers the server's number for a statement. Of several in one text it is that of one of them.
+    fn learn(&self, id: Option<StatementId>, texts: &mut Texts) {
+        let query_id = (self.activity.as_ref()).and_then(|activity| activity.query_id);
+        if let (Some(id), Some(query_id), Some(reading)) = (id, query_id, &self.reading)
+            && reading.is_whole
+            && Texts::pieces(&reading.text, Extent::Whole, reading.strings).count() == 1
+        {
+            texts.learn_query_id(id, query_id);
+        }
+    }
+
     /// The statement that it runs, for how long, ns.
     pub(super) fn runs(&self, texts: &mut Texts) -> Option<(StatementId, u64)> {
         let state = self.state().filter(|state| state.is_working)?;
         let id = texts.read(self.reading.as_ref()?);
+        self.learn(Some(id), texts);
         let (age_ns, _) = self.age(state.is_working);
         Some((id, age_ns))
     }
@@ -113,7 +134,7 @@ impl Found {
     pub(super) fn told(
         self,
         (backend, client): (u32, Option<u32>),
-        origin: Origin,
+        (kind, origin): (&'static str, Origin),
         texts: &mut Texts,
     ) -> Option<UnderWay> {
         let state = self.state()?;
@@ -124,6 +145,7 @@ impl Found {
         {
             texts.is_under_way(id);
         }
+        self.learn(id, texts);
         let began_us = (self.activity.as_ref()).and_then(|activity| activity.status.transaction_us);
         let application = (self.activity.as_ref()).and_then(Activity::application);
         Some(UnderWay {
@@ -139,6 +161,8 @@ impl Found {
             wait: (self.activity.as_ref())
                 .and_then(|activity| activity.wait)
                 .filter(|_| state.is_working),
+            kind: Some(kind),
+            query_id: (self.activity.as_ref()).and_then(|activity| activity.query_id),
             backend: Some(backend),
             client,
             origin: Arc::new(Origin {

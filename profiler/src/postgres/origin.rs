@@ -69,15 +69,11 @@ impl Origin {
     /// The same connection as a backend's title tells it: `postgres: [CLUSTER: ]USER DATABASE PEER ACTIVITY`
     /// (`init_ps_display` of `src/backend/utils/misc/ps_status.c`). Names with blanks are not understood.
     pub(super) fn with_title(&self, title: &str) -> Self {
-        let Some(rest) = title.strip_prefix("postgres: ") else {
+        let Some(rest) = rest_of_title(title) else {
             return self.clone();
         };
         let words: Vec<&str> = rest.split_whitespace().collect();
-        let from = match words.as_slice() {
-            [cluster, ..] if cluster.ends_with(':') => 1,
-            _ => 0,
-        };
-        let Some([user, database, peer, ..]) = words.get(from..) else {
+        let [user, database, peer, ..] = words.as_slice() else {
             return self.clone();
         };
         let is_peer = *peer == "[local]" || peer.ends_with(')');
@@ -89,6 +85,15 @@ impl Origin {
             database: Some(Arc::from(*database)),
             ..self.clone()
         }
+    }
+}
+
+/// A title of a server's process behind the words that all of them have.
+pub(super) fn rest_of_title(title: &str) -> Option<&str> {
+    let rest = title.strip_prefix("postgres: ")?.trim();
+    match rest.split_once(' ') {
+        Some((cluster, rest)) if cluster.ends_with(':') => Some(rest.trim_start()),
+        _ => Some(rest),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where connections lead: asks the kernel for the paths of unix sockets, and processes for their titles.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     io,
     net::SocketAddr,
@@ -13,7 +13,7 @@ use profiler_common::wire::{WireHeader, family, source};
 
 use super::{
     encoding::legible,
-    idle::Served,
+    kinds,
     origin::{Origin, Transport},
     protocol::Side,
 };
@@ -152,19 +152,26 @@ impl Peers {
     }
 }
 
-/// Who is served by a backend, by its title.
-pub(super) fn served_by(one: &Served) -> Origin {
+/// Those among processes that work for a server and have no client, with their kinds.
+pub(super) fn workers(pids: BTreeSet<u32>) -> BTreeMap<u32, &'static str> {
+    let servers = pids.into_iter().filter(|pid| is_server(*pid));
+    let workers = servers.filter_map(|pid| Some((pid, kinds::worker(&title(pid))?)));
+    workers.collect()
+}
+
+/// The kind of a backend and who is served by it, by its title.
+pub(super) fn served_by(pid: u32, title: &str) -> (&'static str, Origin) {
     let origin = Origin {
         side: Side::Server,
         transport: Transport::Tcp,
-        pid: one.pid,
+        pid,
         peer: None,
         database: None,
         user: None,
         application: None,
-        backend: Some(one.pid),
+        backend: Some(pid),
     };
-    origin.with_title(&one.title)
+    (kinds::with_client(title), origin.with_title(title))
 }
 
 /// Whether somebody has a socket open still, in one of these namespaces. What passes through a TLS library is of its

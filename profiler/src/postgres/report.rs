@@ -71,6 +71,8 @@ pub(super) struct Row<'a> {
     /// The normal form, or in angle brackets what it is instead.
     pub(super) text: String,
     pub(super) fingerprint: Option<Fingerprint>,
+    /// The server's own number for it, where it was met.
+    pub(super) query_id: Option<i64>,
     pub(super) side: Side,
     /// What [`By`] says.
     pub(super) by: Option<&'a str>,
@@ -99,6 +101,10 @@ pub(super) fn rows<'a>(
             let total_ns = totals[super::origin::side_text(key.side)];
             let share = (u128::from(figures.total_ns) * 1000).checked_div(u128::from(total_ns));
             Row {
+                query_id: match key.statement {
+                    Some(Statement::Known(id)) => texts.query_id(id),
+                    _ => None,
+                },
                 text,
                 fingerprint,
                 side: key.side,

@@ -13,6 +13,8 @@ const ACTIVITY: usize = 32;
 const STATE: usize = 40;
 const APPLICATION: usize = 240;
 const TEXT: usize = 248;
+/// Where `st_query_id` is, from Postgres 14 on.
+pub(super) const QUERY_ID: u64 = 424;
 
 /// Microseconds from 1970 to 2000, where Postgres begins to count.
 const EPOCH_US: i64 = 946_684_800_000_000;

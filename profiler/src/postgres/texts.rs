@@ -24,6 +24,8 @@ pub(super) struct Texts {
     readings: Readings,
     interner: Interner,
     deeds: Deeds,
+    /// The server's numbers for statements, of which it may have several: the last one that was met.
+    query_ids: HashMap<sql::StatementId, i64>,
     /// Statements that have to do with others; there are as many as statements.
     parts: HashMap<(sql::StatementId, Part), Option<sql::StatementId>>,
 }
@@ -107,6 +109,19 @@ impl Texts {
         }
         let standing = self.interner.standing(statement_of(id));
         (standing == Standing::Accepted).then_some(id)
+    }
+
+    /// The number that a server has for a statement.
+    pub(super) fn learn_query_id(&mut self, id: StatementId, query_id: i64) {
+        let of = statement_of(id);
+        if of != sql::StatementId::OTHERS {
+            self.query_ids.insert(of, query_id);
+        }
+    }
+
+    /// The number that a server was seen to have for a statement.
+    pub(super) fn query_id(&self, id: StatementId) -> Option<i64> {
+        self.query_ids.get(&statement_of(id)).copied()
     }
 
     /// A server took a statement.

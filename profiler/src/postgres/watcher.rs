@@ -343,8 +343,7 @@ impl Watcher {
     /// Those of a list whose server or client is a target, with the client where that is one. Who is one by its cgroup or
     /// its name is not known here.
     fn of_targets(&self, served: Vec<Served>) -> Vec<(Served, Option<u32>)> {
-        let mut named = self.kernel.targets();
-        named.extend(&self.alive);
+        let named = self.named();
         let owners = sockets::owners_of(named.iter().copied());
         let ours = served.into_iter().filter_map(|one| {
             let client = owners.get(&one.client).copied();
@@ -355,14 +354,19 @@ impl Watcher {
         ours.collect()
     }
 
+    /// Processes that are watched.
+    fn named(&self) -> BTreeSet<u32> {
+        &self.kernel.targets() | &self.alive
+    }
+
     /// What a backend is in the middle of; one that says it is idle is not read.
-    fn find(&mut self, one: &Served) -> Option<Found> {
-        if one.doing() == Doing::Waiting(TransactionState::Idle) {
+    fn find(&mut self, pid: u32, doing: Doing) -> Option<Found> {
+        if doing == Doing::Waiting(TransactionState::Idle) {
             return None;
         }
-        let (activity, reading) = self.backends.ask(one.pid);
+        let (activity, reading) = self.backends.ask(pid);
         Some(Found {
-            doing: one.doing(),
+            doing,
             activity,
             reading,
             now_us: finish::now_us(),
@@ -374,7 +378,7 @@ impl Watcher {
     fn runs(&mut self, served: Vec<Served>) -> FxHashMap<u64, (StatementId, u64)> {
         let mut all = FxHashMap::default();
         for (one, _) in self.of_targets(served) {
-            let found = self.find(&one);
+            let found = self.find(one.pid, one.doing());
             if let Some((id, age_ns)) = found.and_then(|found| found.runs(&mut self.texts)) {
                 let begin_ns = monotonic_ns().saturating_sub(age_ns);
                 let ends = [one.socket, one.client].map(u64::from);
@@ -389,12 +393,21 @@ impl Watcher {
     pub(super) fn under_way(&mut self) -> Vec<UnderWay> {
         let mut all = Vec::new();
         let mut known = BTreeSet::new();
+        let mut workers = peers::workers(self.named());
         for (one, client) in self.of_targets(served()) {
             known.extend([one.socket, one.client].map(u64::from));
-            if let Some(found) = self.find(&one) {
-                let origin = peers::served_by(&one);
-                all.extend(found.told((one.pid, client), origin, &mut self.texts));
+            workers.remove(&one.pid);
+            if let Some(found) = self.find(one.pid, one.doing()) {
+                let (kind, origin) = peers::served_by(one.pid, &one.title);
+                all.extend(found.told((one.pid, client), (kind, origin), &mut self.texts));
             }
+        }
+        for (pid, kind) in workers {
+            let found = self.find(pid, Doing::Unknown).filter(Found::is_within);
+            let (_, origin) = peers::served_by(pid, "");
+            let told =
+                found.and_then(|found| found.told((pid, None), (kind, origin), &mut self.texts));
+            all.extend(told);
         }
         let seen = self.streams.under_way(monotonic_ns(), &mut self.texts);
         let elsewhere = seen.into_iter().filter(|(inode, _)| !known.contains(inode));

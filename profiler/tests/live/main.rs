@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod accepted;
+mod backend_types;
 mod bench;
 mod bombs;
 mod canaries;
