@@ -19,6 +19,8 @@ pub use files::{FileId, PinnedFile};
 pub use mappings::{Backing, Mapping};
 pub(crate) use scan::file_of;
 pub(crate) use scan::thread_comm;
-pub use scan::{Content, Memory, bring_in, cgroup, comm, is_alive, memory, own_id, read_words};
+pub use scan::{
+    Content, Memory, bring_in, cgroup, comm, is_alive, memory, own_id, read_words, threads,
+};
 pub use table::{LifeId, Place, Processes, Swept};
 pub use vdso::{VDSO_NAME, vdso_image};

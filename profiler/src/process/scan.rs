@@ -78,6 +78,15 @@ pub fn is_alive(pid: u32) -> bool {
     fs::exists(format!("/proc/{pid}")).unwrap_or(true)
 }
 
+/// The threads of a process; none where it is gone.
+pub fn threads(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let names = tasks.into_iter().flatten().flatten();
+    names
+        .filter_map(|task| task.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
 /// The id that a thread itself sees, in its innermost pid namespace.
 pub fn own_id(pid: u32, tid: u32) -> u32 {
     let status = proc_facts(pid, &format!("task/{tid}/status")).unwrap_or_default();

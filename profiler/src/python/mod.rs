@@ -353,6 +353,11 @@ impl Pythons {
         known.map_or_else(States::new, |known| known.memory.states(&known.interpreter))
     }
 
+    /// Threads with their states, where there are more than the kernel side goes through.
+    pub fn out_of_reach(&self, pid: u32) -> Vec<(u32, u64)> {
+        threads::out_of_reach(pid, &self.states(pid))
+    }
+
     /// The Python stack of a thread now; `tid` is the id that the thread itself sees.
     pub fn walk(&self, pid: u32, tid: u32, states: &States) -> Option<Walked> {
         let (known, state) = (self.known.get(&pid)?, states.get(&tid)?);

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use profiler_common::limits::PYTHON_THREADS_MAX;
+
 use super::walk::States;
+use crate::process;
 
 /// First pause between two looks at a process's list; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -43,6 +46,15 @@ impl Threads {
         }
         self.states.get(&own_id()).copied()
     }
+}
+
+/// The threads of a process with their states, if there are more than the kernel side goes through.
+pub(super) fn out_of_reach(pid: u32, states: &States) -> Vec<(u32, u64)> {
+    if states.len() <= PYTHON_THREADS_MAX {
+        return Vec::new();
+    }
+    let of = |tid| Some((tid, *states.get(&process::own_id(pid, tid))?));
+    process::threads(pid).into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Time off the CPU: threads that are there when a recording begins, spans as they end, and what is
 //! still open when it does.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use profiler_common::{
     config::Settings,
@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     foreign::{proc_bytes, proc_facts},
     kernel::{Kernel, KernelError, Left, Record, switch_tells_state},
-    process::{Place, own_id, read_words},
+    process::{Place, own_id, read_words, threads},
     python::{Pythons, Walked, both_ends},
     wait as waits,
 };
@@ -59,10 +59,8 @@ pub(super) fn begin(
     for pid in pids {
         let states = pythons.states(pid);
         let walk = |tid| pythons.walk(pid, own_id(pid, tid), &states);
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter();
-        for task in tasks.flatten().flatten() {
-            let tid = task.file_name().to_str().and_then(|name| name.parse().ok());
-            if let Some((times, left)) = tid.and_then(|tid| look(pid, tid, walk)) {
+        for tid in threads(pid) {
+            if let Some((times, left)) = look(pid, tid, walk) {
                 kernel.begin_thread(times, &left)?;
             }
         }

@@ -139,10 +139,12 @@ impl Stacks {
                 .set_mappings(pid, processes.mappings(pid), processes.files())?;
             processes.handed_on(pid, monotonic_ns());
             let (mappings, files) = (processes.mappings(pid), processes.files());
-            if let Some(interpreter) = self.pythons.look(pid, mappings, files)
-                && !self.python_map.set(pid, interpreter)
-            {
-                self.no_room += 1;
+            let Some(interpreter) = self.pythons.look(pid, mappings, files) else {
+                continue;
+            };
+            self.no_room += u64::from(!self.python_map.set(pid, interpreter));
+            for (tid, state) in self.pythons.out_of_reach(pid) {
+                self.python_map.set_thread(tid, state);
             }
         }
         Ok(())

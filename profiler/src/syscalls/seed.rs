@@ -1,19 +1,8 @@
 //! The calls that threads are in when the recording begins, as /proc tells them, and names of threads.
 
-use std::fs;
-
 use profiler_common::syscalls::{Call, state};
 
 use crate::foreign::proc_facts;
-
-/// Threads of a process.
-pub(super) fn threads(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    let names = tasks.into_iter().flatten().flatten();
-    names
-        .filter_map(|task| task.file_name().to_str()?.parse().ok())
-        .collect()
-}
 
 /// What a thread is in, if it waits in a call.
 pub(super) fn call(pid: u32, tid: u32, now_ns: u64) -> Option<Call> {

@@ -75,7 +75,7 @@ impl Watcher {
         now_ns: u64,
     ) -> Result<(), Error> {
         for pid in pids {
-            for tid in seed::threads(pid) {
+            for tid in process::threads(pid) {
                 if let Some(call) = seed::call(pid, tid, now_ns)
                     && self.kernel.begin_caller(tid, call)?
                 {
