@@ -15,7 +15,7 @@ use super::{
 
 /// Files of tests, and single tests, that compare names, contents and exact counts, in their order: no load of another test is their
 /// finding. The last one runs what the first one installs.
-const SHARED: [&str; 42] = [
+const SHARED: [&str; 44] = [
     "packages",
     "dumps",
     "hard_stacks",
@@ -37,7 +37,9 @@ const SHARED: [&str; 42] = [
     "probed",
     "raw",
     "refusals",
+    "replicas",
     "secrets_sql",
+    "sql_names",
     "tls",
     "witness",
     "daemon::disks_that_cannot_be_written",
