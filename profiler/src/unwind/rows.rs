@@ -171,10 +171,12 @@ impl Builder {
             // Of two functions that overlap, the one that begins first is believed.
             let rows = &self.rows[function.first_row..function.first_row + function.rows];
             for &(address, rule) in rows {
-                // A signal's trampoline is looked up by the byte before it. Where that is another function's, there
-                // is no rule: then the kernel side looks at the code.
+                // A caller that is a signal's trampoline is looked up by the byte before it. Where that byte is
+                // another function's, it has no rule: then the kernel side looks at the code. A leaf is looked up by
+                // its own address.
                 if address + 1 == end && self.is_trampoline(rule) {
                     push(address, 0);
+                    push(end, rule);
                 } else if address >= end && address < function.end {
                     push(address, rule);
                 }
@@ -265,7 +267,7 @@ mod tests {
         assert_eq!(at(0x1010, 0x100e), plain);
         assert_eq!(
             [0x100f, 0x1010, 0x1018].map(|address| at(0x1010, address)),
-            [None; 3]
+            [None, signal, signal]
         );
     }
 
