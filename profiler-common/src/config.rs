@@ -76,6 +76,8 @@ pub struct KernelOffsets {
     pub task_in_execve: u32,
     /// `task_struct.in_iowait`, in bits
     pub task_in_iowait: u32,
+    /// `task_struct.frozen`, in bits; 0 where the kernel has none
+    pub task_frozen: u32,
     /// `task_struct.__state`
     pub task_state: u32,
     /// `task_struct.pid`
@@ -94,6 +96,8 @@ pub struct KernelOffsets {
     pub return_address: u32,
     /// `return_instance.next`
     pub return_next: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 impl Settings {
@@ -118,6 +122,7 @@ impl Settings {
             signal_live: 0,
             task_in_execve: 0,
             task_in_iowait: 0,
+            task_frozen: 0,
             task_state: 0,
             task_pid: 0,
             task_thread_pointer: 0,
@@ -127,11 +132,12 @@ impl Settings {
             return_stack: 0,
             return_address: 0,
             return_next: 0,
+            padding: 0,
         },
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 136 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 144 && align_of::<Settings>() == 8);
 
 /// Value bits of the table of targets.
 pub mod target {

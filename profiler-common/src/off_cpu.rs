@@ -49,6 +49,8 @@ pub mod wait {
     pub const STACK: u8 = 2;
     /// It waits for a Python interpreter's lock.
     pub const GIL: u8 = 4;
+    /// A signal, a tracer or its cgroup's freezer stopped it.
+    pub const STOPPED: u8 = 8;
 }
 
 /// First field of a record on the ring: a thread ended, with its account.

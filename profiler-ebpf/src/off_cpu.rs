@@ -24,8 +24,10 @@ use crate::{
     task::{Task, user_at},
 };
 
-/// `TASK_UNINTERRUPTIBLE`, `TASK_DEAD` and `EXIT_ZOMBIE | EXIT_DEAD` of include/linux/sched.h.
+/// `TASK_UNINTERRUPTIBLE`, `__TASK_STOPPED | __TASK_TRACED`, `TASK_DEAD` and `EXIT_ZOMBIE | EXIT_DEAD` of
+/// include/linux/sched.h.
 const TASK_UNINTERRUPTIBLE: u32 = 0x2;
+const TASK_STOPPED: u32 = 0x4 | 0x8;
 const TASK_GONE: u32 = 0x80 | 0x20 | 0x10;
 
 /// Bytes between a futex and the owner's thread id in glibc's `pthread_mutex_t` (`__lock`, `__count`, `__owner`).
@@ -42,9 +44,9 @@ pub(crate) fn switched(ctx: &RawTracePointContext) {
     came(Task(ctx.arg::<*mut task_struct>(2)), now);
 }
 
-/// What the task that leaves will do; `None` if it is gone.
+/// What the task that leaves will do, with [`wait::STOPPED`] if it is stopped; `None` if it is gone.
 #[inline(always)]
-fn state_of_leaving(ctx: &RawTracePointContext) -> Option<State> {
+fn state_of_leaving(ctx: &RawTracePointContext) -> Option<(State, u8)> {
     let state = if setting!(switch_tells_state) != 0 {
         ctx.arg::<u64>(3) as u32
     } else {
@@ -55,17 +57,19 @@ fn state_of_leaving(ctx: &RawTracePointContext) -> Option<State> {
     }
     let is_preempted = ctx.arg::<u64>(0) as u8 != 0;
     Some(if is_preempted || state == 0 {
-        State::Runnable
+        (State::Runnable, 0)
     } else if state & TASK_UNINTERRUPTIBLE != 0 {
-        State::Uninterruptible
+        (State::Uninterruptible, 0)
+    } else if state & TASK_STOPPED != 0 || Task::current().is_frozen() {
+        (State::Blocked, wait::STOPPED)
     } else {
-        State::Blocked
+        (State::Blocked, 0)
     })
 }
 
 #[inline(always)]
 fn left(ctx: &RawTracePointContext, target: Target, now: u64) {
-    let Some(state) = state_of_leaving(ctx) else {
+    let Some((state, stopped)) = state_of_leaving(ctx) else {
         return;
     };
     let Some(times) = entry(target, now) else {
@@ -82,7 +86,7 @@ fn left(ctx: &RawTracePointContext, target: Target, now: u64) {
     times.state = state as u32;
     times.switches += 1;
     let may_take = times.take_stack(now) && stack::within_budget(SWITCH_BUDGET.get_ptr_mut(0), now);
-    times.wait = u32::from(note(ctx, target, (now, state, may_take)));
+    times.wait = u32::from(note(ctx, target, (now, state, may_take), stopped));
 }
 
 /// The account of a thread, made now if it has none.
@@ -127,6 +131,7 @@ fn note(
     ctx: &RawTracePointContext,
     target: Target,
     (now, state, with_stack): (u64, State, bool),
+    stopped: u8,
 ) -> u8 {
     let Some(scratch) = SCRATCH.get_ptr_mut(FOR_SWITCH) else {
         return 0;
@@ -137,6 +142,7 @@ fn note(
     header.kind = KIND_OFF_CPU;
     header.time_ns = now;
     header.state = state as u8;
+    header.wait = stopped;
     header.stop = StopReason::Limit as u8;
     // SAFETY: as above.
     let registers = unsafe { &raw mut (*scratch).registers };
@@ -147,7 +153,10 @@ fn note(
         header.arguments = arguments;
         if arch::is_futex(syscall) {
             header.operand = user_at::<u32>(arguments[0] + OWNER_OFFSET).unwrap_or(0);
-            if matches!(state, State::Blocked) && python::owns(target.tgid, arguments[0]) {
+            if matches!(state, State::Blocked)
+                && stopped == 0
+                && python::owns(target.tgid, arguments[0])
+            {
                 header.wait |= wait::GIL;
             }
         } else if arch::is_poll(syscall) {

@@ -62,6 +62,13 @@ impl Task {
         self.bit(setting!(offsets.task_in_iowait))
     }
 
+    /// Whether its cgroup is frozen (v2), and it with it.
+    #[inline(always)]
+    pub(crate) fn is_frozen(self) -> bool {
+        let bits = setting!(offsets.task_frozen);
+        bits != 0 && self.bit(bits)
+    }
+
     /// Its state: `TASK_*` of include/linux/sched.h.
     #[inline(always)]
     pub(crate) fn state(self) -> Option<u32> {

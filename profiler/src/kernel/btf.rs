@@ -343,6 +343,7 @@ fn offsets_in(btf: &Btf<'_>) -> Result<KernelOffsets, BtfError> {
         signal_live: btf.member_offset("signal_struct", "live")?,
         task_in_execve: btf.member_bits("task_struct", "in_execve")?,
         task_in_iowait: btf.member_bits("task_struct", "in_iowait")?,
+        task_frozen: btf.member_bits("task_struct", "frozen").unwrap_or(0),
         // Before 5.14 it was called `state`.
         task_state: task("__state").or_else(|_| task("state"))?,
         task_pid: task("pid")?,
@@ -353,5 +354,6 @@ fn offsets_in(btf: &Btf<'_>) -> Result<KernelOffsets, BtfError> {
         return_stack: returned("stack"),
         return_address: returned("orig_ret_vaddr"),
         return_next: returned("next"),
+        padding: 0,
     })
 }

@@ -72,11 +72,12 @@ pub(super) fn begin(
 fn look(pid: u32, tid: u32, walk: impl Fn(u32) -> Option<Walked>) -> Option<(ThreadTimes, Left)> {
     let fact = |name: &str| proc_facts(pid, &format!("task/{tid}/{name}"));
     let stat = fact("stat")?;
-    let state = match stat.rsplit_once(") ")?.1.chars().next()? {
-        'R' => State::Runnable,
-        'D' => State::Uninterruptible,
+    let (state, stopped) = match stat.rsplit_once(") ")?.1.chars().next()? {
+        'R' => (State::Runnable, 0),
+        'D' => (State::Uninterruptible, 0),
         'Z' | 'X' => return None,
-        _ => State::Blocked,
+        'T' | 't' => (State::Blocked, wait::STOPPED),
+        _ => (State::Blocked, 0),
     };
     let now = monotonic_ns();
     let mut times = ThreadTimes::new_zeroed();
@@ -88,6 +89,7 @@ fn look(pid: u32, tid: u32, walk: impl Fn(u32) -> Option<Walked>) -> Option<(Thr
         .and_then(|text| ran_ns(&text))
         .unwrap_or(0);
     let mut header = without_stack(&times, StopReason::Before);
+    header.wait |= stopped;
     let call = fact("syscall").unwrap_or_default();
     let address = enter_call(&mut header, &call).unwrap_or(0);
     header.user_len = u16::from(address != 0);

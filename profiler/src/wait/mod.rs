@@ -35,6 +35,9 @@ pub struct Waits {
 impl Waits {
     /// The text of the frame that stands on a stack, without brackets.
     pub fn describe(&mut self, header: &SampleHeader) -> String {
+        if header.wait & wait::STOPPED != 0 {
+            return "stopped".to_owned();
+        }
         let state = State::from_id(header.state).unwrap_or(State::Blocked);
         let how = match state {
             State::Running | State::Runnable => return state.text().to_owned(),
@@ -200,6 +203,8 @@ mod tests {
         assert_eq!(text(&fault), "uninterruptible: page fault");
         fault.wait = wait::IO;
         assert_eq!(text(&fault), "disk: page fault");
+        fault.wait = wait::STOPPED;
+        assert_eq!(text(&fault), "stopped");
         assert_eq!(
             text(&header(State::Blocked, Some(Sysno::read), 99_999)),
             "blocked: read, descriptor 99999"

@@ -56,6 +56,7 @@ mod service;
 mod shares;
 mod sql_names;
 mod stacks;
+mod stopped;
 mod syscalls;
 mod tcp;
 mod tls;

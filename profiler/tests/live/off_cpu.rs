@@ -66,6 +66,15 @@ struct Look {
     rivals: Vec<(String, u64, u64)>,
 }
 
+/// Says that it is over when it is dropped, as by a test that fails: a thread waits for that.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Looks at the program's measurements all the time while something else is done: what the recording
 /// covers is known only when it is over, and a machine under load does not do the same all the time.
 fn look_on<R>(file: &Path, pid: &str, work: impl FnOnce() -> R) -> (Vec<Look>, R) {
@@ -86,8 +95,9 @@ fn look_on<R>(file: &Path, pid: &str, work: impl FnOnce() -> R) -> (Vec<Look>, R
     };
     scope(|scope| {
         let looks = scope.spawn(look);
+        let over = Over(&done);
         let result = work();
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         (looks.join().expect("it looks on"), result)
     })
 }
