@@ -98,6 +98,18 @@ pub fn mount_point() -> Result<PathBuf, CgroupError> {
         .ok_or(CgroupError::NotMounted)
 }
 
+/// Whether the processes of a cgroup, by its path from the root, are frozen.
+pub(crate) fn is_frozen(path: &str) -> bool {
+    let Ok(root) = mount_point() else {
+        return false;
+    };
+    let events = root
+        .join(path.trim_start_matches('/'))
+        .join("cgroup.events");
+    let events = fs::read_to_string(events).unwrap_or_default();
+    events.lines().any(|line| line == "frozen 1")
+}
+
 /// A cgroup by its path: absolute, or below the root of the hierarchy with or without a slash.
 pub fn resolve(path: &Path) -> Result<Cgroup, CgroupError> {
     resolve_below(&mount_point()?, path)

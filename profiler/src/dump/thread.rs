@@ -63,6 +63,7 @@ pub(super) struct Dumper {
     /// The registers of those that wait; `None` where the kernel does not let us ask.
     registers: Option<HashMap<u32, Registers>>,
     unwinder: Unwinder<Tables>,
+    is_frozen: bool,
     waits: Waits,
     /// Threads that are not shown, as there are too many.
     pub(super) left_out: usize,
@@ -93,6 +94,7 @@ impl Dumper {
             registers: sleepers(pid).ok(),
             pythons,
             unwinder,
+            is_frozen: process::is_frozen(pid),
             waits: Waits::default(),
             left_out: 0,
         }
@@ -157,9 +159,10 @@ impl Dumper {
             registers,
             waits,
             unwinder,
+            is_frozen,
             ..
         } = self;
-        let Some(mut header) = header_of(*pid, tid) else {
+        let Some(mut header) = header_of(*pid, tid, *is_frozen) else {
             // Gone, or so closed to us that not even its name may be read.
             let is_there = fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap_or(true);
             return is_there.then(|| Raw::unread(tid, "?".to_owned()));

@@ -18,6 +18,7 @@ mod vdso;
 pub use files::{FileId, PinnedFile};
 pub use mappings::{Backing, Mapping};
 pub(crate) use scan::file_of;
+pub(crate) use scan::is_frozen;
 pub(crate) use scan::thread_comm;
 pub use scan::{
     Content, Memory, bring_in, cgroup, comm, is_alive, memory, own_id, read_words, threads,

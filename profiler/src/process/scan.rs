@@ -19,9 +19,12 @@ use super::{
     files::{FileId, Files},
     mappings::{Backing, Line, Mapping, Mappings},
 };
-use crate::command_line::CommandLines;
-use crate::foreign::{
-    Mapped, Refused, Regular, Root, ask, find_mapped, proc_bytes, proc_facts, ran, whole_lines,
+use crate::{
+    cgroup,
+    command_line::CommandLines,
+    foreign::{
+        Mapped, Refused, Regular, Root, ask, find_mapped, proc_bytes, proc_facts, ran, whole_lines,
+    },
 };
 
 /// Longest list of mappings that is read: 65,530 mappings, as many as are allowed by default, take some 7 MB.
@@ -65,6 +68,11 @@ pub(super) fn command_line(pid: u32, kept: CommandLines) -> Option<String> {
 /// Its cgroup of the unified hierarchy (v2), from the root.
 pub fn cgroup(pid: u32) -> Option<String> {
     cgroup_in(&proc_facts(pid, "cgroup")?)
+}
+
+/// Whether it is frozen with its cgroup: its threads sleep then, by what `/proc` says.
+pub(crate) fn is_frozen(pid: u32) -> bool {
+    cgroup(pid).is_some_and(|path| cgroup::is_frozen(&path))
 }
 
 fn cgroup_in(text: &str) -> Option<String> {

@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     foreign::{proc_bytes, proc_facts},
     kernel::{Kernel, KernelError, Left, Record, switch_tells_state},
-    process::{Place, own_id, read_words, threads},
+    process::{Place, is_frozen, own_id, read_words, threads},
     python::{Pythons, Walked, both_ends},
     wait as waits,
 };
@@ -58,9 +58,10 @@ pub(super) fn begin(
 ) -> Result<(), KernelError> {
     for pid in pids {
         let states = pythons.states(pid);
+        let is_frozen = is_frozen(pid);
         let walk = |tid| pythons.walk(pid, own_id(pid, tid), &states);
         for tid in threads(pid) {
-            if let Some((times, left)) = look(pid, tid, walk) {
+            if let Some((times, left)) = look(pid, tid, is_frozen, walk) {
                 kernel.begin_thread(times, &left)?;
             }
         }
@@ -69,7 +70,12 @@ pub(super) fn begin(
 }
 
 /// What `/proc` tells of a thread now: its state and, if it waits in a system call, which and where.
-fn look(pid: u32, tid: u32, walk: impl Fn(u32) -> Option<Walked>) -> Option<(ThreadTimes, Left)> {
+fn look(
+    pid: u32,
+    tid: u32,
+    is_frozen: bool,
+    walk: impl Fn(u32) -> Option<Walked>,
+) -> Option<(ThreadTimes, Left)> {
     let fact = |name: &str| proc_facts(pid, &format!("task/{tid}/{name}"));
     let stat = fact("stat")?;
     let (state, stopped) = match stat.rsplit_once(") ")?.1.chars().next()? {
@@ -77,6 +83,7 @@ fn look(pid: u32, tid: u32, walk: impl Fn(u32) -> Option<Walked>) -> Option<(Thr
         'D' => (State::Uninterruptible, 0),
         'Z' | 'X' => return None,
         'T' | 't' => (State::Blocked, wait::STOPPED),
+        'S' if is_frozen => (State::Blocked, wait::STOPPED),
         _ => (State::Blocked, 0),
     };
     let now = monotonic_ns();
@@ -110,8 +117,8 @@ fn ran_ns(schedstat: &str) -> Option<u64> {
 }
 
 /// A thread's name, state and system call now, as a record of a wait.
-pub(crate) fn header_of(pid: u32, tid: u32) -> Option<SampleHeader> {
-    let (_, left) = look(pid, tid, |_| None)?;
+pub(crate) fn header_of(pid: u32, tid: u32, is_frozen: bool) -> Option<SampleHeader> {
+    let (_, left) = look(pid, tid, is_frozen, |_| None)?;
     match Record::decode(left.bytes()) {
         Record::Sample(sample) => Some(*sample.header),
         _ => None,
@@ -307,7 +314,7 @@ mod tests {
     #[test]
     fn waiting_threads_are_seen() {
         let pid = std::process::id();
-        let (times, left) = look(pid, pid, |_| None).unwrap();
+        let (times, left) = look(pid, pid, false, |_| None).unwrap();
         assert_eq!((times.tgid, times.tid), (pid, pid));
         assert!(matches!(
             crate::kernel::Record::decode(left.bytes()),

@@ -93,4 +93,14 @@ fn frozen_threads_are_called_so() {
         bench.folded(&["-p", &target.pid(), "--off-cpu", "-d", "2s"])
     });
     assert_stopped(&folded, "frozen");
+    fs::write(&freezer, "1").expect("the cgroup is frozen");
+    let events = cgroup.0.join("cgroup.events");
+    let is_frozen = || fs::read_to_string(&events).is_ok_and(|text| text.contains("frozen 1"));
+    while !is_frozen() {
+        sleep(Duration::from_millis(5));
+    }
+    let dump = bench.profiler(&["dump", "-p", &target.pid()]);
+    fs::write(&freezer, "0").expect("the cgroup is thawed");
+    let dump = text(&dump.stdout);
+    assert!(dump.contains("stopped"), "{dump}");
 }
