@@ -93,6 +93,15 @@ impl CommGlob {
     pub fn matches(&self, comm: &[u8; COMM_LEN]) -> bool {
         is_match(comm, |byte| self.step(byte))
     }
+
+    /// Whether a name matches, as far as the kernel keeps names.
+    #[must_use]
+    pub fn matches_name(&self, name: &str) -> bool {
+        let mut comm = [0; COMM_LEN];
+        let bytes = name.bytes().take(COMM_LEN - 1);
+        comm.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        self.matches(&comm)
+    }
 }
 
 /// What a byte of a name does to the states of a pattern's automaton: bit i of them says that the bytes before can be

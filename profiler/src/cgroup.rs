@@ -25,6 +25,26 @@ pub struct Cgroup {
     pub level: u32,
 }
 
+impl Cgroup {
+    /// Whether it is the cgroup at a path from the root, or one above it.
+    pub(crate) fn holds(&self, path: &str) -> bool {
+        mount_point().is_ok_and(|root| self.holds_below(&root, path))
+    }
+
+    fn holds_below(&self, root: &Path, path: &str) -> bool {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let level = usize::try_from(self.level).unwrap_or(usize::MAX);
+        let Some(parts) = parts.get(..level) else {
+            return false;
+        };
+        let directory: PathBuf = [root]
+            .into_iter()
+            .chain(parts.iter().map(Path::new))
+            .collect();
+        fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == self.id)
+    }
+}
+
 /// Why there is no such cgroup.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -263,6 +283,10 @@ mod tests {
         ] {
             let cgroup = resolve_below(root.path(), Path::new(path)).unwrap();
             assert_eq!((cgroup.id, cgroup.level), (inode, 2), "{path}");
+            let holds = |path| cgroup.holds_below(root.path(), path);
+            assert!(holds("/system.slice/nginx.service/worker"));
+            assert!(holds("/system.slice/nginx.service"));
+            assert!(!holds("/system.slice") && !holds("/user.slice/a/app.scope"));
         }
         assert!(matches!(
             resolve_below(root.path(), Path::new("nothing")),

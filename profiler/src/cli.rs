@@ -261,13 +261,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A pattern of names of processes.
-fn parse_glob(text: &str) -> Result<CommGlob, String> {
-    CommGlob::compile(text.as_bytes()).map_err(|_| {
-        format!("`{text}` can match no process: the kernel keeps 15 bytes of a name; shorten it and end it with *")
-    })
-}
-
-/// Likewise of one that was not looked at when it was read.
 fn compile_glob(glob: &str) -> Result<CommGlob, Error> {
     CommGlob::compile(glob.as_bytes()).map_err(|_| Error::CommTooLong {
         glob: glob.to_owned(),

@@ -40,9 +40,6 @@ pub enum Error {
     /// Nothing says whom to record.
     #[error("no target given")]
     NoTarget,
-    /// Likewise, of what has no filters.
-    #[error("no target given")]
-    NoTcpTarget,
     /// A name pattern that could never match.
     #[error(
         "`{}` can match no process: the kernel keeps 15 bytes of a name",
@@ -189,7 +186,6 @@ impl Error {
             Self::NoTarget => {
                 "give -p PID, --all, --comm GLOB, --cgroup PATH, --unit NAME, or -- COMMAND"
             }
-            Self::NoTcpTarget => "give -p PID, --all, or -- COMMAND",
             Self::CommTooLong { .. } => "shorten it and end it with *",
             Self::UnknownSuffix { .. } => {
                 "use .svg, .folded, .pb.gz, .json (speedscope) or .firefox.json, or say -f FORMAT"

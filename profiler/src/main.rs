@@ -67,7 +67,7 @@ fn run(cli: Cli) -> Result<Exit, Error> {
             Some(history) => syscalls::tell(&history),
             None => syscalls::run(args.resolve()?),
         },
-        Verb::Tcp(args) => match args.history() {
+        Verb::Tcp(args) => match args.history()? {
             Some(history) => tcp::tell(&history),
             None => tcp::run(args.resolve()?),
         },

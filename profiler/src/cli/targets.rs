@@ -15,10 +15,10 @@ use crate::{
 /// Whom to look at.
 #[derive(Debug, Args)]
 pub struct TargetArgs {
-    /// Processes to record, all their threads
+    /// Processes to watch, all their threads
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pids: Vec<u32>,
-    /// Record every process of the host
+    /// Watch every process of the host
     #[arg(short, long, conflicts_with_all = ["pids", "command"])]
     pub all: bool,
     /// Only processes whose name (of the main thread) matches, e.g. 'postgres*'
@@ -37,7 +37,7 @@ pub struct TargetArgs {
     #[arg(long)]
     pub full_command: bool,
 
-    /// Start this command, record it and its children, exit with its status
+    /// Start this command, watch it and its children, exit with its status
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
     pub command: Vec<OsString>,
 }

@@ -1,19 +1,17 @@
 //! `profiler tcp`, as typed.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
-use profiler_common::comm::CommGlob;
 
 use super::{
-    parse_duration, parse_glob,
+    TargetArgs, compile_glob, parse_duration,
     report::{parse_instant, span},
     table_destination,
 };
 use crate::{
-    command_line::CommandLines,
-    config::{self, Descendants, Targets},
+    config,
     daemon::config::state_directory,
     error::Error,
     store::Who,
@@ -26,6 +24,7 @@ Examples:
   profiler tcp -p 4711 --by-peer           with whom, how often, how long; says where a pool is missing
   profiler tcp -p 4711 -d 1h --events      a line for each connect, close, reset and segment sent again
   profiler tcp -p 4711 --descendants       a server and its workers
+  profiler tcp --unit nginx --by-peer      those of a systemd unit; --comm and --cgroup too
   profiler tcp --all --json -o tcp.json    every connection of the host
   profiler tcp --since 1h                  what the daemon kept, by peer (--pid, --comm, --unit)
 
@@ -39,29 +38,17 @@ answer at most: the lesser number of segments with data each way. `recv-q` and `
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct TcpArgs {
-    /// Processes to watch
-    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pub pids: Vec<u32>,
-    /// Watch every process of the host, in every network namespace
-    #[arg(short, long, conflicts_with_all = ["pids", "command"])]
-    pub all: bool,
-    /// Also what descends from the targets, now or later [default with a COMMAND]
-    #[arg(long)]
-    pub descendants: bool,
+    /// Whose connections; of what was kept, -p, --comm and --unit
+    #[command(flatten)]
+    pub targets: TargetArgs,
     /// Instead of watching, what `profiler daemon` has kept since then, by peer: 1h, 90m, 2d, '2026-11-21 18:00',
     /// RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_instant,
-          conflicts_with_all = ["all", "descendants", "command", "duration", "by_peer", "events"])]
+          conflicts_with_all = ["all", "cgroup", "descendants", "command", "duration", "by_peer", "events"])]
     pub since: Option<Timestamp>,
     /// Only to then [default: now]
     #[arg(long, value_name = "TIME", requires = "since", value_parser = parse_instant)]
     pub until: Option<Timestamp>,
-    /// Of what was kept, only processes whose name matches, e.g. 'postgres*'
-    #[arg(long, value_name = "GLOB", requires = "since", value_parser = parse_glob)]
-    pub comm: Option<CommGlob>,
-    /// Of what was kept, only processes of this systemd unit
-    #[arg(long, value_name = "NAME", requires = "since")]
-    pub unit: Option<String>,
     /// The daemon's state directory [default: as configured, else /var/lib/profiler]
     #[arg(long, value_name = "DIR", requires = "since")]
     pub state: Option<PathBuf>,
@@ -86,31 +73,27 @@ pub struct TcpArgs {
     /// File to write the result to; only its owner may read a new one [default: standard output]
     #[arg(short, long, value_name = "FILE", conflicts_with = "events")]
     pub output: Option<PathBuf>,
-    /// Show the command line whole, passwords and all [default: names of programs and options]
-    #[arg(long, requires = "command")]
-    pub full_command: bool,
-
-    /// Start this command, watch it and its children, exit with its status
-    #[arg(last = true, value_name = "COMMAND", conflicts_with = "pids")]
-    pub command: Vec<OsString>,
 }
 
 impl TcpArgs {
     /// What of the daemon's windows is meant, if it is them.
-    pub fn history(&self) -> Option<History> {
-        let since = self.since?;
-        Some(History {
+    pub fn history(&self) -> Result<Option<History>, Error> {
+        let Some(since) = self.since else {
+            return Ok(None);
+        };
+        let comm = self.targets.comm.as_deref().map(compile_glob);
+        Ok(Some(History {
             state: self.state.clone().unwrap_or_else(state_directory),
             span: span(since, self.until),
             who: Who {
-                pids: self.pids.clone(),
-                comm: self.comm,
-                unit: self.unit.clone(),
+                pids: self.targets.pids.clone(),
+                comm: comm.transpose()?,
+                unit: self.targets.unit.clone(),
             },
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
             form: self.form(),
             destination: table_destination(self.output.as_deref()),
-        })
+        }))
     }
 
     fn form(&self) -> Form {
@@ -124,31 +107,14 @@ impl TcpArgs {
 
     /// What is meant.
     pub fn resolve(self) -> Result<config::Tcp, Error> {
-        if self.pids.is_empty() && self.command.is_empty() && !self.all {
-            return Err(Error::NoTcpTarget);
-        }
+        let targets = self.targets.resolve()?;
         let (form, destination) = (self.form(), table_destination(self.output.as_deref()));
-        let command = (!self.command.is_empty()).then_some(self.command);
-        let descendants = if self.descendants || command.is_some() {
-            Descendants::Follow
-        } else {
-            Descendants::Ignore
-        };
-        let duration = match (self.duration, &command) {
+        let duration = match (self.duration, &targets.command) {
             (None, None) => Some(config::CALLS_DURATION),
             (duration, _) => duration,
         };
-        let mut pids = self.pids;
-        pids.sort_unstable();
-        pids.dedup();
         Ok(config::Tcp {
-            targets: Targets {
-                pids,
-                command,
-                descendants,
-                command_lines: CommandLines::of(self.full_command),
-                ..Targets::default()
-            },
+            targets,
             duration,
             rows: if self.by_peer {
                 Rows::Peers

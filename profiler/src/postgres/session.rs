@@ -49,7 +49,7 @@ pub(crate) fn require(tls: Tls) -> Result<(), PreflightError> {
 
 async fn watch(config: config::Queries) -> Result<Exit, Error> {
     require(config.tls)?;
-    targets::check_pids(&config.targets.pids)?;
+    targets::check_named(&config.targets)?;
     let mut session = Session::prepare(config)?;
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
@@ -92,8 +92,14 @@ impl Session {
     /// Attaches, then lets the command go.
     fn start(&mut self) -> Result<Option<Running>, Error> {
         let targets = &self.config.targets;
-        self.watcher
-            .attach(|kernel, alive| targets::add_descendants(kernel, targets, alive, |_| {}))?;
+        self.watcher.attach(|kernel, alive| {
+            targets::add_descendants(kernel, targets, alive, |_| {})?;
+            if targets.filters() != 0 && !targets.names_processes() {
+                // Those that wait do nothing by which the kernel side would know them.
+                alive.extend(targets::present(targets, alive));
+            }
+            Ok(())
+        })?;
         self.started = Instant::now();
         match self.held.take() {
             Some(held) => targets::release(held, targets).map(Some),

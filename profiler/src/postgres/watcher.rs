@@ -340,8 +340,7 @@ impl Watcher {
         self.texts.forget(pid);
     }
 
-    /// Those of a list whose server or client is a target, with the client where that is one. Who is one by its cgroup or
-    /// its name is not known here.
+    /// Those of a list whose server or client is a target, with the client where that is one.
     fn of_targets(&self, served: Vec<Served>) -> Vec<(Served, Option<u32>)> {
         let named = self.named();
         let owners = sockets::owners_of(named.iter().copied());

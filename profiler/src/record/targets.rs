@@ -1,36 +1,78 @@
 //! Targets: checks of what was typed against what runs, and telling the kernel side.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     time::Duration,
 };
 
 use procfs::process::{Process, StatFlags};
 
-use profiler_common::config::{Settings, target};
+use profiler_common::{
+    comm::CommGlob,
+    config::{Settings, target},
+};
 
 use super::{command::Held, running::Running};
 use crate::{
+    cgroup::Cgroup,
     config::{self, Descendants, Targets},
     error::Error,
     kernel::{Kernel, kernel_offsets},
-    process,
+    process, sockets,
+    terminal::say,
 };
 
 /// The kernel's limit where its file cannot be read: its own default.
 const MAX_RATE_DEFAULT_HZ: u64 = 100_000;
 
+/// Most names of processes that are left out are shown.
+const NAMES_SHOWN: usize = 3;
+
 /// Refuses what could not be recorded: no such process, a thread's id, a kernel thread, a rate out
 /// of range.
 pub(super) fn check(config: &config::Record) -> Result<(), Error> {
     check_frequency(config.frequency_hz)?;
-    check_pids(&config.targets.pids)
+    check_named(&config.targets)
 }
 
-/// Likewise, of processes only.
-pub(crate) fn check_pids(pids: &[u32]) -> Result<(), Error> {
-    pids.iter().try_for_each(|&pid| check_pid(pid))
+/// Refuses processes that cannot be watched, and says what of a pre-fork server is left out.
+pub(crate) fn check_named(targets: &Targets) -> Result<(), Error> {
+    targets.pids.iter().try_for_each(|&pid| check_pid(pid))?;
+    if targets.descendants == Descendants::Ignore {
+        let below = descendants(&targets.pids);
+        let below = below.into_iter().filter(|pid| !targets.pids.contains(pid));
+        let names: Vec<String> = below.filter_map(process::comm).collect();
+        if let Some(line) = left_out(&names) {
+            say(&line);
+        }
+    }
+    Ok(())
+}
+
+/// What is said of processes that descend from the targets and are not watched, by their names.
+fn left_out(names: &[String]) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    let kinds: Vec<String> = (counts.iter().take(NAMES_SHOWN))
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    let more = if counts.len() > NAMES_SHOWN {
+        ", …"
+    } else {
+        ""
+    };
+    (!names.is_empty()).then(|| {
+        format!(
+            "note: not watched: {}{more}, which descend from the target; hint: add --descendants",
+            kinds.join(", ")
+        )
+    })
 }
 
 /// The settings of the kernel side that say whom.
@@ -121,6 +163,28 @@ pub(crate) fn add_descendants(
     }
 }
 
+/// The processes that are targets now: of those named that live, or of all, each that passes the filters.
+pub(crate) fn present(targets: &Targets, alive: &BTreeSet<u32>) -> Vec<u32> {
+    let mut pids = if targets.names_processes() {
+        alive.iter().copied().collect()
+    } else {
+        sockets::everybody()
+    };
+    pids.retain(|&pid| passes(targets, pid));
+    pids
+}
+
+/// Whether a process has the name and the cgroup that are asked for, if any are.
+fn passes(targets: &Targets, pid: u32) -> bool {
+    let is_named = |(_, glob): &(String, CommGlob)| {
+        process::comm(pid).is_some_and(|comm| glob.matches_name(&comm))
+    };
+    let is_in = |(_, cgroup): &(String, Cgroup)| {
+        process::cgroup(pid).is_some_and(|path| cgroup.holds(&path))
+    };
+    targets.comm.as_ref().is_none_or(is_named) && targets.cgroup.as_ref().is_none_or(is_in)
+}
+
 /// Leaves out those that have ended: the kernel side tells every exit, but for a full ring.
 pub(crate) fn forget_ended(alive: &mut BTreeSet<u32>) {
     alive.retain(|pid| process::is_alive(*pid));
@@ -206,7 +270,7 @@ pub(crate) fn cpu_time(pids: impl IntoIterator<Item = u32>) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, check_frequency, check_pid};
+    use super::{Error, check_frequency, check_pid, left_out};
 
     /// Each kind of bad target has its own error.
     #[test]
@@ -224,6 +288,17 @@ mod tests {
             matches!(check_pid(tid), Err(Error::ThreadId { .. })),
             "tests run on threads of their own"
         );
+    }
+
+    /// Processes that are left out are counted by name, the most frequent first.
+    #[test]
+    fn workers_are_counted_by_name() {
+        let names = ["b", "a", "b", "c", "d"].map(str::to_owned);
+        assert_eq!(
+            left_out(&names).unwrap(),
+            "note: not watched: 2 b, 1 a, 1 c, …, which descend from the target; hint: add --descendants"
+        );
+        assert_eq!(left_out(&[]), None);
     }
 
     /// Zero and more than the kernel allows are refused.

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use profiler_common::{comm::CommGlob, limits::COMM_LEN};
+use profiler_common::comm::CommGlob;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -122,11 +122,8 @@ impl Who {
         if pid == 0 {
             return None;
         }
-        let mut bytes = [0; COMM_LEN];
-        let name = comm.bytes().take(COMM_LEN - 1);
-        bytes.iter_mut().zip(name).for_each(|(to, byte)| *to = byte);
         let is_named = (self.pids.is_empty() || self.pids.contains(&pid))
-            && self.comm.is_none_or(|glob| glob.matches(&bytes));
+            && self.comm.is_none_or(|glob| glob.matches_name(comm));
         match &self.unit {
             Some(_) if is_named && cgroup.is_empty() => None,
             Some(unit) => Some(is_named && cgroup::is_in_unit(cgroup, unit)),

@@ -46,7 +46,7 @@ pub fn run(config: config::Syscalls) -> Result<Exit, Error> {
 
 async fn count(config: config::Syscalls) -> Result<Exit, Error> {
     preflight::require_record()?;
-    targets::check_pids(&config.targets.pids)?;
+    targets::check_named(&config.targets)?;
     let mut session = Session::prepare(config)?;
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;

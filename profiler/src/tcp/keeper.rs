@@ -106,7 +106,7 @@ impl tables::Keeper for Keeper {
     fn take_window(&mut self, what: (String, Duration)) -> Result<Box<dyn Table>, Error> {
         let counters = self.watcher.kernel.counters()?;
         self.drain();
-        let listed = self.watcher.list_again();
+        let listed = self.watcher.list_again(&self.watcher.pids());
         self.drain();
         let now_ns = monotonic_ns();
         let is_listed = |net| listed.contains(&net);

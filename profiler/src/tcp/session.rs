@@ -36,7 +36,7 @@ pub fn run(config: config::Tcp) -> Result<Exit, Error> {
 
 async fn watch(config: config::Tcp) -> Result<Exit, Error> {
     preflight::require_record()?;
-    targets::check_pids(&config.targets.pids)?;
+    targets::check_named(&config.targets)?;
     let mut session = Session::prepare(config)?;
     let command = session.start()?;
     let (end, command) = session.watch(command).await?;
@@ -58,7 +58,7 @@ impl Session {
     /// Everything that can fail, before anything is watched.
     fn prepare(config: config::Tcp) -> Result<Self, Error> {
         let settings = targets::settings(&config.targets)?;
-        let mut watcher = Watcher::load(&settings, !config.targets.names_processes())?;
+        let mut watcher = Watcher::load(&settings, settings.filters == 0)?;
         let artifact = Artifact::open(&config.destination)?;
         let held = targets::hold_command(&config.targets)?;
         watcher.alive = targets::name(&mut watcher.kernel, &config.targets, held.as_ref())?;
@@ -80,7 +80,7 @@ impl Session {
         self.started = Instant::now();
         self.started_ns = finish::monotonic_ns();
         kernel.attach_tcp()?;
-        let pids = self.watcher.pids();
+        let pids = targets::present(&self.config.targets, &self.watcher.alive);
         self.watcher.list_open(&pids);
         match self.held.take() {
             Some(held) => targets::release(held, &self.config.targets).map(Some),
@@ -143,7 +143,8 @@ impl Session {
         let (duration, end_ns) = (self.started.elapsed(), finish::monotonic_ns());
         self.watcher.kernel.stop();
         self.drain()?;
-        self.watcher.list_again();
+        let pids = targets::present(&self.config.targets, &self.watcher.alive);
+        self.watcher.list_again(&pids);
         let watcher = &mut self.watcher;
         watcher.connections.close(end_ns);
         watcher.connections.forget_others();

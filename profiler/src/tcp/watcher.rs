@@ -171,9 +171,9 @@ impl Watcher {
         }
     }
 
-    /// Notes what is open now, with its figures. Gives the namespaces that were looked into.
-    pub(super) fn list_again(&mut self) -> BTreeSet<u32> {
-        let lists = self.lists(&self.pids());
+    /// Notes what these processes have open now, with its figures. Gives the namespaces that were looked into.
+    pub(super) fn list_again(&mut self, pids: &[u32]) -> BTreeSet<u32> {
+        let lists = self.lists(pids);
         for socket in lists.values().flat_map(|listing| &listing.found) {
             if !matches!(
                 socket.listed.state,

@@ -59,6 +59,7 @@ mod stacks;
 mod stopped;
 mod syscalls;
 mod tcp;
+mod tcp_filters;
 mod tls;
 mod traces;
 mod waits;

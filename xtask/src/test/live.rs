@@ -15,7 +15,7 @@ use super::{
 
 /// Files of tests, and single tests, that compare names, contents and exact counts, in their order: no load of another test is their
 /// finding. The last one runs what the first one installs.
-const SHARED: [&str; 45] = [
+const SHARED: [&str; 46] = [
     "packages",
     "dumps",
     "hard_stacks",
@@ -41,6 +41,7 @@ const SHARED: [&str; 45] = [
     "secrets_sql",
     "sql_names",
     "stopped",
+    "tcp_filters",
     "tls",
     "witness",
     "daemon::disks_that_cannot_be_written",
