@@ -10,6 +10,7 @@ use super::{
     Tls,
     encrypted::Counts,
     statistics::{Statistics, add},
+    texts::Missing,
 };
 use crate::output::account::{COST_BPF, COST_PROCESS};
 
@@ -127,13 +128,12 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The account of what was counted and told. `other_texts` is how often a statement was one too many to be told
-    /// apart.
+    /// The account of what was counted and told.
     pub(super) fn new(
         counters: &BTreeMap<Counter, u64>,
         sockets: Sockets,
         statistics: &Statistics,
-        other_texts: u64,
+        missing: Missing,
     ) -> Self {
         let counted = |counter: Counter| counters.get(&counter).copied().unwrap_or(0);
         let transfers = counted(Counter::WireTaken);
@@ -158,7 +158,11 @@ impl Account {
             .collect();
         notes.insert(
             "call of a statement told with others, too many statements".to_owned(),
-            other_texts,
+            missing.others,
+        );
+        notes.insert(
+            "statement without its end, too long or not copied".to_owned(),
+            missing.cut,
         );
         notes.insert(
             "call told with others, too many rows".to_owned(),
@@ -301,7 +305,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{Account, Counter, Sockets};
-    use crate::postgres::{example::statistics, texts::Texts};
+    use crate::postgres::{
+        example::statistics,
+        texts::{Missing, Texts},
+    };
 
     /// Every call told is in the rows, and a record that came without being counted is said.
     #[test]
@@ -313,7 +320,7 @@ mod tests {
             ..Sockets::default()
         };
         let mut counters = BTreeMap::from([(Counter::WireTaken, 10), (Counter::WireLost, 1)]);
-        let account = Account::new(&counters, sockets, &statistics, 0);
+        let account = Account::new(&counters, sockets, &statistics, Missing::default());
         assert_eq!((account.calls, account.in_rows), (5, 5));
         assert_eq!(
             account.without_end,
@@ -321,7 +328,7 @@ mod tests {
         );
         assert_eq!(account.lost.values().sum::<u64>(), 2, "{:?}", account.lost);
         counters.insert(Counter::WireTaken, 12);
-        let account = Account::new(&counters, sockets, &statistics, 0);
+        let account = Account::new(&counters, sockets, &statistics, Missing::default());
         assert_eq!(account.lost.get("unexplained record"), Some(&2));
     }
 }

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     encoding::{Encoding, is_clear},
-    protocol::{Deed, Part, StatementId, Statements, Text},
+    protocol::{Deed, Extent, Part, StatementId, Statements, Text},
     sql::{Strings, Temporaries, Unanswered},
     texts::{Taken, Texts},
 };
@@ -88,6 +88,7 @@ pub(super) struct Speech<'a> {
 
 impl Statements for Speech<'_> {
     fn simple(&mut self, text: Text<'_>, ids: &mut Vec<StatementId>) {
+        self.look_for_end(text);
         let Read {
             text: read,
             strings,
@@ -99,6 +100,7 @@ impl Statements for Speech<'_> {
     }
 
     fn prepared(&mut self, text: Text<'_>) -> StatementId {
+        self.look_for_end(text);
         let read = self.dialect.read(text, self.time_ns);
         self.intern(&read.text, (text.extent, read.strings), read.is_clear)
     }
@@ -146,10 +148,16 @@ impl Statements for Speech<'_> {
 }
 
 impl Speech<'_> {
+    fn look_for_end(&mut self, text: Text<'_>) {
+        if text.extent == Extent::Cut {
+            self.texts.met_cut();
+        }
+    }
+
     fn intern(
         &mut self,
         text: &[u8],
-        (extent, strings): (super::protocol::Extent, Strings),
+        (extent, strings): (Extent, Strings),
         is_clear: bool,
     ) -> StatementId {
         if !is_clear {

@@ -11,7 +11,7 @@ use super::{
     },
     report::{Report, Selection, SortBy, rows},
     statistics::Statistics,
-    texts::Texts,
+    texts::{Missing, Texts},
     window::Window,
 };
 
@@ -109,7 +109,7 @@ pub(super) fn with_report<T>(limit: usize, each: impl FnOnce(&Report<'_>) -> T) 
         ..Sockets::default()
     };
     let counters = [(profiler_common::outcome::Counter::WireTaken, 10)].into();
-    let account = Account::new(&counters, sockets, &statistics, 0);
+    let account = Account::new(&counters, sockets, &statistics, Missing::default());
     let (rows, more) = rows(&statistics, &texts, selection);
     each(&Report {
         title: "app (pid 7)",
@@ -143,6 +143,11 @@ pub(crate) fn window(duration: Duration, calls: &[(&str, u64)]) -> Window {
 }
 
 fn of(duration: Duration, texts: &Texts, statistics: Statistics) -> Window {
-    let account = Account::new(&BTreeMap::new(), Sockets::default(), &statistics, 0);
+    let account = Account::new(
+        &BTreeMap::new(),
+        Sockets::default(),
+        &statistics,
+        Missing::default(),
+    );
     Window::new(("server".to_owned(), duration), texts, statistics, account)
 }

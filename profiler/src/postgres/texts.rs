@@ -28,6 +28,26 @@ pub(super) struct Texts {
     query_ids: HashMap<sql::StatementId, i64>,
     /// Statements that have to do with others; there are as many as statements.
     parts: HashMap<(sql::StatementId, Part), Option<sql::StatementId>>,
+    cut: u64,
+}
+
+/// What there is not of texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// How often a statement was one too many to be told apart.
+    pub(super) others: u64,
+    /// Texts whose end was not copied.
+    pub(super) cut: u64,
+}
+
+impl Missing {
+    /// What has come since then.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            others: self.others.saturating_sub(before.others),
+            cut: self.cut.saturating_sub(before.cut),
+        }
+    }
 }
 
 /// A text, as it was taken.
@@ -53,9 +73,17 @@ impl Texts {
         self.interner.kept(statement_of(id))
     }
 
-    /// How often a statement was one too many to be told apart.
-    pub(super) fn overflows(&self) -> u64 {
-        self.interner.overflows()
+    /// A text was sent whose end was not copied.
+    pub(super) fn met_cut(&mut self) {
+        self.cut += 1;
+    }
+
+    /// What there is not of texts, since the beginning.
+    pub(super) fn missing(&self) -> Missing {
+        Missing {
+            others: self.interner.overflows(),
+            cut: self.cut,
+        }
     }
 
     /// The same number for all texts of one statement.

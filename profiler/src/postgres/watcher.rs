@@ -31,7 +31,7 @@ use super::{
     statistics::{By, Statistics},
     streams::Streams,
     table,
-    texts::Texts,
+    texts::{Missing, Texts},
     transfer::Transfer,
     window::Window,
 };
@@ -95,7 +95,7 @@ pub(super) struct Told {
 struct Marks {
     counters: BTreeMap<Counter, u64>,
     sockets: Sockets,
-    overflows: u64,
+    missing: Missing,
     process: Duration,
     bpf: Option<Duration>,
 }
@@ -439,7 +439,7 @@ impl Watcher {
 
     /// There is no room for further statements: it is time to begin anew.
     pub(super) fn is_worn(&self) -> bool {
-        self.texts.overflows() > 0
+        self.texts.missing().others > 0
     }
 
     /// Ends the watch and tells the rest.
@@ -469,7 +469,7 @@ impl Watcher {
         let now = Marks {
             counters: self.kernel.counters()?,
             sockets: self.streams.sockets(),
-            overflows: self.texts.overflows(),
+            missing: self.texts.missing(),
             process: finish::process_cpu_time(),
             bpf: self.kernel.bpf_time(),
         };
@@ -481,8 +481,8 @@ impl Watcher {
             .map(|(counter, count)| (*counter, count.saturating_sub(counted(counter))))
             .collect();
         let sockets = now.sockets.since(before.sockets);
-        let overflows = now.overflows.saturating_sub(before.overflows);
-        let mut account = Account::new(&counters, sockets, statistics, overflows);
+        let missing = now.missing.since(before.missing);
+        let mut account = Account::new(&counters, sockets, statistics, missing);
         account.set_unexplained(if self.end_ns == u64::MAX {
             0
         } else {

@@ -35,6 +35,7 @@ mod hostile_symbols;
 mod interpreters;
 mod libpq_pipeline;
 mod lifecycle;
+mod long_statements;
 mod middle;
 mod names;
 mod off_cpu;

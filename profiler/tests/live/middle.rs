@@ -22,7 +22,7 @@ const TABLES: &str = "CREATE TABLE items (id int PRIMARY KEY, name text, note te
     INSERT INTO items SELECT n, 'item ' || n FROM generate_series(1, 100) n;";
 
 /// A client that waits for a line between its parts.
-struct Client {
+pub(crate) struct Client {
     child: Child,
     input: ChildStdin,
     output: BufReader<std::process::ChildStdout>,
@@ -48,7 +48,7 @@ impl Client {
     }
 
     /// A program of Python for psycopg2, as a text.
-    fn python(program: &str, postgres: &Postgres) -> Option<Self> {
+    pub(crate) fn python(program: &str, postgres: &Postgres) -> Option<Self> {
         let Some(venv) = venv(&PYTHON, PYTHON_MODULES) else {
             println!("skipped: the drivers for Python could not be installed");
             return None;
@@ -57,19 +57,19 @@ impl Client {
         Some(Self::start(command.args(["-c", program]), postgres, None))
     }
 
-    fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         self.child.id().to_string()
     }
 
     /// The next line that it writes.
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("a line");
         line.trim_end().to_owned()
     }
 
     /// Lets it go on, up to its next line.
-    fn go_on(&mut self) -> String {
+    pub(crate) fn go_on(&mut self) -> String {
         writeln!(self.input, "go on").expect("it listens");
         self.line()
     }

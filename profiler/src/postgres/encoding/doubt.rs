@@ -8,8 +8,7 @@ use super::{
 /// Whether no value of a text would be taken for something else in any encoding that a client may choose. The bytes
 /// that second bytes can be are those of every encoding that the server converts from: it refuses others.
 pub(in super::super) fn is_clear(text: &[u8], strings: Strings) -> bool {
-    let is_odd = |pair: &[u8]| matches!(pair, [0x80..=0xff, second] if means_something(*second));
-    if !text.windows(2).any(is_odd) {
+    if is_plain(text) {
         return true;
     }
     let masked = [
@@ -17,6 +16,12 @@ pub(in super::super) fn is_clear(text: &[u8], strings: Strings) -> bool {
         mask(text, |first| !matches!(first, 0xa1..=0xdf)),
     ];
     masked.iter().all(|masked| are_alike(text, masked, strings))
+}
+
+/// Whether a text has no byte that some encoding takes for a part of a character and others for a sign.
+pub(in super::super) fn is_plain(text: &[u8]) -> bool {
+    let is_odd = |pair: &[u8]| matches!(pair, [0x80..=0xff, second] if means_something(*second));
+    !text.windows(2).any(is_odd)
 }
 
 /// Whether a second byte would be more than one more letter of a word.

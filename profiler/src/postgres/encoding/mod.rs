@@ -12,7 +12,7 @@ use encoding_rs::Encoding as Table;
 mod doubt;
 mod names;
 
-pub(super) use doubt::is_clear;
+pub(super) use doubt::{is_clear, is_plain};
 #[cfg(test)]
 pub(super) use names::ALL;
 

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{
+    super::{encoding::is_plain, sql::shortened},
     chunk::{Direction, Stamp, saturated},
     fields::number,
     message::{Keep, Kind, LONG_TEXT_MAX, Message, TEXT_MAX, is_plausible},
@@ -39,6 +40,47 @@ pub(super) struct Framer {
     kept: Vec<u8>,
     /// Where `kept` may be long.
     long: Option<Long>,
+    /// What was left out of it.
+    shortening: Shortening,
+}
+
+/// How a text that is longer than most is made shorter while it comes. It is done at lengths that depend on nothing
+/// but the text, so that equal statements stay equal.
+#[derive(Debug)]
+struct Shortening {
+    /// Bytes that are kept when it is done next.
+    at: usize,
+    /// Bytes left out so far.
+    left_out: usize,
+}
+
+impl Default for Shortening {
+    fn default() -> Self {
+        Self {
+            at: TEXT_MAX,
+            left_out: 0,
+        }
+    }
+}
+
+impl Shortening {
+    /// Shortens the text that begins at `begin` if it is as long as that. Gives the bytes that are free again.
+    fn apply(&mut self, kept: &mut Vec<u8>, begin: usize) -> usize {
+        if kept.len() < self.at {
+            return 0;
+        }
+        let before = kept.len();
+        let text = kept.get(begin..).filter(|text| is_plain(text));
+        if let Some(short) = text.and_then(shortened) {
+            kept.truncate(begin);
+            kept.extend_from_slice(&short);
+        }
+        // A text that does not become shorter is looked at more seldom.
+        self.at = TEXT_MAX.max(2 * kept.len());
+        let free = before - kept.len();
+        self.left_out += free;
+        free
+    }
 }
 
 /// The right to keep a long text.
@@ -68,10 +110,22 @@ struct Body {
 }
 
 impl Body {
+    /// Whether it has the text of a statement.
+    fn is_text(&self, direction: Direction) -> bool {
+        direction == Direction::Frontend && matches!(self.kind, Kind::Tagged(b'Q' | b'P'))
+    }
+
     /// Whether it is one of a statement that is longer than most.
     fn is_long_text(&self, direction: Direction) -> bool {
-        let is_text = matches!(self.kind, Kind::Tagged(b'Q' | b'P'));
-        direction == Direction::Frontend && is_text && self.remaining > TEXT_MAX as u64
+        self.is_text(direction) && self.remaining > TEXT_MAX as u64
+    }
+
+    /// Where the text begins: in Parse after the statement's name.
+    fn text_begin(&self, kept: &[u8]) -> Option<usize> {
+        match self.kind {
+            Kind::Tagged(b'P') => Some(kept.iter().position(|byte| *byte == 0)? + 1),
+            _ => Some(0),
+        }
     }
 }
 
@@ -96,6 +150,7 @@ impl Framer {
             body: None,
             kept: Vec::new(),
             long: None,
+            shortening: Shortening::default(),
         }
     }
 
@@ -164,6 +219,7 @@ impl Framer {
             }
             self.kept.clear();
             self.long = None;
+            self.shortening = Shortening::default();
             if body.is_long_text(self.direction) {
                 self.long = Long::take();
                 body.keep.bytes = if self.long.is_some() {
@@ -202,14 +258,17 @@ impl Framer {
         }
         let bytes = u64::from(length) + 1;
         let (message, rest) = input.split_at_checked(saturated(bytes))?;
-        *input = rest;
         let body = &message[5..];
-        let kept = &body[..body.len().min(LONG_TEXT_MAX)];
+        if self.direction == Direction::Frontend && body.len() > TEXT_MAX {
+            return None;
+        }
+        *input = rest;
         Some(Framed::Message(Message {
             kind,
             bytes,
-            body: kept,
-            is_whole: kept.len() == body.len(),
+            body,
+            left_out: 0,
+            is_whole: true,
             begin: stamp,
             end: stamp,
         }))
@@ -241,27 +300,23 @@ impl Framer {
         let Some(body) = &mut self.body else {
             return;
         };
-        let (bytes, rest) = input.split_at(saturated(body.remaining).min(input.len()));
+        let (mut bytes, rest) = input.split_at(saturated(body.remaining).min(input.len()));
         *input = rest;
         body.remaining -= bytes.len() as u64;
-        if body.keep.bytes == 0 || body.keep.strings == 0 {
-            return;
-        }
-        let mut taken = &bytes[..bytes.len().min(body.keep.bytes)];
-        let nulls = taken.iter().enumerate().filter(|(_, byte)| **byte == 0);
-        let mut strings = body.keep.strings;
-        for (at, _) in nulls {
-            strings -= 1;
-            if strings == 0 {
-                taken = &taken[..=at];
-                break;
+        while !bytes.is_empty() && body.keep.bytes > 0 && body.keep.strings > 0 {
+            let room = self.shortening.at.checked_sub(self.kept.len());
+            let room = room.filter(|room| *room > 0).unwrap_or(bytes.len());
+            let (piece, behind) = bytes.split_at(bytes.len().min(room));
+            bytes = behind;
+            let taken = body.keep.part_of(piece);
+            self.kept.extend_from_slice(taken);
+            if body.keep.strings == 1
+                && body.is_text(self.direction)
+                && let Some(begin) = body.text_begin(&self.kept)
+            {
+                body.keep.bytes += self.shortening.apply(&mut self.kept, begin);
             }
         }
-        self.kept.extend_from_slice(taken);
-        body.keep = Keep {
-            bytes: body.keep.bytes - taken.len(),
-            strings,
-        };
     }
 
     fn complete(&mut self, stamp: Stamp) -> Framed<'_> {
@@ -273,11 +328,13 @@ impl Framer {
             Kind::Tagged(_) => 5,
         };
         self.form = Form::Tagged;
+        let left_out = self.shortening.left_out as u64;
         Framed::Message(Message {
             kind: body.kind,
             bytes: body.bytes,
             body: &self.kept,
-            is_whole: self.kept.len() as u64 + header_bytes == body.bytes,
+            left_out,
+            is_whole: self.kept.len() as u64 + left_out + header_bytes == body.bytes,
             begin: self.begin,
             end: stamp,
         })

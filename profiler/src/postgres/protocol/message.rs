@@ -42,7 +42,9 @@ pub(super) struct Message<'a> {
     pub(super) bytes: u64,
     /// What was kept of what follows tag and length, or the code.
     pub(super) body: &'a [u8],
-    /// All of it was kept.
+    /// Bytes that were left out of a long text, which is still the same statement.
+    pub(super) left_out: u64,
+    /// All of it was kept, or left out so.
     pub(super) is_whole: bool,
     /// The first byte.
     pub(super) begin: Stamp,
@@ -71,6 +73,21 @@ impl Keep {
 
     const fn strings(strings: u32, bytes: usize) -> Self {
         Self { bytes, strings }
+    }
+
+    /// The beginning of some bytes that is copied, up to the last string's end; what may be copied next is less by it.
+    pub(super) fn part_of<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let mut taken = &bytes[..bytes.len().min(self.bytes)];
+        let nulls = taken.iter().enumerate().filter(|(_, byte)| **byte == 0);
+        for (at, _) in nulls {
+            self.strings -= 1;
+            if self.strings == 0 {
+                taken = &taken[..=at];
+                break;
+            }
+        }
+        self.bytes -= taken.len();
+        taken
     }
 
     /// Nothing secret is copied: of Bind the two names, of errors what precedes the text, of start-up what

@@ -1,7 +1,6 @@
 //! What the client sends: each message becomes a request that waits for its answer.
 
 use super::{
-    chunk::saturated,
     event::{Cause, Ending, Statement},
     exchange::{Context, Exchange},
     fields::{Name, name, number, string},
@@ -90,8 +89,8 @@ impl Exchange {
     ) -> Result<(), Cause> {
         let mut body = message.body;
         let text = self.text(&mut body, message)?;
-        let length = text.bytes.len() + 1;
-        if text.extent == Extent::Whole && length != saturated(message.bytes - HEADER_BYTES) {
+        let length = text.bytes.len() as u64 + 1 + message.left_out;
+        if text.extent == Extent::Whole && length != message.bytes - HEADER_BYTES {
             return Err(Cause::Malformed);
         }
         self.ids.clear();

@@ -2,7 +2,7 @@
 //!
 //! `lexer` cuts a text into tokens as the server's own lexer does (`quotes` finds the ends of strings and comments),
 //! `split` finds the statements of a simple Query, `normal` gives one without its literals, comments and long lists
-//! (`clauses`, `lists`, `writer`), `interner` remembers it under a number, and shows of it what `withheld` leaves as long
+//! (`clauses`, `lists`, `writer`), `shorten` takes lists out of one that is still coming, `interner` remembers it under a number, and shows of it what `withheld` leaves as long
 //! as the server has not taken it; `temporaries` are names to be replaced before. Nothing here parses SQL or reports an error:
 //! a text may be cut, hostile or plainly wrong, and always has a normal form. The lexer is ours because sqlparser's
 //! tokenizer refuses or takes apart legal text (`@-5`, `U&'..' UESCAPE '!'`, `0b101`) and takes seven times as long.
@@ -23,6 +23,7 @@ mod part;
 #[cfg(test)]
 mod properties;
 mod quotes;
+mod shorten;
 mod split;
 mod summary;
 mod temporaries;
@@ -34,6 +35,7 @@ pub use fingerprint::Fingerprint;
 pub(crate) use interner::{Interned, Interner, Kept, Standing, StatementId, Unanswered};
 pub use normal::{Normal, normalise};
 pub(crate) use part::part;
+pub(crate) use shorten::shortened;
 pub use split::statements;
 pub(crate) use summary::summary;
 pub(crate) use temporaries::Temporaries;

@@ -1,10 +1,11 @@
 //! Conversations in Queries and function calls.
 
 use super::{
+    super::{Ending, Side},
     conversations::Case,
     wire::{
-        Talk, bare, columns, command, copy, data, error, function, message, notice, notification,
-        parameter, query, ready, rows,
+        Listener, Talk, bare, bind, columns, command, copy, data, error, execute, function,
+        message, notice, notification, parameter, parse, query, ready, rows, sync,
     },
 };
 
@@ -226,4 +227,47 @@ pub(super) fn queries() -> Vec<Case> {
             ],
         ),
     ]
+}
+
+/// A list of megabytes is read to its end in little memory, however it is cut, in a Query and in a Parse.
+#[test]
+fn long_lists_are_read_to_their_end() {
+    let numbers: Vec<String> = (0..300_000).map(|number| number.to_string()).collect();
+    let text = format!("SELECT a IN ({}) AND b", numbers.join(", "));
+    let answer = [columns(), rows(1), command("SELECT 1"), ready(b'I')];
+    let prepared = [parse("a", &text), bind("", "a"), execute("", 0), sync()];
+    let parsed = [
+        bare(b'1'),
+        bare(b'2'),
+        rows(1),
+        command("SELECT 1"),
+        ready(b'I'),
+    ];
+    let talk = Talk::begun()
+        .client(&[query(&text)])
+        .server(&answer)
+        .client(&prepared)
+        .server(&parsed);
+    for step in [1 << 20, 16_384, 1000] {
+        let mut listener = Listener::new(Side::Client);
+        for said in &talk.said {
+            let mut rest = said.clone();
+            while rest.bytes.len() > step {
+                let [first, behind] = rest.split(step);
+                listener.hear(&first);
+                rest = behind;
+                assert!(listener.connection.memory() < 400_000);
+            }
+            listener.hear(&rest);
+        }
+        let told = listener.end(Ending::Recording);
+        assert_eq!(told.lines().len(), 2, "{step}");
+        for sent in &told.texts.sent {
+            assert!(
+                sent.starts_with("SELECT a IN (0 /*, ... */, "),
+                "{sent:.80}"
+            );
+            assert!(sent.ends_with(", 299999) AND b") && sent.len() < 100_000);
+        }
+    }
 }
