@@ -14,7 +14,7 @@ use crate::{
     drivers::{self, NODE, PYTHON, PYTHON_MODULES},
     packages::{node_modules, venv},
     postgres::Postgres,
-    queries::{Report, Watch, server, sql},
+    queries::{Report, Watch, is_from_14, server, sql},
 };
 
 /// What clients find.
@@ -261,8 +261,7 @@ sys.stdin.readline()
         assert!(begun.elapsed() < Duration::from_secs(60), "they never wait");
     }
     // Older servers keep them where only their debug information says.
-    let newer = "SELECT current_setting('server_version_num')::int >= 140000";
-    let has_waits = sql(&postgres, newer).trim() == "t";
+    let has_waits = is_from_14(&postgres);
     let at_client = Watch::start(&bench, &["-p", &client.pid()]);
     let at_server = Watch::start(&bench, &["-p", &postgres.server.id().to_string()]);
     sleep(Duration::from_millis(300));

@@ -47,6 +47,13 @@ pub(crate) fn sql(postgres: &Postgres, script: &str) -> String {
     text(&output.stdout)
 }
 
+/// Whether the server is of Postgres 14 or later: since then it numbers statements, counts those that return rows and are
+/// no queries, and has its wait events where its symbols say.
+pub(crate) fn is_from_14(postgres: &Postgres) -> bool {
+    let version = "SELECT current_setting('server_version_num')::int >= 140000";
+    sql(postgres, version).trim() == "t"
+}
+
 /// A recording under way.
 pub(crate) struct Watch(Child);
 

@@ -4,7 +4,7 @@
 use crate::{
     bench::bench,
     postgres::Postgres,
-    queries::{Report, Watch, server, server_counts, sql},
+    queries::{Report, Watch, is_from_14, server, server_counts, sql},
 };
 
 /// What each session does: with a name of its own, in one Query and over several.
@@ -140,6 +140,10 @@ fn what_names_stand_for_is_counted() {
         let mut theirs = theirs(&counted, begins);
         if shown == "move " {
             // The server counts no rows of it.
+            theirs.1 = found.1;
+        }
+        if ["fetch ", "move "].contains(&shown) && !is_from_14(&postgres) {
+            // Its rows are not counted.
             theirs.1 = found.1;
         }
         assert_eq!(found, theirs, "{shown}: {counted:#?}");

@@ -34,8 +34,12 @@ const VERSIONS: [(&str, &str); 7] = [
     ("18", "18.4.0-beta.17"),
 ];
 /// Files of live tests that start a server, and are judged by what it counts or by what its clients do.
-const FILES: [&str; 6] = [
+const FILES: [&str; 10] = [
     "queries::",
+    "long_statements::",
+    "accepted::",
+    "sql_names::",
+    "backend_types::",
     "middle::",
     "drivers::",
     "hard_cases::",
